@@ -1,0 +1,1 @@
+"""The shipped SQL, as package data, and the catalogue that reads it."""

@@ -1,0 +1,1 @@
+"""Real apps, each under test, and the servers they run on."""

@@ -1,0 +1,34 @@
+"""Which port a server is given."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+
+# Below the ranges the systems take client ports from, so that no connection sits on the port of a server that restarts;
+# Valkey's cluster bus needs 10000 more.
+_RANGE = range(18_000, 32_000)
+_given: set[int] = set()
+_lock = threading.Lock()
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that is free now and was not given by this process before."""
+    with _lock:
+        while True:
+            port = random.choice(_RANGE)  # noqa: S311 - nothing secret about it
+            if port not in _given and bindable(port):
+                _given.add(port)
+                return port
+
+
+def bindable(port: int) -> bool:
+    """Answer whether a server could listen on this port of the loopback interface now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""The shipped SQL on real servers, under both rules for lower()."""

@@ -1,0 +1,1 @@
+"""The servers themselves: what the other tests stand on."""
