@@ -1,0 +1,81 @@
+"""What the tiers hold and hand to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+V = TypeVar("V")
+
+Key: TypeAlias = tuple[str, str]
+"""(partition, name): entries belong to both; a generation belongs to the name, so that it reaches every partition."""
+
+
+class Fence(NamedTuple):
+    """The generations a value was loaded under: of all names together, and of its own name."""
+
+    everyone: bytes
+    name: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Entry(Generic[V]):
+    """One value in memory and until when it may be served.
+
+    Args:
+        value: what the source gave; None for a name the source does not know.
+        origin: where the value came from.
+        loaded_at: monotonic seconds at which the source was asked.
+        expires_at: monotonic seconds at which its time to live ends.
+        trusted_until: monotonic seconds until which no news of an invalidation can have been missed.
+        stale_until: monotonic seconds after which it is not served even while the source is down.
+        fence: the generations it was loaded under, or None where Redis had no part in it.
+        size: bytes it holds in memory.
+        visited: whether it was read since eviction passed it last.
+        stands_in_until: monotonic seconds until which it is served stale without asking a source that just failed.
+        derived: a form of the value that was made once, and what it was made for.
+    """
+
+    value: V | None
+    origin: str
+    loaded_at: float
+    expires_at: float
+    trusted_until: float
+    stale_until: float
+    fence: Fence | None = None
+    size: int = 0
+    visited: bool = False
+    stands_in_until: float = 0.0
+    derived: tuple[object, V] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[V]):
+    """The answer to a look-up.
+
+    Args:
+        entry: what was found.
+        origin: the tier that had it, or the source's own word.
+        stale: whether it is past its time, served because the source cannot answer.
+    """
+
+    entry: Entry[V]
+    origin: str
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[V]):
+    """A value as the shared tier holds it.
+
+    Args:
+        value: the value; None for a name its source does not know.
+        origin: where it was loaded from.
+        lifetime: seconds it may be served from the time its source was asked.
+        age: seconds since then.
+    """
+
+    value: V | None
+    origin: str
+    lifetime: float
+    age: float = 0.0

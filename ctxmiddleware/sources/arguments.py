@@ -1,0 +1,44 @@
+"""Whether a source can be built from the arguments that were given."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from ..secret import Secret
+from .endpoint import key_faults, schema_faults, url_faults
+from .pool import PoolOptions
+
+_CLIENTS: Final = "an httpx2.AsyncClient or an httpx.AsyncClient"
+_LAG: Final = "a number of seconds, 0 or more"
+
+
+def faults_of(
+    *, url: object, key: Secret, schema: object, read_url: object, pool: object, client: object, replica_lag: object
+) -> list[str]:
+    """Return what is wrong with the arguments of a `SupabaseSource`, one sentence each and none with the key in it."""
+    faults = url_faults("SUPABASE_URL", url) + key_faults(key) + schema_faults(schema)
+    if read_url is not None:
+        faults += url_faults("SUPABASE_READ_URL", read_url)
+    if pool is not None and not isinstance(pool, PoolOptions):
+        faults.append(f"pool is {_kind(pool)}: it must be a PoolOptions")
+    return faults + _client_faults(client) + _lag_faults(replica_lag)
+
+
+def _client_faults(client: object) -> list[str]:
+    # A client for programs without an event loop has the same methods, and would fail at the first load only.
+    blocking = hasattr(client, "__enter__") and not hasattr(client, "__aenter__")
+    if client is None or (not isinstance(client, type) and callable(getattr(client, "stream", None)) and not blocking):
+        return []
+    return [f"client is {_kind(client)}: it must be {_CLIENTS}"]
+
+
+def _lag_faults(lag: object) -> list[str]:
+    if not isinstance(lag, (int, float)) or isinstance(lag, bool):
+        return [f"CTX_REPLICA_LAG is {_kind(lag)}: it must be {_LAG}"]
+    return [] if 0 <= lag < math.inf else [f"CTX_REPLICA_LAG is {lag!r}: it must be {_LAG}"]
+
+
+def _kind(value: object) -> str:
+    # Never the value: it may be a key that was put in the wrong place.
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"

@@ -1,0 +1,99 @@
+"""What goes to the server and what comes back, whichever HTTP client carries it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from ..errors import SourceUnavailable
+from ..secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, ready to be sent.
+
+    Args:
+        method: GET or POST.
+        url: the whole address, already encoded.
+        headers: sent as they are; secrets show themselves on the wire only.
+        body: what is posted.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str | Secret]
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        # The URL and the body hold an address.
+        return f"<Call {self.method} {urlsplit(self.url).path}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole answer.
+
+    Args:
+        status: the HTTP status.
+        headers: the headers, their names in lower case.
+        body: the body, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
+
+
+class NoReply(SourceUnavailable):
+    """No whole answer came.
+
+    Args:
+        message: what happened, with nothing of the request in it.
+        again: whether asking the same server once more may help.
+    """
+
+    def __init__(self, message: str, *, again: bool) -> None:
+        self.again = again
+        super().__init__(message)
+
+
+class StreamedResponse(Protocol):
+    """The part of an HTTP client's response that is read here."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response headers."""
+        ...
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The body, decompressed, piece by piece."""
+        ...
+
+
+class HttpClient(Protocol):
+    """The part of `httpx2.AsyncClient`, and of `httpx.AsyncClient`, that is used where a ready client is given."""
+
+    def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: tuple[float, float, float, float] | None = None,
+        follow_redirects: bool = False,
+    ) -> AbstractAsyncContextManager[StreamedResponse]:
+        """Send a request and stream its response."""
+        ...

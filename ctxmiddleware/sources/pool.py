@@ -1,0 +1,243 @@
+"""How many connections a loop may have, how old they may become, and who gets the next one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from typing import Final, Generic, Protocol, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..errors import ConfigurationError, NotOpen
+
+logger = logging.getLogger("ctxmiddleware.sources")
+
+# A server hears of a closed connection after we closed it: without a pause it was seen to hold 9 where 8 are allowed.
+_LINGER: Final = 0.05
+_CLOSE_WITHIN: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """The HTTP connections of one event loop.
+
+    Args:
+        max_connections: how many there are at most at any moment, to all servers together (DB_MAX_CONNECTIONS).
+        pool_timeout: seconds a request waits for a free one before it fails (DB_POOL_TIMEOUT).
+        recycle: seconds after which none lives any more, idle or busy (DB_POOL_RECYCLE).
+        keepalive: seconds an idle one is kept; middle boxes drop silent connections without telling.
+        connect_timeout: seconds to reach the server, TLS included.
+        read_timeout: seconds of silence after which an answer is given up.
+        total_timeout: seconds one request may take from connecting to the last byte.
+
+    Raises:
+        ConfigurationError: a value that no pool could obey.
+    """
+
+    max_connections: int = 20
+    pool_timeout: float = 30.0
+    recycle: float = 3600.0
+    keepalive: float = 60.0
+    connect_timeout: float = 2.0
+    read_timeout: float = 5.0
+    total_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        faults = [fault for option in fields(self) if (fault := _fault(option.name, getattr(self, option.name)))]
+        if faults:
+            raise ConfigurationError(*faults)
+
+    @property
+    def retire_before(self) -> float:
+        """Seconds before `recycle` from which a connection is lent no more, so that none dies under a request."""
+        return min(self.total_timeout, self.recycle / 5)
+
+
+def _fault(name: str, value: object) -> str | None:
+    if name == "max_connections":
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return None if good else f"max_connections is {value!r}: it must be a whole number, 1 or more"
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return None if good else f"{name} is {value!r}: it must be a number of seconds above 0"
+
+
+class Closable(Protocol):
+    """A connection as the pool sees it."""
+
+    async def aclose(self) -> None:
+        """Close it, whatever it is doing."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
+
+
+class NoPlace(Exception):
+    """All connections stayed busy for the whole of `pool_timeout`."""
+
+
+@dataclass(slots=True, eq=False)
+class Held(Generic[C]):
+    """One connection and its dates, in seconds of the event loop's clock.
+
+    Args:
+        connection: the connection itself.
+        origin: the server it leads to.
+        lend_until: from then on no request is sent on it.
+        dies_at: when it is closed even under a request.
+    """
+
+    connection: C
+    origin: str
+    lend_until: float
+    dies_at: float
+    idle_since: float = field(default=0.0)
+
+
+class Pool(Generic[C]):
+    """Lends connections of which there are never more than allowed, and closes each before it is too old.
+
+    Every connection that is not idle holds a place, until it is closed for good; so the idle ones and the places
+    taken, together, never pass `max_connections` once a borrower has its connection.
+
+    Args:
+        options: the limits to obey.
+        connect: makes a connection to an origin, without I/O.
+        tasks: where connections are closed; it belongs to the pool's owner and ends after it.
+    """
+
+    def __init__(self, options: PoolOptions, connect: Callable[[str], C], tasks: TaskGroup) -> None:
+        self._options = options
+        self._connect = connect
+        self._tasks = tasks
+        self._places = anyio.Semaphore(options.max_connections, max_value=options.max_connections)
+        self._idle: list[Held[C]] = []
+        self._busy: set[Held[C]] = set()
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<Pool: {len(self._busy)} busy, {len(self._idle)} idle, of {self._options.max_connections}>"
+
+    @asynccontextmanager
+    async def lend(self, origin: str, *, fresh: bool = False) -> AsyncIterator[Held[C]]:
+        """Lend a connection; it is kept when the block ends well and closed when it does not.
+
+        Args:
+            origin: the server it must lead to.
+            fresh: refuse one that was used before.
+
+        Raises:
+            NoPlace: none became free in time.
+        """
+        await self._place()
+        try:
+            held = await self._take(origin, fresh=fresh)
+        except BaseException:
+            self._places.release()
+            raise
+        self._busy.add(held)
+        try:
+            yield held
+        except BaseException:
+            self._discard(held)
+            raise
+        self._give_back(held)
+
+    async def tend(self) -> None:
+        """Close idle connections as they come of age, for ever."""
+        pause = min(self._options.retire_before, self._options.keepalive) / 2
+        while True:
+            await anyio.sleep(pause)
+            self._retire_idle()
+
+    async def aclose(self) -> None:
+        """Close every connection; a request that is on its way fails."""
+        self.closed = True
+        for held in [*self._idle, *self._busy]:
+            await _close(held)
+        self._idle.clear()
+
+    async def _place(self) -> None:
+        if self.closed:
+            raise NotOpen("the connections to Supabase were closed: use the source inside `async with`")
+        try:
+            with anyio.fail_after(self._options.pool_timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            raise NoPlace from None
+
+    async def _take(self, origin: str, *, fresh: bool) -> Held[C]:
+        kept = None if fresh else self._pick(origin)
+        if kept is not None:
+            return kept
+        while self._idle and len(self._idle) + self._places_taken > self._options.max_connections:
+            await _close_and_linger(self._idle.pop(0))
+        now = anyio.current_time()
+        end = now + self._options.recycle
+        dies_at = end - min(1.0, self._options.recycle / 10)
+        return Held(self._connect(origin), origin, end - self._options.retire_before, dies_at)
+
+    def _pick(self, origin: str) -> Held[C] | None:
+        now = anyio.current_time()
+        # The last used first: the others fall silent and are closed, and the pool shrinks with its traffic.
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].origin == origin and not self._is_old(self._idle[index], now):
+                return self._idle.pop(index)
+        return None
+
+    @property
+    def _places_taken(self) -> int:
+        return self._options.max_connections - self._places.value
+
+    def _is_old(self, held: Held[C], now: float) -> bool:
+        return now >= held.lend_until or now - held.idle_since >= self._options.keepalive
+
+    def _give_back(self, held: Held[C]) -> None:
+        held.idle_since = anyio.current_time()
+        if self.closed or self._is_old(held, held.idle_since):
+            self._discard(held)
+            return
+        self._busy.discard(held)
+        self._idle.append(held)
+        self._places.release()
+
+    def _discard(self, held: Held[C]) -> None:
+        self._busy.discard(held)
+        if self.closed:
+            self._places.release()
+        else:
+            self._tasks.start_soon(self._close_then_release, held)
+
+    def _retire_idle(self) -> None:
+        now = anyio.current_time()
+        for held in [held for held in self._idle if self._is_old(held, now)]:
+            try:
+                self._places.acquire_nowait()
+            except anyio.WouldBlock:
+                return  # a borrower was just given the place and takes or closes an idle one itself; the rest next time
+            self._idle.remove(held)
+            self._tasks.start_soon(self._close_then_release, held)
+
+    async def _close_then_release(self, held: Held[C]) -> None:
+        try:
+            await _close_and_linger(held)
+        finally:
+            self._places.release()
+
+
+async def _close_and_linger(held: Held[C]) -> None:
+    with anyio.CancelScope(shield=True):
+        await _close(held)
+        await anyio.sleep(_LINGER)
+
+
+async def _close(held: Held[C]) -> None:
+    try:
+        with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+            await held.connection.aclose()
+    except Exception as error:  # noqa: BLE001 - a broken connection may break while it closes; it must free its place
+        logger.debug("a connection to Supabase failed while it was closed (%s)", type(error).__name__)

@@ -1,0 +1,1 @@
+"""The cache, by tier and by topology."""

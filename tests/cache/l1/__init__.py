@@ -1,0 +1,1 @@
+"""The cache with memory only."""

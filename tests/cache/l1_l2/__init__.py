@@ -1,0 +1,1 @@
+"""The cache with memory and a real Valkey: one instance, and several that share it."""

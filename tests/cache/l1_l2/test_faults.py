@@ -1,0 +1,374 @@
+"""Whether Redis may fail in every way without a request failing, and comes back by itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from ctxmiddleware.cache.driver import RedisOptions
+from ctxmiddleware.cache.tiered import SharedTierFailed
+from examples.servers import TcpProxy, Valkey
+from examples.servers.ports import free_port
+from tests.backends import asyncio_only
+from tests.cache.l1_l2.garbage import babbling
+from tests.cache.rig import ADA, BOB, Database, Instance, instance
+from tests.waiting import eventually_async
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+QUICK = RedisOptions(timeout=0.1, probe_every=0.02)
+KEEP_MS = 1_260_000
+
+
+@pytest.fixture
+def own() -> Iterator[Valkey]:
+    """A Valkey that this test may stop, fill and kill."""
+    with Valkey.start() as server:
+        yield server
+
+
+async def _misses(one: Instance, count: int, *, first: int = 0) -> float:
+    """Look up so many users nobody knows yet, and return the seconds it took."""
+    started = time.monotonic()
+    for number in range(first, first + count):
+        assert await one.value(("", f"user{number}@example.org")) == f"user{number}@example.org 1"
+    return time.monotonic() - started
+
+
+def _is_up(one: Instance) -> bool:
+    assert one.redis is not None
+    return bool(one.redis.is_up())
+
+
+def _faults(one: Instance) -> int:
+    return one.counters.get("fault", "redis")
+
+
+async def test_a_hung_server_costs_latency_once_and_comes_back(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """Three look-ups wait for one timeout each, the rest for nothing; a probe of the background finds it well again."""
+    caplog.set_level(logging.INFO, "ctxmiddleware")
+    async with instance(url=own.url, options=QUICK) as one:
+        await one.get()
+        own.pause()
+        assert 0.3 <= await _misses(one, 3) < 1.0
+        assert not _is_up(one)
+        assert await _misses(one, 50, first=10) < 0.2
+        assert (await one.get()).origin == "memory"
+        own.resume()
+        await eventually_async(lambda: _is_up(one))
+        one.clock.advance(5)
+        assert (await one.get()).origin == "redis"
+    assert [record.levelname for record in caplog.records if record.name == "ctxmiddleware.redis"] == ["ERROR", "INFO"]
+    assert "@" not in caplog.text
+    assert _faults(one) == 3
+
+
+async def test_hung_with_the_timeouts_as_shipped_it_is_bounded_too(own: Valkey) -> None:
+    """A pooled connection and a new one, a look-up and an invalidation each end within half a second."""
+    async with instance(url=own.url) as one:
+        await one.get()
+        own.pause()
+        for number in range(2):
+            assert await _misses(one, 1, first=number) < 0.5
+        started = time.monotonic()
+        with pytest.raises(SharedTierFailed):
+            await one.cache.invalidate(ADA[1])
+        assert time.monotonic() - started < 1.0
+        own.resume()
+
+
+async def test_killed_and_restarted_it_is_used_again(own: Valkey) -> None:
+    """A server that is gone is felt at once; when it is back, empty, everything is stored anew."""
+    async with instance(url=own.url, options=QUICK) as one:
+        await one.get()
+        own.kill()
+        assert await _misses(one, 5) < 0.5
+        assert not _is_up(one)
+        own.restart()
+        await eventually_async(lambda: _is_up(one))
+        await one.get(BOB)
+        async with instance(url=own.url) as another:
+            assert (await another.get(BOB)).origin == "redis"
+
+
+async def test_a_refused_port_and_an_unknown_host_do_not_stop_the_start() -> None:
+    """A broken backend is no reason not to serve."""
+    for url in (f"redis://127.0.0.1:{free_port()}/0", "unix:///nowhere/at/all.sock"):
+        async with instance(url=url, options=QUICK) as one:
+            assert await _misses(one, 10) < 1.0
+            assert (await one.get()).origin == "db"
+            assert _faults(one) == 3
+
+
+@pytest.mark.parametrize("cut_after", [0, 1, 5, 20, 60])
+async def test_a_reply_cut_in_the_middle_is_a_miss(own: Valkey, cut_after: int) -> None:
+    """Half a reply is no reply: the source answers, and nothing of it is taken for another's."""
+    with TcpProxy.start("127.0.0.1", own.port) as proxy:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=QUICK) as one:
+            await _misses(one, 3)
+            proxy.cut(cut_after)
+            proxy.drop()
+            assert await _misses(one, 10, first=3) < 2.0
+            proxy.pass_through()
+            proxy.drop()
+            await eventually_async(lambda: _is_up(one))
+            await _misses(one, 3, first=20)
+    assert one.counters.get("rejected", "redis") == 0
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+async def test_a_dropped_connection_is_tried_again(own: Valkey, noticed: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A connection reset while idle costs nothing but another one, whether the event loop knows of it yet or not."""
+    with TcpProxy.start("127.0.0.1", own.port) as proxy:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=RedisOptions(timeout=2)) as one:
+            assert one.redis is not None
+            pool: Any = one.redis.opened.current.client.connection_pool
+            for number in range(3):
+                await _misses(one, 1, first=number)
+                [idle] = pool._available_connections
+                proxy.drop()
+                if noticed:
+                    await eventually_async(idle._writer.is_closing)
+                    await anyio.lowlevel.checkpoint()
+            await _misses(one, 1, first=3)
+            assert (_faults(one), proxy.accepted) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x00\xff" * 50,
+        b"+OK\r\n",
+        b"+OK\r\n" * 40,
+        b":1\r\n",
+        b"$-1\r\n",
+        b"$5\r\nab",
+        b"*4\r\n:1\r\n:2\r\n:3\r\n:4\r\n",
+        b"*4\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n",
+        b"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+        b"*1000\r\n",
+        b"$100000\r\n",
+        b"%1\r\n+a\r\n+b\r\n",
+        b"-ERR what\r\n",
+        b"-NOSCRIPT no\r\n",
+        b"-LOADING wait\r\n",
+        b"-NOAUTH no\r\n",
+        b"-MOVED 1 127.0.0.1:1\r\n",
+        b"-\r\n",
+    ],
+    ids=lambda answer: repr(answer[:16]),
+)
+async def test_what_is_not_redis_at_all_is_a_fault_and_never_an_exception(answer: bytes) -> None:
+    """Whatever answers at that port, requests are served by the source and an invalidation fails loud."""
+    with babbling(answer) as server:
+        async with instance(url=server.url, options=RedisOptions(timeout=0.05, probe_every=0.02)) as one:
+            assert await _misses(one, 6) < 3.0
+            assert not _is_up(one)
+            if answer != b"+OK\r\n":  # all that Redis itself would say to it
+                with pytest.raises(SharedTierFailed):
+                    await one.cache.invalidate(ADA[1])
+            with pytest.raises(SharedTierFailed):
+                await one.cache.invalidate(None)
+
+
+async def test_a_read_only_replica_is_down_until_it_takes_writes(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """It answers a PING, and is still of no use: it is left alone, said once, and used again when it is promoted."""
+    with redis.Redis.from_url(own.url) as server:
+        server.replicaof("127.0.0.1", str(free_port()))
+        async with instance(url=own.url, options=QUICK) as one:
+            await _misses(one, 6)
+            await anyio.sleep(0.1)
+            assert not _is_up(one)
+            with pytest.raises(SharedTierFailed):
+                await one.cache.invalidate(ADA[1])
+            server.replicaof("NO", "ONE")
+            await eventually_async(lambda: _is_up(one))
+            await one.cache.invalidate(ADA[1])
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+async def test_a_full_redis_is_down_until_there_is_room(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    """Out of memory it answers a PING as well; nothing is asked of it until it takes a write again."""
+    with redis.Redis.from_url(own.url) as server:
+        async with instance(url=own.url, options=QUICK) as one:
+            await one.get()
+            server.config_set("maxmemory", "1")
+            await _misses(one, 6)
+            await anyio.sleep(0.1)
+            assert not _is_up(one)
+            server.config_set("maxmemory", "0")
+            await eventually_async(lambda: _is_up(one))
+            await one.get(BOB)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert await _origin_elsewhere(own) == "redis"
+
+
+async def _origin_elsewhere(own: Valkey) -> str:
+    async with instance(url=own.url) as another:
+        return (await another.get(BOB)).origin
+
+
+async def test_a_full_redis_that_evicts_only_forgets(own: Valkey) -> None:
+    """Evicted generations and values are misses; the latest is always what the source says."""
+    database = Database()
+    with redis.Redis.from_url(own.url) as server:
+        async with instance(database, url=own.url) as one:
+            await _misses(one, 300)
+            server.config_set("maxmemory-policy", "allkeys-random")
+            server.config_set("maxmemory", str(server.info("memory")["used_memory"] - 50_000))
+            for number in range(0, 300, 3):
+                name = f"user{number}@example.org"
+                database.rows[name] = "new"
+                await one.cache.invalidate(name)
+            one.clock.advance(5)
+            for number in range(300):
+                expected = "new" if number % 3 == 0 else f"user{number}@example.org 1"
+                assert await one.value(("", f"user{number}@example.org")) == expected
+        assert server.info("stats")["evicted_keys"] > 0
+
+
+async def test_scripts_that_were_flushed_are_sent_again(own: Valkey) -> None:
+    """SCRIPT FLUSH and a fresh server cost one more command and no fault."""
+    with redis.Redis.from_url(own.url) as server:
+        async with instance(url=own.url) as one:
+            for number in range(3):
+                server.script_flush()
+                await _misses(one, 1, first=number)
+            assert (_faults(one), one.counters.get("miss", "redis")) == (0, 3)
+
+
+async def test_a_short_pause_of_the_server_is_waited_for(own: Valkey) -> None:
+    """A server that stops for less than the timeout is not at fault."""
+    with redis.Redis.from_url(own.url) as server:
+        async with instance(url=own.url) as one:
+            await one.get()
+            server.client_pause(50)
+            assert await _misses(one, 1) >= 0.03
+            assert _faults(one) == 0
+
+
+async def test_a_password_that_is_asked_for_is_a_fault_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong password makes Redis useless, not the application, and no log shows it."""
+    with Valkey.start(args=["--requirepass", "right-one"]) as guarded:
+        url = f"redis://:wrong-one@127.0.0.1:{guarded.port}/0"
+        async with instance(url=url, options=QUICK) as one:
+            await _misses(one, 5)
+            assert not _is_up(one)
+    assert "wrong-one" not in caplog.text
+    assert "does not answer" in caplog.text
+
+
+async def test_waiting_for_a_connection_is_busy_and_not_a_fault(own: Valkey) -> None:
+    """With every place taken by a slow server look-ups go to the source, and the breaker is not concerned."""
+    options = RedisOptions(timeout=2.0, pool_size=2, pool_wait=0.01)
+    with TcpProxy.start("127.0.0.1", own.port) as proxy:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=options) as one:
+            await one.get()
+            proxy.delay(0.1)
+            async with anyio.create_task_group() as callers:
+                for number in range(40):
+                    callers.start_soon(one.get, ("", f"user{number}"))
+            assert one.counters.get("busy", "redis") >= 36
+            assert _faults(one) == 0
+            assert _is_up(one)
+
+
+async def test_an_invalidation_that_finds_no_connection_fails_loud(own: Valkey) -> None:
+    """It waits longer than a look-up does, but not without end, and never pretends."""
+    options = RedisOptions(timeout=2.0, pool_size=1, invalidation_wait=0.02)
+    with TcpProxy.start("127.0.0.1", own.port) as proxy:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=options) as one:
+            await one.get()
+            proxy.delay(0.1)
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(one.get, BOB)
+                await eventually_async(lambda: one.cache.flights.opened.current.flights)
+                await anyio.lowlevel.checkpoint()
+                with pytest.raises(SharedTierFailed, match=r"was free for 0\.02 s"):
+                    await one.cache.invalidate(ADA[1])
+            assert len(one.cache.memory) == 1
+
+
+async def test_a_pool_smaller_than_told_is_not_a_fault(own: Valkey) -> None:
+    """A URL may name its own pool size; that is how many are asked at a time."""
+    async with instance(url=f"{own.url}?max_connections=1") as one, anyio.create_task_group() as callers:
+        for number in range(100):
+            callers.start_soon(one.get, ("", f"user{number}"))
+    assert (_faults(one), len(one.database.calls)) == (0, 100)
+
+
+async def test_cancelled_in_the_middle_of_a_reply_nobody_gets_another_s(own: Valkey) -> None:
+    """Connections whose reply was not awaited are not used for the next user, and none is lost to the pool."""
+    with TcpProxy.start("127.0.0.1", own.port) as proxy:
+        url, options = f"redis://127.0.0.1:{proxy.port}/0", RedisOptions(timeout=2.0, pool_size=3, pool_wait=2.0)
+        async with instance(url=url, options=options) as one:
+            tier = one.redis
+            assert tier is not None
+            users = [("", f"user{number}") for number in range(40)]
+            for key in users:
+                await one.get(key)
+            proxy.delay(0.004)
+
+            async def look(number: int, wait: float) -> None:
+                with anyio.move_on_after(wait):
+                    found = await tier.look(users[number], KEEP_MS)
+                    assert found is not None
+                    assert found.stored is not None
+                    assert found.stored.value == f"user{number} 1"
+
+            async with anyio.create_task_group() as callers:
+                for number in range(40):
+                    callers.start_soon(look, number, 0.002 + number * 0.001)
+            proxy.pass_through()
+            async with anyio.create_task_group() as callers:
+                for number in range(40):
+                    callers.start_soon(look, number, 2)
+            assert one.counters.get("rejected", "redis") == 0
+            session = tier.opened.current
+            assert session.places.borrowed_tokens == 0
+            assert session.client.connection_pool._in_use_connections == set()
+
+
+async def test_a_dirty_connection_is_thrown_away(own: Valkey) -> None:
+    """Left-over bytes of somebody else's reply are noticed before the connection is used again."""
+    async with instance(url=own.url) as one:
+        await one.get()
+        tier = one.redis
+        assert tier is not None
+        pool: Any = tier.opened.current.client.connection_pool
+        connection = await pool.get_connection()
+        await connection.send_command("GET", "another's")
+        await pool.release(connection)
+        await eventually_async(connection.can_read)
+        one.clock.advance(5)
+        assert (await one.get()).origin == "redis"
+        assert (_faults(one), one.counters.get("rejected", "redis")) == (0, 0)
+
+
+async def test_closing_leaves_no_connection_behind(own: Valkey) -> None:
+    """All connections of a busy instance are gone from the server once it is closed."""
+    with redis.Redis.from_url(own.url) as server:
+        before = len(server.client_list())
+        async with instance(url=own.url) as one:
+            async with anyio.create_task_group() as callers:
+                for number in range(50):
+                    callers.start_soon(one.get, ("", f"user{number}"))
+            assert len(server.client_list()) > before
+        await eventually_async(lambda: len(server.client_list()) == before)
+
+
+async def test_closing_does_not_wait_for_a_hung_server(own: Valkey) -> None:
+    """A server that answers nothing cannot hold up the end of an application."""
+    async with instance(url=own.url, options=QUICK) as one:
+        await one.get()
+        own.pause()
+        await _misses(one, 4)
+        started = time.monotonic()
+    assert time.monotonic() - started < 3.0
+    own.resume()

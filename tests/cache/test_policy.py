@@ -1,0 +1,118 @@
+"""Whether each verdict falls at the second it should."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ctxmiddleware.cache.base import Entry, Fence
+from ctxmiddleware.cache.policy import LONGEST, CachePolicy, Verdict, judge
+from ctxmiddleware.errors import ConfigurationError
+
+POLICY = CachePolicy(ttl=900, negative_ttl=60, stale_for=300, untrusted_ttl=5)
+
+
+def _entry(value: str | None = "v", *, lifetime: float = 900, shared: bool = False, age: float = 0) -> Entry[str]:
+    return POLICY.entry(value, "db", 1000.0, lifetime, shared=shared, fence=Fence(b"e", b"n"), age=age)
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        (1000, Verdict.FRESH),
+        (1899.9, Verdict.FRESH),
+        (1900, Verdict.STALE),
+        (2199.9, Verdict.STALE),
+        (2200, Verdict.GONE),
+    ],
+)
+def test_memory_alone_is_trusted_for_its_time(now: float, verdict: Verdict) -> None:
+    """Without a shared tier a value is fresh for its time to live, then stale for its grace, then gone."""
+    assert judge(_entry(), now) is verdict
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        (1004.9, Verdict.FRESH),
+        (1005, Verdict.STALE),
+        (1304.9, Verdict.STALE),
+        (1305, Verdict.GONE),
+        (1900, Verdict.GONE),
+    ],
+)
+def test_beside_a_shared_tier_trust_ends_first(now: float, verdict: Verdict) -> None:
+    """Beside Redis a value is not served by itself after `untrusted_ttl`, and its grace counts from there."""
+    assert judge(_entry(shared=True), now) is verdict
+
+
+def test_confirmed_it_is_trusted_again_but_not_for_longer_than_its_time() -> None:
+    """Unchanged generations renew trust; they never lengthen the time to live."""
+    renewed = POLICY.confirmed(_entry(shared=True), 1898.0)
+    assert (renewed.trusted_until, renewed.expires_at, renewed.stale_until) == (1903.0, 1900.0, 2200.0)
+    assert (judge(renewed, 1899.9), judge(renewed, 1900)) == (Verdict.FRESH, Verdict.STALE)
+
+
+def test_an_unknown_user_is_never_served_past_its_time() -> None:
+    """Nothing stands in for an unknown user: there is nothing to serve."""
+    unknown = _entry(None, lifetime=60)
+    assert judge(unknown, 1059.9) is Verdict.FRESH
+    assert judge(unknown, 1060) is Verdict.GONE
+
+
+def test_the_age_in_the_shared_tier_counts() -> None:
+    """A value that was 100 s old when Redis gave it has 800 s of 900 left, and says when its source was asked."""
+    old = _entry(shared=True, age=100)
+    assert (old.loaded_at, old.expires_at, old.trusted_until) == (900.0, 1800.0, 1005.0)
+
+
+@pytest.mark.parametrize(
+    ("known", "ttl", "expected"),
+    [
+        (True, None, 900),
+        (False, None, 60),
+        (True, 7.5, 7.5),
+        (False, 7.5, 7.5),
+        (True, 0, 0),
+        (True, -3.0, 0),
+        (True, math.nan, 0),
+        (True, math.inf, LONGEST),
+        (True, 1e300, LONGEST),
+    ],
+)
+def test_the_source_s_own_time_wins_within_reason(*, known: bool, ttl: float | None, expected: float) -> None:
+    """A source may shorten and lengthen; one whose time has passed already never gets the policy's instead."""
+    assert POLICY.lifetime(known=known, ttl=ttl) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ttl", 0),
+        ("ttl", -1),
+        ("ttl", math.nan),
+        ("ttl", math.inf),
+        ("ttl", 1e20),
+        ("negative_ttl", 0),
+        ("untrusted_ttl", -0.1),
+        ("load_timeout", 0),
+        ("stale_for", -1),
+        ("stale_for", math.nan),
+        ("stale_for", 1e20),
+        ("max_users", 0),
+        ("max_bytes", -5),
+    ],
+)
+def test_a_value_out_of_range_is_named(field: str, value: float) -> None:
+    """A policy that cannot be says which value it was given and what is allowed."""
+    with pytest.raises(ConfigurationError, match=rf"CachePolicy\.{field} was .*must be"):
+        CachePolicy(**{field: value})  # type: ignore[arg-type]  # one of several types, by name
+
+
+def test_all_faults_are_told_at_once() -> None:
+    """Whoever got three values wrong reads of all three."""
+    with pytest.raises(ConfigurationError) as told:
+        CachePolicy(ttl=0, stale_for=-1, max_users=0)
+    assert len(told.value.faults) == 3
+    CachePolicy(stale_for=0)
