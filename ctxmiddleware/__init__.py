@@ -1,3 +1,94 @@
 """ctxmiddleware: who is this user and what may they see, on every request."""
 
+from .accessors import (
+    NotAuthenticated,
+    NotPermitted,
+    current_user_context,
+    get_user_context,
+    user_context_from_scope,
+)
+from .admin.guard import AdminGuard, BearerToken
+from .cache.policy import CachePolicy
+from .errors import (
+    ConfigurationError,
+    ContextError,
+    InvalidationFailed,
+    MiddlewareMissing,
+    MissingExtra,
+    NotOpen,
+    SourceError,
+    SourceMisconfigured,
+    SourceUnavailable,
+)
+from .identity.base import Identify, Identity
+from .identity.first_of import first_of
+from .identity.scope_user import ScopeUser
+from .middleware import UserContextMiddleware
+from .model import Assignment, Employee, Region, Slot, UserContext, Zone
+from .plugin import ContextPlugin
+from .refusal import OnRefusal
+from .resolver import InvalidationReport, Resolution, WarmReport
+from .secret import Secret
+from .sources.base import ContextSource, Loaded
+from .sources.pool import PoolOptions
+from .sources.supabase import SupabaseSource
+from .stats import Stats
+from .zones.base import ZoneSnapshot, ZoneSource
+from .zones.bigquery import BigQueryZones
+
 __version__ = "0.1.0"
+
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    # the middleware and the plugin
+    "UserContextMiddleware",
+    "ContextPlugin",
+    "CachePolicy",
+    # reaching the context
+    "get_user_context",
+    "user_context_from_scope",
+    "current_user_context",
+    "NotAuthenticated",
+    "NotPermitted",
+    # the model
+    "UserContext",
+    "Employee",
+    "Assignment",
+    "Slot",
+    "Region",
+    "Zone",
+    # who asks
+    "Identity",
+    "Identify",
+    "ScopeUser",
+    "first_of",
+    "OnRefusal",
+    # where contexts come from
+    "ContextSource",
+    "Loaded",
+    "SupabaseSource",
+    "PoolOptions",
+    # where zones come from
+    "ZoneSource",
+    "ZoneSnapshot",
+    "BigQueryZones",
+    # the admin
+    "AdminGuard",
+    "BearerToken",
+    # answers
+    "Resolution",
+    "InvalidationReport",
+    "WarmReport",
+    "Stats",
+    # errors
+    "ContextError",
+    "ConfigurationError",
+    "MissingExtra",
+    "NotOpen",
+    "MiddlewareMissing",
+    "SourceError",
+    "SourceMisconfigured",
+    "SourceUnavailable",
+    "InvalidationFailed",
+    # secrets
+    "Secret",
+]

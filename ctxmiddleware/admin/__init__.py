@@ -1,0 +1,1 @@
+"""The mountable sub-app that shows the cache and clears it."""

@@ -1,0 +1,97 @@
+"""Whether a plugin can work with what it was given: the kind of each argument, told as sentences."""
+
+from __future__ import annotations
+
+import re
+from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction, ismethod, unwrap
+from typing import Final
+
+from .cache.policy import CachePolicy
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def name_faults(name: object) -> list[str]:
+    """Return what is wrong with a plugin's name."""
+    if not isinstance(name, str):
+        return [f"name was {_kind(name)}; it is a string"]
+    if not _NAME.fullmatch(name):
+        return [f"name was {name!r}; allowed are 1 to 64 letters, digits, '_', '-' and '.'"]
+    return []
+
+
+def source_faults(source: object) -> list[str]:
+    """Return what is wrong with a source of contexts."""
+    faults = _fetch_faults("source", source, "async fetch(email)")
+    told = getattr(source, "invalidated", None)
+    if told is not None and not _is_ordinary(told):
+        # A coroutine that nobody awaits tells the source nothing, and its replica brings back what was invalidated.
+        faults.append("source.invalidated is called and not awaited: it must be an ordinary function")
+    return faults
+
+
+def identify_faults(identify: object) -> list[str]:
+    """Return what is wrong with what finds out who asks; None is right."""
+    if identify is None or (callable(identify) and not isinstance(identify, type)):
+        return []
+    return [f"identify was {_kind(identify)}, which cannot be called with a scope"]
+
+
+def zones_faults(zones: object, ttl: object, join: object) -> list[str]:
+    """Return what is wrong with a source of zones, with the seconds between its loads, and with what joins them in."""
+    faults = [] if zones is None else _fetch_faults("zones", zones, "async fetch()")
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not ttl > 0:
+        faults.append(f"zones_ttl was {ttl!r}; it is a number of seconds over 0")
+    if join is not None and not _is_ordinary(join):
+        faults.append(f"zones_for was {_kind(join)}; it is an ordinary function of a context and a snapshot")
+    if zones is not None and join is None:
+        faults.append("zones were given with another context_type: give zones_for(context, snapshot) too")
+    return faults
+
+
+def policy_faults(policy: object) -> list[str]:
+    """Return what is wrong with a policy; None is right."""
+    return (
+        [] if policy is None or isinstance(policy, CachePolicy) else [f"policy was {_kind(policy)}; give CachePolicy()"]
+    )
+
+
+def guard_faults(guard: object) -> list[str]:
+    """Return what is wrong with an admin's guard; None is right. What it is may be a token, and is not shown."""
+    if guard is None or (callable(guard) and not isinstance(guard, type)):
+        return []
+    return [f"admin_guard was {_kind(guard)}; it is called with a connection: give BearerToken(token)"]
+
+
+def is_active_faults(is_active: object) -> list[str]:
+    """Return what is wrong with what says whether a user may act; None is right."""
+    if is_active is None or _is_ordinary(is_active):
+        return []
+    # A coroutine is true: everybody would be active.
+    return [f"is_active was {_kind(is_active)}; it is asked on every request and must be an ordinary function"]
+
+
+def _fetch_faults(what: str, source: object, signature: str) -> list[str]:
+    if isinstance(source, type):
+        return [f"{what} was {_kind(source)}; it is an object, with `{signature}`"]
+    fetch = getattr(source, "fetch", None)
+    if not callable(fetch):
+        return [f"{what} was {_kind(source)}, which has no `{signature}`"]
+    # Of other callables only their answer tells whether it can be awaited.
+    if (isfunction(fetch) or ismethod(fetch)) and not iscoroutinefunction(unwrap(fetch)):
+        return [f"{what} was {_kind(source)}, whose `fetch` is not async: it has to be `{signature}`"]
+    return []
+
+
+def _is_ordinary(function: object) -> bool:
+    """Return whether a call yields its answer itself: no coroutine and no generator."""
+    # Of an object, it is the method of its class that is called.
+    both = (function, type(function).__call__) if callable(function) else ()
+    kinds = (iscoroutinefunction, isasyncgenfunction, isgeneratorfunction)
+    return bool(both) and not any(is_kind(each) for is_kind in kinds for each in both)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "an async function" if iscoroutinefunction(value) else type(value).__name__

@@ -1,0 +1,151 @@
+"""The command `ctxmiddleware`: what an operator does from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from . import settings
+from .core import arguments_from_env
+from .errors import ConfigurationError, ContextError
+from .identity.scope_user import ScopeUser
+from .migrations import catalogue
+from .model import UserContext
+from .remote import AdminClient
+from .testing import StaticSource
+
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+# Written out, because argparse keeps the class of what add_subparsers returns to itself.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_ADMIN: Final = "http://127.0.0.1:8000/api/admin/cache"
+_FAILED: Final = 1
+_MISUSED: Final = 2
+# What a shell shows for a program that a closed pipe has ended: 128 + SIGPIPE.
+_PIPE_CLOSED: Final = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status.
+
+    Args:
+        argv: the words after the program's name; those of this process where it is None.
+
+    Raises:
+        SystemExit: the words are no command (2) or ask for help (0), as argparse has it.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Run = arguments.run
+    try:
+        status = run(arguments)
+        # Here and not when the interpreter ends, where a closed pipe is a traceback.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except ContextError as error:
+        print(f"ctxmiddleware: {error}", file=sys.stderr)
+        return _MISUSED if isinstance(error, ConfigurationError) else _FAILED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ctxmiddleware", description="Look after an installation of ctxmiddleware.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_settings, _add_sql, _add_admin):
+        add(commands)
+    return parser
+
+
+def _command(commands: Commands, name: str, summary: str, run: Run, *, more: str = "") -> argparse.ArgumentParser:
+    """Add a command and say what runs it."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_settings(commands: Commands) -> None:
+    how = (
+        "With --check it builds all that ContextPlugin.from_env() would build, opens none of it, says all that is "
+        "wrong with the environment at once, and ends with 2 where something is."
+    )
+    listing = _command(commands, "settings", "list the environment variables that are read", _list_settings, more=how)
+    listing.add_argument("--check", action="store_true", help="check the variables of this environment")
+    for argument, what in (("source", "has a source of its own"), ("identify", "finds out by itself who asks")):
+        told = f"with --check: the application {what} and calls from_env({argument}=...)"
+        listing.add_argument(f"--own-{argument}", action="store_true", help=told)
+
+
+def _list_settings(arguments: argparse.Namespace) -> int:
+    if arguments.check:
+        source: StaticSource[UserContext] | None = StaticSource({}) if arguments.own_source else None
+        arguments_from_env(os.environ, source=source, identify=ScopeUser() if arguments.own_identify else None)
+        print(
+            "The application can be built with this environment. Nothing was opened: servers and keys were not tried."
+        )
+        return 0
+    for rule, default in settings.rules():
+        state = "set" if os.environ.get(rule.variable, "").strip() else f"default {_shown(default)}"
+        print(f"{rule.variable}  ({state})\n    {rule.meaning}\n    Allowed: {rule.allowed}.")
+    return 0
+
+
+def _shown(default: object) -> str:
+    if default is None or default == ():
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _add_admin(commands: Commands) -> None:
+    for name, summary, ask in (
+        ("stats", "show the counters of a running application", lambda admin, _: admin.stats()),
+        (
+            "invalidate",
+            "make a running application forget one user",
+            lambda admin, given: admin.invalidate(given.email),
+        ),
+        ("clear", "make a running application forget everybody", lambda admin, _: admin.clear()),
+    ):
+        how = f"The admin's token is taken from {settings.ADMIN_TOKEN}."
+        command = _command(commands, name, summary, _asks(ask), more=how)
+        command.add_argument("--url", default=_ADMIN, help="where the admin is mounted (default: %(default)s)")
+        if name == "invalidate":
+            command.add_argument("email", metavar="EMAIL", help="the user's address, in any spelling of it")
+
+
+def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
+    def run(arguments: argparse.Namespace) -> int:
+        token = settings.admin_token()
+        if token is None:
+            raise ConfigurationError(f"{settings.ADMIN_TOKEN} is not set: it is what opens the admin")
+        print(ask(AdminClient(arguments.url, token), arguments))
+        return 0
+
+    return run
+
+
+def _add_sql(commands: Commands) -> None:
+    summary = "the SQL that makes a miss one call instead of four queries"
+    sql = commands.add_parser("sql", help=summary, description=f"Print {summary}.")
+    actions = sql.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _command(actions, "list", "list the names of the SQL files and what each is for", _list_sql)
+    how = "Paste it into the SQL editor, or pipe it into psql --single-transaction -v ON_ERROR_STOP=1."
+    show = _command(actions, "show", "print one SQL file as it is", _show_sql, more=how)
+    show.add_argument("name", metavar="NAME", help=f"one of: {', '.join(catalogue.names())}")
+
+
+def _list_sql(_: argparse.Namespace) -> int:
+    scripts = [catalogue.script(name) for name in catalogue.names()]
+    width = max(len(script.name) for script in scripts)
+    for script in scripts:
+        print(f"{script.name:<{width}}  {script.title}")
+    return 0
+
+
+def _show_sql(arguments: argparse.Namespace) -> int:
+    name: str = arguments.name
+    sys.stdout.write(catalogue.read(name))
+    return 0

@@ -1,0 +1,246 @@
+"""What a plugin is apart from its place in an app: resolve, invalidate, open and close, as the middleware needs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+
+import anyio
+
+from . import checks, settings, wiring
+from .accessors import scope_key
+from .address import normalise
+from .admin.app import AdminApp
+from .admin.guard import AdminGuard
+from .cache.policy import CachePolicy
+from .faults import Faults
+from .identity.base import Identify, Identity
+from .identity.scope_user import ScopeUser
+from .model import UserContext
+from .perloop import PerLoop
+from .resolver import InvalidationReport, Resolution, WarmReport
+from .secret import Secret
+from .snapshot import snapshot
+from .sources.base import ContextSource
+from .stats import Stats
+from .zones.base import ZoneSnapshot, ZoneSource, zones_for_user_context
+
+if TYPE_CHECKING:
+    from .cache.driver import Client
+
+T = TypeVar("T")
+
+
+class PluginCore(Generic[T]):
+    """Resolves, caches and invalidates users' contexts; everything is validated here and nothing is opened yet.
+
+    It opens by itself where a request needs it, with the lifespan of an app inside `UserContextMiddleware`, or inside
+    `async with plugin`.
+
+    Args:
+        source: where contexts come from on a miss.
+        identify: finds out who asks; None is `ScopeUser()`.
+        zones: where zones come from; None leaves contexts without them.
+        redis: a URL or a ready `redis.asyncio` client; None keeps everything in memory.
+        policy: how long contexts live, and how many; None takes the defaults of `CachePolicy`.
+        context_type: what the source gives, None for UserContext; values from Redis are decoded strictly as this type.
+        admin_guard: who may use the admin; None keeps it closed.
+        encryption_keys: not supported by this version, and refused.
+        name: keeps several plugins apart, in scopes and in Redis.
+        zones_for: joins the zones in force into a context; needed with `zones` where the contexts are not UserContext.
+        zones_ttl: seconds after which zones are read again.
+        is_active: whether a context's user may act; the default reads `employee.is_active` of a UserContext.
+        clock: monotonic seconds, for tests that move them.
+
+    Raises:
+        ConfigurationError: something cannot work; every fault that can be seen is named.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: ContextSource[T],
+        identify: Identify | None = None,
+        zones: ZoneSource | None = None,
+        redis: str | Secret | Client | None = None,
+        policy: CachePolicy | None = None,
+        context_type: type[T] | None = None,
+        admin_guard: AdminGuard | None = None,
+        encryption_keys: Iterable[str | Secret] = (),
+        name: str = "default",
+        zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
+        zones_ttl: float = 86400.0,
+        is_active: Callable[[T], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        kind: type[Any] = UserContext if context_type is None else context_type
+        is_reference = kind is UserContext
+        join: Callable[[Any, ZoneSnapshot], Any] | None = zones_for
+        if join is None and is_reference:
+            join = zones_for_user_context
+        faults = Faults(checks.name_faults(name))
+        faults.add(*checks.source_faults(source), *checks.identify_faults(identify))
+        faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.policy_faults(policy))
+        faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
+        faults.add(*wiring.encryption_faults(encryption_keys))
+        faults.refuse()
+        self.name = name
+        self.scope_key = scope_key(name)
+        self.identify: Identify = identify if identify is not None else ScopeUser()
+        default: Callable[[Any], bool] = _is_employed if is_reference else _is_anybody
+        self.is_active: Callable[[T], bool] = is_active or default
+        self._assembly: wiring.Assembly[T] = wiring.assemble(
+            name=name,
+            source=source,
+            zones=zones,
+            zones_ttl=zones_ttl,
+            zones_for=join,
+            redis=redis,
+            policy=policy or CachePolicy(),
+            context_type=kind,
+            clock=clock,
+        )
+        self._source = source
+        self._resolver = self._assembly.resolver
+        self._started_at = datetime.now(UTC)
+        self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)
+        self.admin: Final = AdminApp(self, admin_guard)
+
+    def __repr__(self) -> str:
+        return f"<ContextPlugin {self.name!r}: {self._assembly.cache.memory!r}>"
+
+    async def resolve(self, email_or_identity: str | Identity) -> Resolution[T]:
+        """Return what is known of a user, from the nearest place that knows it.
+
+        Args:
+            email_or_identity: an address, or an Identity where tenants are kept apart.
+
+        Raises:
+            SourceUnavailable: nothing is known and the source cannot answer.
+            SourceError: the source answered with something that is not a context.
+            ValueError: the address is empty.
+        """
+        await self._loop.ensure()
+        return await self._resolver.resolve(_identity(email_or_identity))
+
+    def peek(self, identity: Identity) -> Resolution[T] | None:
+        """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""
+        return self._resolver.peek(identity)
+
+    async def invalidate(self, email: str) -> InvalidationReport:
+        """Forget one user everywhere: no context loaded before this returns is served after it.
+
+        Args:
+            email: the address, in any spelling that the e-mail rule calls the same.
+
+        Raises:
+            InvalidationFailed: Redis could not be told; this process has forgotten the user all the same.
+            ValueError: the address is empty.
+        """
+        await self._loop.ensure()
+        return await self._resolver.invalidate(normalise(_identity(email).email))
+
+    async def clear(self) -> InvalidationReport:
+        """Forget everybody everywhere; costs the same whatever the number of users.
+
+        Raises:
+            InvalidationFailed: Redis could not be told; this process has forgotten everybody all the same.
+        """
+        await self._loop.ensure()
+        return await self._resolver.invalidate(None)
+
+    async def warm(self, emails: Iterable[str | Identity]) -> WarmReport:
+        """Resolve many users ahead of their requests, a few at a time.
+
+        Args:
+            emails: addresses or identities; one that cannot be resolved is counted and logged, never raised.
+
+        Raises:
+            ValueError: an address is empty.
+        """
+        identities = [_identity(each) for each in emails]
+        await self._loop.ensure()
+        return await self._resolver.warm(identities)
+
+    def stats(self) -> Stats:
+        """Return a snapshot of this process's counters."""
+        return snapshot(self.name, self._started_at, cast("wiring.Assembly[object]", self._assembly))
+
+    def count(self, outcome: str) -> None:
+        """Count what became of a request."""
+        self._assembly.counters.add("request", outcome)
+
+    async def zones_loaded(self) -> None:
+        """Wait until zones have been read once; returns at once where the plugin has none."""
+        await self._loop.ensure()
+        if self._assembly.zones is not None:
+            await self._assembly.zones.wait_loaded()
+
+    async def __aenter__(self) -> Self:
+        await self._loop.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._loop.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[wiring.Assembly[T]]:
+        assembly = self._assembly
+        async with AsyncExitStack() as stack:
+            if isinstance(self._source, AbstractAsyncContextManager):
+                await stack.enter_async_context(self._source)
+            if assembly.redis is not None:
+                await stack.enter_async_context(assembly.redis.opened)
+            await stack.enter_async_context(assembly.cache.flights.opened)
+            async with anyio.create_task_group() as tasks:
+                if assembly.zones is not None:
+                    tasks.start_soon(assembly.zones.run)
+                try:
+                    yield assembly
+                finally:
+                    tasks.cancel_scope.cancel()
+
+
+def arguments_from_env(
+    environ: Mapping[str, str],
+    *,
+    identify: Identify | None = None,
+    source: ContextSource[UserContext] | None = None,
+    name: str = "default",
+) -> dict[str, Any]:
+    """Return the arguments of a plugin as environment variables describe it.
+
+    Raises:
+        ConfigurationError: one or more variables cannot be; the message names them all.
+    """
+    faults = [*checks.name_faults(name), *checks.identify_faults(identify)]
+    if source is not None:
+        faults += checks.source_faults(source)
+    reading = settings.read(environ)
+    # What collects errors keeps the locals of the frames that raised them.
+    del environ
+    if identify is None and reading.given & {"SUPABASE_JWT_SECRET", "SUPABASE_JWKS_URL"}:
+        faults.append(
+            "SUPABASE_JWT_SECRET or SUPABASE_JWKS_URL is set; this version does not verify bearer tokens itself: "
+            "verify them in Starlette's AuthenticationMiddleware and call from_env(identify=ScopeUser()), or unset it"
+        )
+    parts = wiring.parts_from(reading, with_source=source is None, faults=faults)
+    return {"source": source, **parts, "identify": identify, "name": name}
+
+
+def _identity(email_or_identity: str | Identity) -> Identity:
+    return email_or_identity if isinstance(email_or_identity, Identity) else Identity(email_or_identity)
+
+
+def _is_employed(context: UserContext) -> bool:
+    return context.employee.is_active
+
+
+def _is_anybody(context: object) -> bool:  # noqa: ARG001 - the shape of is_active
+    return True

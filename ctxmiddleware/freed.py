@@ -1,0 +1,46 @@
+"""Requests that are let through because they lead to the admin: nobody but the admin answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.types import Message, Scope, Send
+
+FREED_KEY: Final = "user_context_freed"
+
+
+class Freed:
+    """Holds back every answer to a freed request until the admin has been reached, and refuses in its place.
+
+    Routing is read before the request takes its way: a middleware inside that rewrites paths may lead it elsewhere.
+
+    Args:
+        refuse: answers with the refusal it was freed from.
+        send: the host's.
+    """
+
+    def __init__(self, refuse: Callable[[], Awaitable[None]], send: Send) -> None:
+        self._refuse = refuse
+        self._send = send
+        self._reached = False
+        self._refused = False
+
+    def reach(self) -> None:
+        """Take note that an admin has got the request."""
+        self._reached = True
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the admin answers."""
+        if self._reached:
+            await self._send(message)
+        elif not self._refused:
+            self._refused = True
+            await self._refuse()
+
+
+def reached(scope: Scope) -> None:
+    """Say that an admin, which guards itself, has got a request, which may have been freed for it."""
+    freed = scope.get(FREED_KEY)
+    if isinstance(freed, Freed):
+        freed.reach()

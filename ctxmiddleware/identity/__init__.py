@@ -1,0 +1,1 @@
+"""Who asks: from a scope to an Identity."""

@@ -1,0 +1,48 @@
+"""Who asks, where there are several ways to find out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable
+
+from starlette.types import Scope
+
+from ..errors import ConfigurationError
+from .base import Identify, Identity, MaybeIdentity
+
+
+class first_of:  # noqa: N801 - it reads as the function it is used as
+    """Asks several `identify` callables in turn and takes the first identity.
+
+    Args:
+        *ways: what to ask, in order; an exception in one ends the search.
+
+    Raises:
+        ConfigurationError: there are none, or one cannot be called.
+    """
+
+    def __init__(self, *ways: Identify) -> None:
+        if not ways or not all(callable(way) for way in ways):
+            raise ConfigurationError(f"first_of was given {ways!r}; it needs one or more callables that take a scope")
+        self._ways = ways
+
+    async def __call__(self, scope: Scope) -> Identity | None:
+        """Return the first identity that is found, or None."""
+        for way in self._ways:
+            identity = await resolved(way(scope))
+            if identity is not None:
+                return identity
+        return None
+
+
+async def resolved(answer: MaybeIdentity | Awaitable[MaybeIdentity]) -> MaybeIdentity:
+    """Return what a sync or async `identify` answered.
+
+    Raises:
+        TypeError: it answered with something else than an Identity or None.
+    """
+    if inspect.isawaitable(answer):
+        answer = await answer
+    if answer is not None and not isinstance(answer, Identity):
+        raise TypeError(f"identify returned {type(answer).__name__}; it must return an Identity or None")
+    return answer

@@ -1,0 +1,238 @@
+"""The pure ASGI middleware: identify, resolve, bind, and call the app."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar, Token
+from inspect import isawaitable
+from typing import Any, Final
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .accessors import Refusal, context_variable, scope_key
+from .core import PluginCore, arguments_from_env
+from .errors import ConfigurationError, SourceError, SourceUnavailable
+from .freed import FREED_KEY, Freed
+from .identity.base import Identity
+from .identity.first_of import resolved
+from .lifespan import LifespanRun
+from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
+from .routing import checked_paths, is_excluded, leads_to_admin
+
+logger = logging.getLogger("ctxmiddleware.middleware")
+
+
+class UserContextMiddleware:
+    """Attaches the signed-in user's resolved context to every http and websocket scope.
+
+    The context is written to `scope["user_context"]` and `request.state.user_context` on every request, None where
+    there is none; `scope["user_context_refusal"]` then says why.
+
+    Args:
+        app: the ASGI app inside.
+        plugin: what resolves; None reads the environment with `ContextPlugin.from_env()`.
+        required: refuse requests without a context, 401 for anonymous ones and 403 for unknown or inactive users.
+        exclude: paths that nobody is identified on, each with all that lies below it.
+        on_refusal: called with the connection and the reason of each refusal; the response it returns is sent instead.
+
+    Raises:
+        ConfigurationError: `exclude` holds something that is not a path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        plugin: PluginCore[Any] | None = None,
+        required: bool = False,
+        exclude: Iterable[str] = (),
+        on_refusal: OnRefusal | None = None,
+    ) -> None:
+        self.app = app
+        self._required = required
+        self._exclude = checked_paths(exclude)
+        self._on_refusal = on_refusal
+        self._plugin: PluginCore[Any] | ConfigurationError = _from_environment() if plugin is None else plugin
+        key = scope_key("default") if isinstance(self._plugin, ConfigurationError) else self._plugin.scope_key
+        self._key: Final = key
+        self._refusal_key: Final = f"{key}_refusal"
+        self._plugin_key: Final = f"{key}_plugin"
+        self._variable: Final = context_variable(key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await LifespanRun(self.app, self._resources(), receive, send).run(scope)
+        elif kind not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+        elif isinstance(self._plugin, ConfigurationError):
+            await self._serve_broken(self._plugin, scope, receive, send)
+        elif self._is_resolved(self._plugin, scope):
+            await self._pass_through(scope, receive, send)
+        else:
+            await self._serve(self._plugin, scope, receive, send)
+
+    async def _serve(self, plugin: PluginCore[Any], scope: Scope, receive: Receive, send: Send) -> None:
+        scope[self._plugin_key] = (plugin, scope.get("headers"), scope.get("user"))
+        context, reason, denial = await self._outcome(plugin, scope)
+        self._write(scope, context, reason)
+        # The admin has its own guard, and is what an operator needs while nobody can be resolved.
+        freed = denial is not None and leads_to_admin(self.app, scope)
+        plugin.count(reason or "served" if denial is None or freed else "refused")
+        if denial is not None:
+            await self._deny(denial, scope, receive, send, freed=freed)
+            return
+        token = self._variable.set(context)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _reset(self._variable, token)
+
+    def _is_resolved(self, plugin: PluginCore[Any], scope: Scope) -> bool:
+        """Return whether an outer middleware with the same plugin has resolved who asks now.
+
+        A copy of the scope with other headers, or a user signed in since, is another question.
+        """
+        if scope.get(self._refusal_key) == "excluded":
+            return False  # nobody was asked there: whether this path is excluded here is for this one to say
+        match scope.get(self._plugin_key):
+            case (resolver, headers, user):
+                return resolver is plugin and headers is scope.get("headers") and user is scope.get("user")
+        return False
+
+    async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: bool) -> None:
+        if not freed:
+            await self._refuse(denial, scope, receive, send)
+        elif FREED_KEY in scope:
+            await self.app(scope, receive, send)  # held back by a middleware further out, and refused there
+        else:
+            gate = Freed(lambda: self._refuse(denial, scope, receive, send), send)
+            scope[FREED_KEY] = gate
+            await self.app(scope, receive, gate.send)
+
+    async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
+        """Return the context, or why there is none, and the refusal that follows if one does."""
+        if self._exclude and is_excluded(scope, self._exclude):
+            return None, "excluded", None
+        try:
+            context, reason = await _context(plugin, scope)
+        except Exception as error:  # noqa: BLE001 - raised in a middleware it would be an answer nobody chose
+            denial = _denial_of(error)
+            return None, denial.reason, denial
+        denial_or_none = denial_for(reason) if reason is not None and self._required else None
+        return context, reason, denial_or_none
+
+    def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
+        """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""
+        scope[self._key] = context
+        if reason is not None or self._refusal_key in scope:
+            scope[self._refusal_key] = reason
+        state = scope.get("state")
+        if state is None:
+            state = scope["state"] = {}
+        elif self._key in state:
+            # A host that gives all requests one state: a request under way would find this one's user in its own.
+            state = scope["state"] = dict(state)
+        state[self._key] = context
+
+    async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what an outer middleware with the same plugin has resolved; only `required` is still ours to keep."""
+        needed = self._required and not is_excluded(scope, self._exclude)
+        if needed and scope[self._key] is None:
+            denial = denial_for(scope.get(self._refusal_key) or "anonymous")
+            freed = leads_to_admin(self.app, scope)
+            await self._deny(denial, scope, receive, send, freed=freed)
+            return
+        await self.app(scope, receive, send)
+
+    async def _serve_broken(self, error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> None:
+        logger.error("every request is refused, because the configuration cannot work: %s", error)
+        await self._refuse(FAILED, scope, receive, send)
+
+    async def _refuse(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(denial, await self._response(denial, scope), scope, receive, send)
+
+    async def _response(self, denial: Denial, scope: Scope) -> Response:
+        if self._on_refusal is not None:
+            try:
+                response = self._on_refusal(HTTPConnection(scope), denial.reason)
+                if isawaitable(response):
+                    response = await response
+                if response is not None and not callable(response):
+                    raise TypeError(f"on_refusal returned {type(response).__name__}; it returns a Response or None")
+            except Exception:
+                logger.exception("on_refusal failed; the refusal is answered without it")
+            else:
+                if response is not None:
+                    return response
+        return denial.response()
+
+    def _resources(self) -> AbstractAsyncContextManager[object]:
+        return _Raises(self._plugin) if isinstance(self._plugin, ConfigurationError) else self._plugin
+
+
+class _Raises(AbstractAsyncContextManager[None]):
+    """Stands for a plugin that could not be built: opening it raises why."""
+
+    def __init__(self, error: ConfigurationError) -> None:
+        self._error = error
+
+    async def __aenter__(self) -> None:
+        raise self._error
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+
+def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
+    try:
+        variable.reset(token)
+    except ValueError:
+        # A call that its host has dropped is closed by the garbage collector, in whatever context that runs in.
+        logger.debug("a dropped call was closed in another context than its own")
+
+
+def _from_environment() -> PluginCore[Any] | ConfigurationError:
+    # Starlette builds middlewares at the first request: raised here, the server would start and serve only errors.
+    try:
+        return PluginCore(**arguments_from_env(os.environ))
+    except ConfigurationError as error:
+        return error
+
+
+async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refusal | None]:
+    identity = plugin.identify(scope)
+    if identity is None:
+        return None, "anonymous"
+    if not isinstance(identity, Identity):
+        identity = await resolved(identity)
+        if identity is None:
+            return None, "anonymous"
+    resolution = plugin.peek(identity)
+    if resolution is None:
+        resolution = await plugin.resolve(identity)
+    if resolution.context is None:
+        return None, "unknown"
+    active = plugin.is_active(resolution.context)
+    if not isinstance(active, bool):
+        # A coroutine that nobody awaits is true, and would let everybody in.
+        raise TypeError(f"is_active returned {type(active).__name__}; it must return a bool")
+    return (resolution.context, None) if active else (None, "inactive")
+
+
+def _denial_of(error: Exception) -> Denial:
+    """Log why an identified request cannot be answered, and return what its caller is told: nothing of the inside."""
+    if isinstance(error, SourceUnavailable):
+        logger.warning("refused with 503: %s", error, extra={"retry_after": error.retry_after})
+        return unavailable(error.retry_after)
+    if isinstance(error, SourceError):
+        logger.error("refused with 500: %s", error, exc_info=error)
+    else:
+        logger.error("refused with 500: identifying or resolving raised %s", type(error).__name__, exc_info=error)
+    return FAILED

@@ -1,0 +1,109 @@
+"""ContextPlugin: the one object users hold, and how it finds its place in an app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+
+from .accessors import require
+from .core import PluginCore, arguments_from_env
+from .errors import ConfigurationError
+from .identity.base import Identify
+from .middleware import UserContextMiddleware
+from .model import UserContext
+from .refusal import OnRefusal
+from .routing import checked_paths
+from .sources.base import ContextSource
+
+T = TypeVar("T")
+
+
+class ContextPlugin(PluginCore[T]):
+    """Resolves, caches and invalidates users' contexts; everything is validated here and nothing is opened yet.
+
+    Its arguments are those of `PluginCore`, its base, which is all of it but its place in an app.
+    """
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        identify: Identify | None = None,
+        source: ContextSource[UserContext] | None = None,
+        name: str = "default",
+    ) -> ContextPlugin[UserContext]:
+        """Build the plugin from environment variables; `ctxmiddleware settings` lists them.
+
+        Args:
+            environ: the variables.
+            identify: finds out who asks; None is `ScopeUser()`.
+            source: where contexts come from; None is Supabase as the variables describe it.
+            name: keeps several plugins apart.
+
+        Raises:
+            ConfigurationError: one or more variables cannot be; the message names them all.
+        """
+        build = cast("type[ContextPlugin[UserContext]]", cls)
+        return build(**arguments_from_env(environ, identify=identify, source=source, name=name))
+
+    def install(
+        self,
+        app: Starlette,
+        *,
+        admin_path: str = "/api/admin/cache",
+        required: bool = False,
+        exclude: Iterable[str] = (),
+        on_refusal: OnRefusal | None = None,
+    ) -> None:
+        """Add the middleware to a Starlette or FastAPI app and mount the admin in it.
+
+        With `ScopeUser`, add the middleware that signs users in after this: the one added last runs first.
+
+        Args:
+            app: the app, before it has served anything.
+            admin_path: where the admin is mounted, ahead of the app's own routes.
+            required: refuse requests without a context.
+            exclude: paths that nobody is identified on.
+            on_refusal: shapes the refusals.
+
+        Raises:
+            ConfigurationError: `admin_path` or `exclude` holds something that is not a path.
+            RuntimeError: the app has begun to serve.
+        """
+        path = admin_path.rstrip("/")
+        if not path.startswith("/"):
+            raise ConfigurationError(
+                f"admin_path was {admin_path!r}; it is a path below the root, such as /api/admin/cache"
+            )
+        excluded = checked_paths(exclude)
+        app.add_middleware(
+            UserContextMiddleware, plugin=self, required=required, exclude=excluded, on_refusal=on_refusal
+        )
+        # Ahead of the rest, or a route that takes every path would hide it.
+        app.router.routes.insert(0, Mount(path, app=self.admin, name="ctxmiddleware-admin"))
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - the shape hosts call it in
+        """Open the plugin for the life of an app, for hosts that run no lifespan through the middleware."""
+        async with self:
+            yield
+
+    def get(self, connection: HTTPConnection) -> T:
+        """Return the context on a request, typed as this plugin's contexts are.
+
+        Args:
+            connection: the request or websocket being answered.
+
+        Raises:
+            NotAuthenticated: the request is anonymous; answered as 401.
+            NotPermitted: the user is signed in but unknown or not active; answered as 403.
+            MiddlewareMissing: no UserContextMiddleware with this plugin has seen the request.
+        """
+        return cast("T", require(connection.scope, self.scope_key))

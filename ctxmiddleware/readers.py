@@ -1,0 +1,99 @@
+"""How the text of a variable becomes a value: each reader raises ValueError for what is not allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from .secret import Secret
+from .sources.endpoint import schema_faults
+
+MIN_TOKEN_LENGTH: Final = 16
+
+_DIGITS: Final = re.compile(r"[0-9]+")
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
+
+
+def number(*, over: float = -math.inf, least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
+    """Return a reader of finite numbers, more than `over`, `least` or more, and at most `most`."""
+
+    def read(text: str) -> float:
+        # `float` takes underscores and the digits of every script: what a person reads is not what is set.
+        value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+        if not (math.isfinite(value) and over < value <= most and least <= value):
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers, `least` or more."""
+
+    def read(text: str) -> int:
+        if not _DIGITS.fullmatch(text) or (value := int(text)) < least:
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+def web_url(text: str) -> str:
+    """Read an http or https URL, which holds no user and no password: it is shown in messages."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or _BLANK.search(text):
+        raise ValueError(text)
+    # Reading it checks it.
+    _ = parts.port
+    return text
+
+
+def secret_url(text: str) -> Secret:
+    """Read the URL of a Redis, which may hold a password; the tier that is built with it looks closer."""
+    parts = urlsplit(text)
+    if not (parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.hostname)):
+        raise ValueError(text)
+    return Secret(text)
+
+
+def like(pattern: str | re.Pattern[str]) -> Callable[[str], str]:
+    """Return a reader of what the whole of a pattern matches."""
+
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(text)
+        return text
+
+    return read
+
+
+def schema(text: str) -> str:
+    """Read the name of a schema."""
+    if schema_faults(text):
+        raise ValueError(text)
+    return text
+
+
+def secret(text: str) -> Secret:
+    """Read what must not be shown."""
+    return Secret(text)
+
+
+def token(text: str) -> Secret:
+    """Read a token that every client can send in a header."""
+    if len(text) < MIN_TOKEN_LENGTH or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(text)
+    return Secret(text)
+
+
+def keys(text: str) -> tuple[Secret, ...]:
+    """Read one or more keys with commas between them."""
+    keys = tuple(Secret(part.strip()) for part in text.split(",") if part.strip())
+    if not keys:
+        # Taken as none, it would leave in the clear what somebody has asked to seal.
+        raise ValueError(text)
+    return keys

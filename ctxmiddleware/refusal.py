@@ -1,0 +1,93 @@
+"""How a request is refused, on http and on websockets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, Literal, TypeAlias, cast
+
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from .accessors import Refusal
+
+Reason: TypeAlias = Refusal | Literal["unavailable", "failed"]
+
+OnRefusal: TypeAlias = Callable[[HTTPConnection, Reason], "Response | Awaitable[Response | None] | None"]
+
+RETRY_AFTER: Final = 1.0
+
+# A close before the handshake ends is a 403 to the client; the code is for hosts that tell it apart.
+_CLOSE_CODES: Final = {401: 1008, 403: 1008, 503: 1013, 500: 1011}
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Why a request is refused, and how it is told.
+
+    Args:
+        reason: the word `on_refusal` is called with.
+        status: the HTTP status.
+        headers: further headers of the answer.
+    """
+
+    reason: Reason
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        """Return the answer as problem details (RFC 9457), which tell the caller nothing about the inside."""
+        phrase = HTTPStatus(self.status).phrase
+        body = {"type": "about:blank", "title": phrase, "status": self.status, "reason": self.reason}
+        return JSONResponse(body, self.status, self.headers, media_type="application/problem+json")
+
+
+def denial_for(reason: Reason) -> Denial:
+    """Return the refusal of a request that has no context and needs one."""
+    if reason in ("unknown", "inactive"):
+        return Denial(reason, 403)
+    # Whoever is identified is not told to sign in because something failed.
+    if reason == "unavailable":
+        return unavailable(None)
+    if reason == "failed":
+        return FAILED
+    return Denial(reason, 401, {"WWW-Authenticate": "Bearer"})
+
+
+def unavailable(retry_after: float | None) -> Denial:
+    """Return the refusal of an identified request whose context nobody can tell now.
+
+    Args:
+        retry_after: seconds after which another try is worth it.
+    """
+    if retry_after is None or not math.isfinite(retry_after):
+        retry_after = RETRY_AFTER
+    seconds = max(1, math.ceil(retry_after))
+    return Denial("unavailable", 503, {"Retry-After": str(seconds)})
+
+
+FAILED: Final = Denial("failed", 500)
+
+
+async def refuse(denial: Denial, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with a response; a websocket by the denial extension where the host has it, else by a close."""
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+    elif "websocket.http.response" in (scope.get("extensions") or {}):
+        await response(scope, receive, _as_denial(send))
+    else:
+        await WebSocketClose(_CLOSE_CODES.get(denial.status, 1008))(scope, receive, send)
+
+
+def _as_denial(send: Send) -> Send:
+    async def send_denial(message: Message) -> None:
+        kind = cast("str", message["type"])
+        if kind.startswith("http."):
+            message = {**message, "type": f"websocket.{kind}"}
+        await send(message)
+
+    return send_denial

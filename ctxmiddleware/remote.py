@@ -1,0 +1,195 @@
+"""Asking the admin of a running application, as the command line does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import Future
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Final, TypeVar
+from urllib.parse import quote, urlsplit
+
+from .errors import ConfigurationError, ContextError
+from .secret import Secret
+from .shown import shown
+
+T = TypeVar("T")
+
+TIMEOUT: Final = 10.0
+MOST_BYTES: Final = 1024 * 1024
+_ADDRESS: Final = "it is an http or https URL such as http://127.0.0.1:8000/api/admin/cache"
+_INVISIBLE: Final = re.compile(r"[^\x21-\x7e]")
+
+
+class AdminRefused(ContextError):
+    """The admin did not do what it was asked; the message says why and what to do."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        """Follow nothing: the token must not be sent to another place."""
+        return
+
+
+class AdminClient:
+    """Asks the admin at one address; each answer is returned as indented JSON.
+
+    Args:
+        url: where it is mounted, such as http://127.0.0.1:8000/api/admin/cache.
+        token: what its guard lets in.
+        timeout: seconds one question may take, from looking up the host's name to the last byte of the answer.
+
+    Raises:
+        ConfigurationError: the address is not an http or https URL, or no header can carry the token.
+    """
+
+    def __init__(self, url: str, token: Secret, *, timeout: float = TIMEOUT) -> None:
+        host = _host(url)
+        if not token or _INVISIBLE.search(token.reveal()):
+            raise ConfigurationError("the admin's token is empty, or holds white space or other than ASCII characters")
+        self._url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        # No proxy can reach a process here by this name, and it would be given the token.
+        direct = [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
+        self._opener = urllib.request.build_opener(_NoRedirect, *direct)
+
+    def stats(self) -> str:
+        """Return the counters of the process that answers."""
+        return self._ask("GET", "stats")
+
+    def clear(self) -> str:
+        """Forget everybody and return the report."""
+        return self._ask("POST", "clear")
+
+    def invalidate(self, email: str) -> str:
+        """Forget one user and return the report."""
+        try:
+            path = f"invalidate/{quote(email, safe='')}"
+        except UnicodeEncodeError:
+            raise ConfigurationError("the user's address holds bytes that are no UTF-8 text") from None
+        return self._ask("POST", path)
+
+    def _ask(self, method: str, path: str) -> str:
+        try:
+            status, body = _within(self._timeout, lambda: self._answer(method, path))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            where = shown(self._url)
+            raise AdminRefused(f"the admin at {where} cannot be reached: {_reason(error, self._timeout)}") from None
+        if len(body) > MOST_BYTES:
+            raise AdminRefused(f"what answers there is not the admin: its answer is longer than {MOST_BYTES} bytes")
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise AdminRefused(_explained(status, body))
+        return _indented(body)
+
+    def _answer(self, method: str, path: str) -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {self._token.reveal()}", "Accept": "application/json"}
+        # The scheme was checked: no file or other handler can be reached.
+        request = urllib.request.Request(f"{self._url}/{path}", method=method, headers=headers)  # noqa: S310
+        try:
+            response = self._opener.open(request, timeout=self._timeout)
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
+            body: bytes = response.read(MOST_BYTES + 1)
+            # A read that was given a length says nothing of a body that ends before its time.
+            if len(body) <= MOST_BYTES and getattr(response, "length", None):
+                raise http.client.IncompleteRead(b"")
+            return response.status, body
+
+
+def _host(url: str) -> str:
+    """Return the host of the admin's address, which was found right; a refused one is shown where it is harmless."""
+    try:
+        if _INVISIBLE.search(url):
+            raise ConfigurationError(
+                f"the admin's address holds white space or other than ASCII characters; {_ADDRESS}"
+            )
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError(f"the admin's address was {shown(url)}; {_ADDRESS}") from None
+    if "@" in parts.netloc:
+        raise ConfigurationError(f"the admin's address holds a user or a password, and the token is enough; {_ADDRESS}")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise ConfigurationError(f"the admin's address was {shown(url)}; {_ADDRESS}")
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        # Numbers have more spellings than one: 127.1 is one of them.
+        address = ip_address(name) if ":" in name else ip_address(socket.inet_aton(name))
+    except (OSError, ValueError):
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
+
+
+def _within(seconds: float, ask: Callable[[], T]) -> T:
+    """Return what is answered within so many seconds.
+
+    A socket's own timeout begins anew with each byte, and a name's look-up has none.
+
+    Raises:
+        TimeoutError: nothing was.
+    """
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="ctxmiddleware-admin", daemon=True).start()
+    return answer.result(timeout=seconds)
+
+
+def _reason(error: BaseException, seconds: float) -> str:
+    """Return why there was no answer, in words that cannot hold what was sent."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return f"no whole answer within {seconds:g} s"
+    if isinstance(reason, OSError) and not isinstance(reason, http.client.HTTPException):
+        return str(reason)
+    if isinstance(error, http.client.HTTPException):
+        return f"what answers there does not speak HTTP, or was cut off ({type(error).__name__})"
+    return type(error).__name__
+
+
+def _indented(body: bytes) -> str:
+    try:
+        return json.dumps(json.loads(body), indent=2)
+    except (ValueError, RecursionError):
+        raise AdminRefused("what answers there is not the admin: its answer is not JSON") from None
+
+
+def _explained(status: int, body: bytes) -> str:
+    told, report = _told(body)
+    if told is None:
+        return f"{status}: what answers there is not the admin; give its address with --url"
+    # Whoever answers there must not write to the terminal what a terminal obeys.
+    line = "".join(each if each.isprintable() else "?" for each in told)
+    return f"{status}: {line}" + ("" if report is None else f"\n{report}")
+
+
+def _told(body: bytes) -> tuple[str | None, str | None]:
+    """Return what a refusal says, and its report as indented JSON; None for what is not there."""
+    try:
+        answer = json.loads(body)
+        told = (answer.get("detail") or answer.get("error")) if isinstance(answer, dict) else None
+        report = answer.get("report") if isinstance(told, str) else None
+        return (told if isinstance(told, str) else None), (None if report is None else json.dumps(report, indent=2))
+    except (ValueError, RecursionError):
+        return None, None

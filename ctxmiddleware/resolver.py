@@ -1,0 +1,245 @@
+"""From an identity to its context: the cache, then the zones; and how contexts are invalidated and warmed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Generic, Literal, TypeVar, get_origin
+
+import anyio
+import msgspec
+
+from .cache.base import Entry, Found
+from .cache.tiered import Fetched, SharedTierFailed, TieredCache
+from .errors import InvalidationFailed, SourceMisconfigured, SourceUnavailable
+from .identity.base import Identity
+from .sources.base import ContextSource, Loaded
+from .stats import MEMORY, Counters
+from .zones.base import ZoneSnapshot
+
+logger = logging.getLogger("ctxmiddleware.resolver")
+
+T = TypeVar("T")
+
+WARM_AT_ONCE = 16
+
+
+class Resolution(msgspec.Struct, Generic[T], frozen=True):
+    """What is known of a user.
+
+    Args:
+        context: the context, or None for an unknown user.
+        origin: `"memory"`, `"redis"`, `"rpc"`, `"legacy"`, or the source's own word.
+        age: seconds since the source was asked.
+        stale: whether it is past its time, served because the source cannot answer.
+    """
+
+    context: T | None
+    origin: str
+    age: float
+    stale: bool = False
+
+
+class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invalidation did.
+
+    Args:
+        reach: `"fleet"`, or `"this process only"` where there is no Redis.
+        memory: entries this process has forgotten.
+        redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
+        confirmed: the instances that have confirmed it.
+        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated (one
+            that does not asks the source by then), or None where no other instance can be told.
+        duration_ms: milliseconds it took.
+    """
+
+    reach: Literal["fleet", "this process only"]
+    memory: int
+    redis: Literal["done", "failed", "absent"]
+    confirmed: tuple[str, ...]
+    others_stop_within: float | None
+    duration_ms: float
+
+
+class WarmReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What warming did: how many contexts are now in memory, are of unknown users, or could not be loaded."""
+
+    warmed: int
+    unknown: int
+    failed: int
+    duration_ms: float
+
+
+class Resolver(Generic[T]):
+    """Answers who a user is and what they may see.
+
+    Args:
+        cache: the two tiers.
+        source: where contexts come from.
+        zones: returns the snapshot in force, or None where zones are not joined.
+        zones_for: joins a snapshot into a context.
+        context_type: what the source is to give; anything else it gives is an error.
+        shared: whether there is a tier the fleet shares.
+        counters: where answers are counted.
+        clock: monotonic seconds.
+        wall_clock: seconds since the epoch, compared with an identity's own expiry only.
+    """
+
+    def __init__(
+        self,
+        cache: TieredCache[T],
+        source: ContextSource[T],
+        *,
+        zones: Callable[[], ZoneSnapshot] | None = None,
+        zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
+        context_type: type[T],
+        shared: bool = False,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cache = cache
+        self._source = source
+        self._zones = zones
+        self._zones_for = zones_for
+        self._kind = _class_of(context_type)
+        self._is_exact = isinstance(context_type, type) and self._kind is not object
+        self._shared = shared
+        self._counters = counters
+        self._from_memory = counters.of("resolution", MEMORY)
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    def peek(self, identity: Identity) -> Resolution[T] | None:
+        """Return what memory may answer by itself, else None; without an await."""
+        entry = self._cache.peek(identity.key)
+        if entry is None:
+            return None
+        self._from_memory.add()
+        return Resolution(self.context_of(entry), MEMORY, self._clock() - entry.loaded_at)
+
+    def context_of(self, entry: Entry[T]) -> T | None:
+        """Return an entry's context with the zones of the snapshot in force, joined once per entry and snapshot."""
+        value = entry.value
+        if value is None or self._zones is None or self._zones_for is None:
+            return value
+        snapshot = self._zones()
+        derived = entry.derived
+        if derived is None or derived[0] is not snapshot:
+            derived = entry.derived = (snapshot, self._zones_for(value, snapshot))
+        return derived[1]
+
+    async def resolve(self, identity: Identity) -> Resolution[T]:
+        """Return what is known of a user.
+
+        Raises:
+            SourceUnavailable: nothing is known and the source cannot answer.
+            SourceError: the source answered with something that is not a context.
+        """
+        found = await self._cache.get(identity.key, lambda moved_ago: self._fetch(identity.email, moved_ago))
+        if found.stale:
+            self._refuse_expired(identity)
+            self._counters.add("stale")
+        self._counters.add("resolution", found.origin)
+        return self._resolution(found)
+
+    async def invalidate(self, name: str | None) -> InvalidationReport:
+        """Forget a normalised address, or everybody where it is None.
+
+        Raises:
+            InvalidationFailed: Redis could not be told.
+        """
+        started = time.perf_counter()
+        failure: SharedTierFailed | None = None
+        dropped = 0
+        self._tell_source(name, 0.0)
+        try:
+            dropped = await self._cache.invalidate(name)
+        except SharedTierFailed as error:
+            failure, dropped = error, error.dropped
+        report = self._report(dropped, failure, (time.perf_counter() - started) * 1000)
+        logger.log(
+            logging.ERROR if failure else logging.INFO,
+            "contexts were invalidated" if failure is None else "an invalidation did not reach Redis",
+            extra={"everybody": name is None, **msgspec.to_builtins(report)},
+            exc_info=failure,
+        )
+        if failure is not None:
+            raise InvalidationFailed(report) from failure
+        return report
+
+    async def warm(self, identities: Iterable[Identity]) -> WarmReport:
+        """Resolve many users, `WARM_AT_ONCE` at a time; a user that fails is counted and logged, never raised."""
+        started = time.perf_counter()
+        counts = {"warmed": 0, "unknown": 0, "failed": 0}
+        waiting = iter(list(identities))
+
+        async def work() -> None:
+            for identity in waiting:
+                counts[await self._warm_one(identity)] += 1
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(WARM_AT_ONCE):
+                tasks.start_soon(work)
+        return WarmReport(**counts, duration_ms=(time.perf_counter() - started) * 1000)
+
+    async def _warm_one(self, identity: Identity) -> str:
+        try:
+            resolution = await self.resolve(identity)
+        except Exception:
+            logger.warning("a context could not be warmed", exc_info=True)
+            return "failed"
+        return "unknown" if resolution.context is None else "warmed"
+
+    async def _fetch(self, email: str, moved_ago: float) -> Fetched[T]:
+        if moved_ago < math.inf:
+            self._tell_source(email, moved_ago)
+        answer = await self._source.fetch(email)
+        loaded: Loaded[T] = answer if isinstance(answer, Loaded) else Loaded(answer)
+        if loaded.value is not None and not self._fits(loaded.value):
+            raise SourceMisconfigured(
+                f"the source gave {type(loaded.value).__name__} where context_type is {self._kind.__name__}: "
+                "give ContextPlugin the context_type of its source"
+            )
+        return Fetched(loaded.value, loaded.origin or type(self._source).__name__, loaded.ttl)
+
+    def _fits(self, value: T) -> bool:
+        # Redis gives back exactly what it was told to decode: the further fields of a subclass would vanish there.
+        return type(value) is self._kind if self._shared and self._is_exact else isinstance(value, self._kind)
+
+    def _resolution(self, found: Found[T]) -> Resolution[T]:
+        age = max(0.0, self._clock() - found.entry.loaded_at)
+        return Resolution(self.context_of(found.entry), found.origin, age, found.stale)
+
+    def _refuse_expired(self, identity: Identity) -> None:
+        if identity.expires_at is not None and self._wall_clock() >= identity.expires_at:
+            raise SourceUnavailable("the source cannot answer, and the identity has expired meanwhile")
+
+    def _tell_source(self, email: str | None, ago: float) -> None:
+        # A source that reads from a replica must not bring back what was just invalidated, here or in another process.
+        told = getattr(self._source, "invalidated", None)
+        if told is None:
+            return
+        try:
+            told(email, ago=ago)
+        except Exception:
+            logger.exception("the source's `invalidated` failed; the invalidation goes on")
+
+    def _report(self, dropped: int, failure: SharedTierFailed | None, duration_ms: float) -> InvalidationReport:
+        return InvalidationReport(
+            reach="fleet" if self._shared else "this process only",
+            memory=dropped,
+            redis="absent" if not self._shared else "failed" if failure else "done",
+            confirmed=(f"pid {os.getpid()}",),
+            others_stop_within=self._cache.policy.untrusted_ttl if self._shared and failure is None else None,
+            duration_ms=round(duration_ms, 3),
+        )
+
+
+def _class_of(context_type: object) -> type:
+    """Return the class that values of a type are instances of; object where the type is no class of its own."""
+    found = get_origin(context_type) or context_type
+    return found if isinstance(found, type) else object

@@ -1,0 +1,261 @@
+"""The settings an application gives by environment variables, read and checked all at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, cast
+
+from . import readers
+from .cache.policy import LONGEST
+from .errors import ConfigurationError
+from .secret import Secret
+from .shown import shown
+from .zones.arguments import MIN_MAX_BYTES, PROJECT, TABLE
+
+ADMIN_TOKEN: Final = "CTX_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not what it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one variable is read.
+
+    Args:
+        variable: its name.
+        allowed: what it may hold, as the error says it.
+        read: turns its text into a value; raises ValueError for what is not allowed.
+        meaning: one sentence for people.
+        secret: whether what it held must not be shown.
+    """
+
+    variable: str
+    allowed: str
+    read: Callable[[str], object]
+    meaning: str
+    secret: bool = False
+
+
+def _setting(default: object, rule: Rule) -> Any:
+    # What dataclasses.field returns is Any too: each field takes the type it is declared with.
+    return field(default=default, metadata={"rule": rule})
+
+
+_SECONDS = "a number of seconds over 0"
+_SECONDS_KEPT = f"a number of seconds over 0, {LONGEST:.0f} at most"
+# For so long Redis remembers when somebody was invalidated.
+_SECONDS_LAG = "a number of seconds from 0 to 3600"
+_SECONDS_STALE = f"a number of seconds from 0 to {LONGEST:.0f}"
+_COUNT = "a whole number, 1 or more"
+_HTTP = "an http or https URL without a user or password"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the environment says, each field from the variable its rule names; None or empty where unset."""
+
+    supabase_url: str | None = _setting(None, Rule("SUPABASE_URL", _HTTP, readers.web_url, "The project's address."))
+    supabase_key: Secret | None = _setting(
+        None,
+        Rule(
+            "SUPABASE_KEY",
+            "an sb_secret_ key or the legacy service_role key",
+            readers.secret,
+            "The server's key.",
+            secret=True,
+        ),
+    )
+    supabase_schema: str = _setting(
+        "hr", Rule("SUPABASE_SCHEMA", "the name of an exposed schema", readers.schema, "Where the tables are.")
+    )
+    supabase_read_url: str | None = _setting(
+        None, Rule("SUPABASE_READ_URL", _HTTP, readers.web_url, "A read replica, asked by GET only.")
+    )
+    supabase_jwt_secret: Secret | None = _setting(
+        None,
+        Rule("SUPABASE_JWT_SECRET", "the project's JWT secret", readers.secret, "Signs users' tokens.", secret=True),
+    )
+    supabase_jwks_url: str | None = _setting(
+        None, Rule("SUPABASE_JWKS_URL", _HTTP, readers.web_url, "Where the keys of users' tokens are published.")
+    )
+    redis_url: Secret | None = _setting(
+        None,
+        Rule(
+            "REDIS_URL",
+            "a redis://, rediss:// or unix:// URL",
+            readers.secret_url,
+            "The tier the fleet shares; without it everything is in memory.",
+            secret=True,
+        ),
+    )
+    db_max_connections: int = _setting(
+        20, Rule("DB_MAX_CONNECTIONS", _COUNT, readers.whole(1), "Connections to the database's API, per event loop.")
+    )
+    db_pool_timeout: float = _setting(
+        30.0, Rule("DB_POOL_TIMEOUT", _SECONDS, readers.number(over=0), "Seconds to wait for a free one of them.")
+    )
+    db_pool_recycle: float = _setting(
+        3600.0, Rule("DB_POOL_RECYCLE", _SECONDS, readers.number(over=0), "Seconds after which none of them lives on.")
+    )
+    bigquery_project: str | None = _setting(
+        None,
+        Rule("BIGQUERY_PROJECT", "a project id", readers.like(PROJECT), "The project that pays for the zones query."),
+    )
+    bigquery_zones_table: str | None = _setting(
+        None,
+        Rule(
+            "BIGQUERY_ZONES_TABLE",
+            "dataset.table or project.dataset.table",
+            readers.like(TABLE),
+            "The table of zones: columns id, name, region_code.",
+        ),
+    )
+    bigquery_location: str | None = _setting(
+        None,
+        Rule("BIGQUERY_LOCATION", "a location such as EU", readers.like(r"[A-Za-z0-9\-]+"), "Where that table is."),
+    )
+    bigquery_max_bytes: int | None = _setting(
+        None,
+        Rule(
+            "BIGQUERY_MAX_BYTES",
+            f"a whole number, {MIN_MAX_BYTES} or more",
+            readers.whole(MIN_MAX_BYTES),
+            "Bytes one zones query may bill at most.",
+        ),
+    )
+    ttl: float = _setting(
+        900.0, Rule("CTX_TTL", _SECONDS_KEPT, readers.number(over=0, most=LONGEST), "Seconds a context is served.")
+    )
+    negative_ttl: float = _setting(
+        60.0,
+        Rule(
+            "CTX_NEGATIVE_TTL",
+            _SECONDS_KEPT,
+            readers.number(over=0, most=LONGEST),
+            "Seconds an unknown user is remembered.",
+        ),
+    )
+    stale_for: float = _setting(
+        300.0,
+        Rule(
+            "CTX_STALE_FOR",
+            _SECONDS_STALE,
+            readers.number(least=0, most=LONGEST),
+            "Seconds past its time that a context is served while the database is down.",
+        ),
+    )
+    untrusted_ttl: float = _setting(
+        5.0,
+        Rule(
+            "CTX_UNTRUSTED_TTL",
+            _SECONDS_KEPT,
+            readers.number(over=0, most=LONGEST),
+            "Seconds memory is trusted without having asked Redis.",
+        ),
+    )
+    replica_lag: float = _setting(
+        10.0,
+        Rule(
+            "CTX_REPLICA_LAG",
+            _SECONDS_LAG,
+            readers.number(least=0, most=3600),
+            "Seconds after an invalidation in which the replica is not asked.",
+        ),
+    )
+    max_users: int = _setting(100_000, Rule("CTX_MAX_USERS", _COUNT, readers.whole(1), "Contexts kept in memory."))
+    max_bytes: int = _setting(
+        268_435_456, Rule("CTX_MAX_BYTES", _COUNT, readers.whole(1), "Bytes of contexts kept in memory.")
+    )
+    zones_ttl: float = _setting(
+        86400.0, Rule("CTX_ZONES_TTL", _SECONDS, readers.number(over=0), "Seconds after which zones are read again.")
+    )
+    admin_token: Secret | None = _setting(
+        None,
+        Rule(
+            ADMIN_TOKEN,
+            f"{readers.MIN_TOKEN_LENGTH} or more printable ASCII characters without spaces",
+            readers.token,
+            "Opens the admin; without it the admin is closed.",
+            secret=True,
+        ),
+    )
+    encryption_keys: tuple[Secret, ...] = _setting(
+        (), Rule("CTX_ENCRYPTION_KEYS", "keys, comma-separated", readers.keys, "Seal the values in Redis.", secret=True)
+    )
+
+
+def rules() -> tuple[tuple[Rule, object], ...]:
+    """Return every variable's rule with its default, in the order of the documentation."""
+    return tuple((cast("Rule", each.metadata["rule"]), each.default) for each in fields(Settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an environment says, and what of it cannot be.
+
+    Args:
+        settings: what could be read; a variable that could not stands at its default.
+        given: the variables that are set, readable or not.
+        faults: what is wrong, one sentence each.
+    """
+
+    settings: Settings
+    given: frozenset[str]
+    faults: tuple[str, ...]
+
+
+def read(environ: Mapping[str, str]) -> Reading:
+    """Read what can be read, and tell of the rest without raising.
+
+    A variable that is unset or empty takes its default.
+    """
+    values: dict[str, Any] = {}
+    given: set[str] = set()
+    faults: list[str] = []
+    for each in fields(Settings):
+        rule: Rule = each.metadata["rule"]
+        text = environ.get(rule.variable, "").strip()
+        if not text:
+            continue
+        given.add(rule.variable)
+        try:
+            values[each.name] = rule.read(text)
+        except (ValueError, OverflowError):
+            faults.append(f"{rule.variable} held {shown(text, secret=rule.secret)}; allowed is {rule.allowed}")
+    return Reading(Settings(**values), frozenset(given), (*faults, *_contradictions(given)))
+
+
+def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings.
+
+    Args:
+        environ: the variables.
+
+    Raises:
+        ConfigurationError: one or more cannot be; the message names each variable, what it held and what is allowed.
+    """
+    reading = read(environ)
+    # What collects errors keeps the locals of the frames that raised them.
+    del environ
+    if reading.faults:
+        raise ConfigurationError(*reading.faults)
+    return reading.settings
+
+
+def admin_token(environ: Mapping[str, str] = os.environ) -> Secret | None:
+    """Read the one variable that whoever asks an admin needs, whatever the others hold.
+
+    Raises:
+        ConfigurationError: no application would take it.
+    """
+    return from_env({ADMIN_TOKEN: environ.get(ADMIN_TOKEN, "")}).admin_token
+
+
+def _contradictions(given: Container[str]) -> list[str]:
+    """Return what is wrong between variables, each of which may be right by itself."""
+    faults = []
+    if ("BIGQUERY_PROJECT" in given) != ("BIGQUERY_ZONES_TABLE" in given):
+        faults.append("BIGQUERY_PROJECT and BIGQUERY_ZONES_TABLE belong together: set both, or neither")
+    if "SUPABASE_READ_URL" in given and "SUPABASE_URL" not in given:
+        faults.append("SUPABASE_READ_URL needs SUPABASE_URL: a replica alone takes no part in an invalidation")
+    return faults

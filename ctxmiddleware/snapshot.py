@@ -1,0 +1,84 @@
+"""From counters and tiers to the frozen snapshot that users read."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from .stats import MEMORY, REDIS, Counters, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
+from .wiring import Assembly
+
+_HITS = (MEMORY, REDIS)
+
+
+def snapshot(name: str, started_at: datetime, assembly: Assembly[object]) -> Stats:
+    """Return what this process has counted so far.
+
+    Args:
+        name: the plugin's.
+        started_at: when it was built.
+        assembly: its working parts.
+    """
+    counters = assembly.counters
+    resolutions = counters.by_label("resolution")
+    hits = sum(count for origin, count in resolutions.items() if origin in _HITS)
+    return Stats(
+        name=name,
+        pid=os.getpid(),
+        started_at=started_at.astimezone(UTC).isoformat(timespec="seconds"),
+        hit_rate=rate(hits, sum(resolutions.values()) - hits),
+        resolutions=resolutions,
+        stale=counters.get("stale"),
+        requests=counters.by_label("request"),
+        memory=_memory(assembly),
+        redis=_redis(assembly),
+        loads=_loads(counters),
+        zones=_zones(assembly),
+    )
+
+
+def _memory(assembly: Assembly[object]) -> MemoryStats:
+    counters, memory = assembly.counters, assembly.cache.memory
+    hits, misses = counters.get("hit", MEMORY), counters.get("miss", MEMORY)
+    return MemoryStats(
+        hits=hits,
+        misses=misses,
+        hit_rate=rate(hits, misses),
+        entries=len(memory),
+        bytes=memory.bytes,
+        max_users=memory.max_entries,
+        max_bytes=memory.max_bytes,
+        evictions=memory.evictions,
+    )
+
+
+def _redis(assembly: Assembly[object]) -> RedisStats | None:
+    counters, tier = assembly.counters, assembly.redis
+    if tier is None:
+        return None
+    hits, misses = counters.get("hit", REDIS), counters.get("miss", REDIS)
+    is_up = tier.is_up()
+    return RedisStats(
+        hits=hits,
+        misses=misses,
+        hit_rate=rate(hits, misses),
+        faults=counters.get("fault", REDIS),
+        busy=counters.get("busy", REDIS),
+        overtaken=counters.get("overtaken", REDIS),
+        rejected=counters.get("rejected", REDIS),
+        unstorable=counters.get("unstorable", REDIS),
+        state="not open" if is_up is None else "up" if is_up else "down",
+    )
+
+
+def _loads(counters: Counters) -> LoadStats:
+    return LoadStats(**{event: counters.get("load", event) for event in ("started", "failed", "shared", "overtaken")})
+
+
+def _zones(assembly: Assembly[object]) -> ZonesStats | None:
+    if assembly.zones is None:
+        return None
+    state = assembly.zones.state()
+    return ZonesStats(
+        state=state.state, count=state.count, age=state.age, refreshes=state.refreshes, failures=state.failures
+    )

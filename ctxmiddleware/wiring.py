@@ -1,0 +1,172 @@
+"""Putting the parts together: the only file that knows every concrete class; drivers are imported at first use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from .admin.guard import BearerToken
+from .cache.codec import Codec
+from .cache.policy import CachePolicy
+from .cache.tiered import TieredCache
+from .faults import Faults
+from .model import UserContext
+from .resolver import Resolver
+from .secret import Secret
+from .settings import ADMIN_TOKEN, Reading, Settings
+from .sources.base import ContextSource
+from .stats import Counters
+from .zones.base import ZoneSnapshot, ZoneSource
+from .zones.service import ZonesService
+
+if TYPE_CHECKING:
+    from .cache.driver import Client
+    from .cache.redis import RedisTier
+
+T = TypeVar("T")
+
+_ANY_URL: Final = "https://project.invalid"
+_ANY_KEY: Final = Secret("sb_secret_none")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly(Generic[T]):
+    """The working parts of one plugin."""
+
+    resolver: Resolver[T]
+    cache: TieredCache[T]
+    redis: RedisTier[T] | None
+    zones: ZonesService | None
+    counters: Counters
+
+
+def assemble(
+    *,
+    name: str,
+    source: ContextSource[T],
+    zones: ZoneSource | None,
+    zones_ttl: float,
+    zones_for: Callable[[T, ZoneSnapshot], T] | None,
+    redis: str | Secret | Client | None,
+    policy: CachePolicy,
+    context_type: type[T],
+    clock: Callable[[], float] = time.monotonic,
+) -> Assembly[T]:
+    """Build what resolves, caches and joins; nothing is opened.
+
+    Raises:
+        ConfigurationError: a part refuses what it was given.
+    """
+    counters = Counters()
+    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters)
+    cache: TieredCache[T] = TieredCache(policy, shared=tier, counters=counters, clock=clock)
+    service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock)
+    resolver = Resolver(
+        cache,
+        source,
+        zones=None if service is None else lambda: service.snapshot,
+        zones_for=zones_for,
+        context_type=context_type,
+        shared=tier is not None,
+        counters=counters,
+        clock=clock,
+    )
+    return Assembly(resolver, cache, tier, service, counters)
+
+
+def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the arguments of ContextPlugin that an environment stands for.
+
+    Args:
+        reading: what the environment said; what is wrong with it is told together with what the parts refuse.
+        with_source: whether the source is to be built too.
+        faults: what else is wrong, to be told in the same error.
+
+    Raises:
+        ConfigurationError: something is wrong; the message names it all.
+    """
+    settings, found = reading.settings, Faults(reading.faults)
+    found.add(*faults, *encryption_faults(settings.encryption_keys))
+    parts: dict[str, Any] = {
+        "redis": settings.redis_url,
+        "policy": found.built(lambda: _policy(settings)),
+        "zones": found.built(lambda: _zones(settings)),
+        "zones_ttl": settings.zones_ttl,
+        "admin_guard": found.built(lambda: _guard(settings), variable=ADMIN_TOKEN),
+        "encryption_keys": settings.encryption_keys,
+    }
+    if settings.redis_url is not None:
+        url = settings.redis_url
+        found.built(lambda: _redis_tier(url, "default", None, UserContext, Counters()), variable="REDIS_URL")
+    if with_source:
+        missing = [variable for variable in ("SUPABASE_URL", "SUPABASE_KEY") if variable not in reading.given]
+        found.add(*(f"{variable} is not set" for variable in missing))
+        parts["source"] = found.built(lambda: _source(settings))
+    found.refuse()
+    return parts
+
+
+def encryption_faults(keys: Iterable[object]) -> list[str]:
+    """Return why values cannot be sealed, where somebody asks for it."""
+    if not tuple(keys or ()):
+        return []
+    return ["CTX_ENCRYPTION_KEYS (encryption_keys) is set, and this version does not seal values in Redis: unset it"]
+
+
+def _guard(settings: Settings) -> BearerToken | None:
+    return None if settings.admin_token is None else BearerToken(settings.admin_token)
+
+
+def _policy(settings: Settings) -> CachePolicy:
+    return CachePolicy(
+        ttl=settings.ttl,
+        negative_ttl=settings.negative_ttl,
+        stale_for=settings.stale_for,
+        untrusted_ttl=settings.untrusted_ttl,
+        max_users=settings.max_users,
+        max_bytes=settings.max_bytes,
+    )
+
+
+def _source(settings: Settings) -> object:
+    from .sources.pool import PoolOptions
+    from .sources.supabase import SupabaseSource
+
+    return SupabaseSource(
+        # In the place of what is missing or unreadable, so that what is wrong with the rest is told all the same.
+        settings.supabase_url or _ANY_URL,
+        settings.supabase_key or _ANY_KEY,
+        schema=settings.supabase_schema,
+        read_url=settings.supabase_read_url,
+        pool=PoolOptions(
+            max_connections=settings.db_max_connections,
+            pool_timeout=settings.db_pool_timeout,
+            recycle=settings.db_pool_recycle,
+        ),
+        replica_lag=settings.replica_lag,
+    )
+
+
+def _zones(settings: Settings) -> ZoneSource | None:
+    if settings.bigquery_project is None or settings.bigquery_zones_table is None:
+        return None
+    from .zones.bigquery import BigQueryZones
+
+    return BigQueryZones(
+        settings.bigquery_project,
+        settings.bigquery_zones_table,
+        location=settings.bigquery_location,
+        max_bytes=settings.bigquery_max_bytes,
+    )
+
+
+def _redis_tier(
+    target: str | Secret | Client, name: str, source: object, context_type: type[T], counters: Counters
+) -> RedisTier[T]:
+    from .cache.redis import RedisTier
+
+    # Values of another source are another's users, even where somebody gave two applications one name.
+    label = str(getattr(source, "label", type(source).__qualname__))
+    return RedisTier(target, codec=Codec(context_type, label), namespace=name, counters=counters)

@@ -1,0 +1,91 @@
+"""The middleware around Litestar and inside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from litestar import Litestar, Request, WebSocket, asgi, get, websocket
+from litestar.middleware import DefineMiddleware
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from ctxmiddleware import (
+    BearerToken,
+    UserContextMiddleware,
+    current_user_context,
+    user_context_from_scope,
+)
+
+from ..people import ADA, DOWN, NOBODY, TOKEN, OpenedSource, as_user, plugin_of
+
+
+@get("/me")
+async def me(request: Request[Any, Any, Any]) -> dict[str, str | None]:
+    """Tell who it is, by every way there is."""
+    context = user_context_from_scope(dict(request.scope))
+    assert context is current_user_context()
+    assert context is request.state["user_context"]
+    return {"email": None if context is None else context.email}
+
+
+@websocket("/live")
+async def live(socket: WebSocket[Any, Any, Any]) -> None:
+    """Say who it is."""
+    await socket.accept()
+    context = current_user_context()
+    await socket.send_json({"email": None if context is None else context.email})
+    await socket.close()
+
+
+def test_it_wraps_a_litestar_app() -> None:
+    """Around the app it runs both lifespans, and serves and refuses http and websockets."""
+    source = OpenedSource()
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        assert source.is_open
+        yield
+        assert source.is_open
+
+    app = Litestar([me, live], lifespan=[lifespan], openapi_config=None)
+    with TestClient(UserContextMiddleware(app, plugin=plugin_of(source))) as client:  # type: ignore[arg-type]  # Litestar's own scope type
+        assert client.get("/me", headers=as_user(ADA)).json() == {"email": ADA}
+        assert client.get("/me", headers=as_user(NOBODY)).json() == {"email": None}
+        assert client.get("/me", headers=as_user(DOWN)).status_code == 503
+        with client.websocket_connect("/live", headers=as_user(ADA)) as socket:
+            assert socket.receive_json() == {"email": ADA}
+        with (
+            pytest.raises(WebSocketDenialResponse) as caught,
+            client.websocket_connect("/live", headers=as_user(DOWN)),
+        ):
+            raise AssertionError("let in")
+        assert caught.value.status_code == 503
+    assert source.events == ["open", "close"]
+
+
+def test_it_is_a_middleware_of_litestars_own_stack() -> None:
+    """Given to Litestar it sees no lifespan, opens at the first request and closes with the loop."""
+    source = OpenedSource()
+    middleware = DefineMiddleware(UserContextMiddleware, plugin=plugin_of(source), required=True)  # type: ignore[arg-type]  # Litestar's own scope type
+    with TestClient(Litestar([me], middleware=[middleware], openapi_config=None)) as client:  # type: ignore[arg-type]
+        assert source.events == []
+        assert client.get("/me", headers=as_user(ADA)).json() == {"email": ADA}
+        assert client.get("/me").status_code == 401
+        assert source.events == ["open"]
+    assert source.events == ["open", "close"]
+
+
+def test_required_and_its_admin() -> None:
+    """Litestar's routing cannot be read, so nothing is freed by itself; the admin's own path can be excluded."""
+    plugin = plugin_of(admin_guard=BearerToken(TOKEN))
+    path = "/api/admin/cache"
+    app: Any = Litestar([me, asgi(path, is_mount=True, copy_scope=True)(plugin.admin)], openapi_config=None)
+    authorized = {"authorization": f"Bearer {TOKEN}"}
+    closed = TestClient(UserContextMiddleware(app, plugin=plugin, required=True))
+    assert closed.get(f"{path}/stats", headers=authorized).json()["reason"] == "anonymous"
+    opened = TestClient(UserContextMiddleware(app, plugin=plugin, required=True, exclude=[path]))
+    assert opened.get(f"{path}/stats", headers=authorized).json()["pid"] > 0
+    assert opened.get(f"{path}/stats").status_code == 401
+    assert opened.get("/me").json()["reason"] == "anonymous"

@@ -1,0 +1,171 @@
+"""Arguments of the wrong kind are refused when the plugin is built, all in one error."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, ScopeUser, UserContext, Zone
+from ctxmiddleware.testing import StaticSource
+
+
+class Zones:
+    """A source of no zones."""
+
+    async def fetch(self) -> Sequence[Zone]:
+        return ()
+
+
+class SyncZones:
+    def fetch(self) -> Sequence[Zone]:
+        return ()
+
+
+class SyncSource:
+    def fetch(self, email: str) -> None:
+        return None
+
+
+class ForgetsToAwait(StaticSource[UserContext]):
+    async def invalidated(self, email: str | None, *, ago: float) -> None:
+        """Be called, and never run."""
+
+
+class NotCallableInvalidated(StaticSource[UserContext]):
+    invalidated = "yes"
+
+
+class AsyncIsActive:
+    """An object whose call is async, which its type hides from a look at the object."""
+
+    async def __call__(self, context: UserContext) -> bool:
+        return False
+
+
+async def later(*_: object) -> Any:
+    """Answer with a coroutine."""
+
+
+def one_by_one(*_: object) -> Iterator[bool]:
+    """Answer with a generator, which is true."""
+    yield False
+
+
+async def one_by_one_later(*_: object) -> AsyncIterator[bool]:
+    """Answer with an async generator, which is true."""
+    yield False
+
+
+def plugin(**options: Any) -> ContextPlugin[UserContext]:
+    """Return a plugin that would work, but for these arguments."""
+    return ContextPlugin(**{"source": StaticSource({}), **options})
+
+
+WRONG = [
+    ("source", SyncSource(), "`fetch` is not async"),
+    ("source", ForgetsToAwait({}), "source.invalidated is called and not awaited"),
+    ("source", NotCallableInvalidated({}), "source.invalidated"),
+    ("identify", ScopeUser, "the class ScopeUser"),
+    ("admin_guard", "a-token-for-the-admin", "str"),
+    ("admin_guard", BearerToken, "the class BearerToken"),
+    ("admin_guard", object(), "object"),
+    ("zones", object(), "no `async fetch()`"),
+    ("zones", Zones, "the class Zones"),
+    ("zones", SyncZones(), "`fetch` is not async"),
+    ("zones", "geo.zones", "str"),
+    ("zones_for", "join", "zones_for was str"),
+    ("zones_for", later, "an async function"),
+    ("is_active", True, "bool"),
+    ("is_active", later, "an async function"),
+    ("is_active", functools.partial(later, 1), "an ordinary function"),
+    ("is_active", AsyncIsActive(), "AsyncIsActive"),
+    ("is_active", one_by_one, "an ordinary function"),
+    ("is_active", one_by_one_later, "an ordinary function"),
+    ("policy", {"ttl": 5}, "dict"),
+    ("policy", 900, "int"),
+    ("name", None, "NoneType"),
+    ("name", b"default", "bytes"),
+    ("zones_ttl", 0, "0"),
+    ("zones_ttl", -1.0, "-1.0"),
+    ("zones_ttl", float("nan"), "nan"),
+    ("zones_ttl", "60", "'60'"),
+    ("zones_ttl", True, "True"),
+    ("zones_ttl", None, "None"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value", "told"), WRONG)
+def test_an_argument_of_the_wrong_kind_is_refused(argument: str, value: Any, told: str) -> None:
+    """The error names the argument and what it was, with nothing of a token in it."""
+    with pytest.raises(ConfigurationError) as caught:
+        plugin(**{argument: value})
+    (fault,) = caught.value.faults
+    assert fault.startswith(argument)
+    assert told in fault
+    assert "a-token" not in fault
+
+
+def test_all_of_them_are_told_at_once() -> None:
+    """One start shows every argument that has to be mended."""
+    wrong = {
+        "name": 1,
+        "source": object(),
+        "identify": "x",
+        "zones": object(),
+        "zones_ttl": 0,
+        "policy": 1,
+        "is_active": later,
+        "admin_guard": "x",
+        "encryption_keys": ["x"],
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        plugin(**wrong, context_type=dict)
+    # Zones of contexts of another type need to be joined by somebody.
+    assert len(caught.value.faults) == len(wrong) + 1
+    assert all(name in str(caught.value) for name in wrong)
+
+
+async def let_in(connection: object) -> bool:
+    """Let everybody in, after an await."""
+    return True
+
+
+def wrapped() -> Any:
+    """Return an async method inside an ordinary function that says so."""
+
+    @functools.wraps(Zones.fetch)
+    def fetch(self: Zones) -> Any:
+        return Zones.fetch(self)
+
+    return type("Wrapped", (), {"fetch": fetch})()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"zones": Zones(), "zones_ttl": 1},
+        {"zones": wrapped()},
+        {"zones": None, "zones_ttl": float("inf")},
+        {"is_active": lambda context: True},
+        {"is_active": bool},
+        {"is_active": functools.partial(isinstance, None)},
+        {"admin_guard": let_in},
+        {"admin_guard": lambda connection: True},
+        {"admin_guard": None, "policy": None, "identify": None},
+        {"identify": let_in},
+        {"zones_for": lambda context, snapshot: context},
+    ],
+)
+def test_what_works_is_taken(options: dict[str, Any]) -> None:
+    """Lambdas, partials, classes that convert, wrapped methods, and None where it has a meaning."""
+    assert plugin(**options).name == "default"
+
+
+@pytest.mark.parametrize("url", ["redis://h/notanumber", "redis://h/0/1"])
+def test_a_redis_url_without_a_number_is_refused(url: str) -> None:
+    """Another application's database is not taken for the one that was meant."""
+    with pytest.raises(ConfigurationError, match="not the number of a database"):
+        plugin(redis=url)

@@ -1,0 +1,211 @@
+"""From variables to a plugin: what is built, what is refused, and that nothing is opened."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ctxmiddleware import ConfigurationError, ContextPlugin, Identity, UserContext
+from ctxmiddleware.core import arguments_from_env
+from ctxmiddleware.settings import read
+from ctxmiddleware.testing import StaticSource
+from ctxmiddleware.wiring import parts_from
+
+SUPABASE = {"SUPABASE_URL": "https://project.example", "SUPABASE_KEY": "sb_secret_example"}
+
+
+def nobody(scope: object) -> Identity | None:
+    """Identify nobody."""
+    return None
+
+
+def test_what_is_needed_is_named() -> None:
+    """Without Supabase's variables, and without a source of one's own, both are named at once."""
+    with pytest.raises(ConfigurationError) as caught:
+        ContextPlugin.from_env({})
+    assert caught.value.faults == ("SUPABASE_URL is not set", "SUPABASE_KEY is not set")
+
+
+def test_one_missing_variable_is_named_alone() -> None:
+    """What is there is not complained of."""
+    with pytest.raises(ConfigurationError, match=r"^SUPABASE_KEY is not set$"):
+        ContextPlugin.from_env({"SUPABASE_URL": "https://project.example"})
+
+
+def test_a_source_of_one_s_own_needs_no_variables() -> None:
+    """With a source given, an empty environment is a working one, all in memory."""
+    source: StaticSource[UserContext] = StaticSource({})
+    plugin = ContextPlugin.from_env({}, source=source)
+    assert isinstance(plugin, ContextPlugin)
+    assert plugin.stats().redis is None
+    assert plugin.stats().zones is None
+
+
+@pytest.mark.parametrize("variable", ["SUPABASE_JWT_SECRET", "SUPABASE_JWKS_URL"])
+def test_tokens_that_nobody_would_verify_stop_the_start(variable: str) -> None:
+    """A setting that asks for verified tokens is not ignored: it is refused, unless somebody else identifies."""
+    environ = {**SUPABASE, variable: "https://project.example/keys"}
+    with pytest.raises(ConfigurationError, match="does not verify bearer tokens"):
+        ContextPlugin.from_env(environ)
+    assert ContextPlugin.from_env(environ, identify=nobody).identify is nobody
+
+
+def test_encryption_that_nobody_would_do_stops_the_start() -> None:
+    """A setting that asks for sealed values is not ignored."""
+    with pytest.raises(ConfigurationError, match="CTX_ENCRYPTION_KEYS"):
+        ContextPlugin.from_env({**SUPABASE, "CTX_ENCRYPTION_KEYS": "key"})
+
+
+def test_policy_and_bounds_come_from_the_variables() -> None:
+    """Each figure of the environment is the figure in force."""
+    environ = {
+        **SUPABASE,
+        "CTX_TTL": "11",
+        "CTX_NEGATIVE_TTL": "12",
+        "CTX_STALE_FOR": "13",
+        "CTX_UNTRUSTED_TTL": "14",
+        "CTX_MAX_USERS": "15",
+        "CTX_MAX_BYTES": "16",
+    }
+    policy = parts_from(read(environ), with_source=False)["policy"]
+    assert (policy.ttl, policy.negative_ttl, policy.stale_for, policy.untrusted_ttl) == (11, 12, 13, 14)
+    memory = ContextPlugin.from_env(environ).stats().memory
+    assert (memory.max_users, memory.max_bytes) == (15, 16)
+
+
+def test_the_faults_of_the_parts_are_told_too() -> None:
+    """A key of the wrong kind is refused by the source it is for, at the start."""
+    with pytest.raises(ConfigurationError, match="SUPABASE_KEY"):
+        ContextPlugin.from_env({**SUPABASE, "SUPABASE_KEY": "sb_publishable_example"})
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://h:port", "REDIS_URL: .*not a Redis URL"),
+        ("redis://h/notanumber", "REDIS_URL: .*not the number of a database"),
+        ("redis://h/1/2", "REDIS_URL: .*not the number of a database"),
+        ("redis://h/-1", "REDIS_URL: .*not the number of a database"),
+        ("redis://h?decode_responses=true", "REDIS_URL: .*decode_responses"),
+        ("unix:///run/redis?db=x", "REDIS_URL: .*not a Redis URL"),
+    ],
+)
+def test_the_faults_of_the_redis_url_name_its_variable(url: str, told: str) -> None:
+    """What only the driver knows of a URL is told like the rest; database 0 is not taken for what cannot be read."""
+    with pytest.raises(ConfigurationError, match=told):
+        ContextPlugin.from_env({**SUPABASE, "REDIS_URL": url})
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://h/", "redis://h/12", "redis://h/%31", "unix:///run/redis?db=3"])
+def test_the_forms_of_a_redis_url_are_taken(url: str) -> None:
+    """The number of the database may be left out."""
+    assert ContextPlugin.from_env({**SUPABASE, "REDIS_URL": url}).stats().redis is not None
+
+
+def test_all_faults_of_all_parts_are_told_at_once() -> None:
+    """One start tells what cannot be read, what is missing, and what the source, Redis and the arguments refuse."""
+    environ = {
+        "SUPABASE_KEY": "sb_publishable_HUNTER2",
+        "SUPABASE_JWT_SECRET": "HUNTER2",
+        "SUPABASE_SCHEMA": "h r",
+        "REDIS_URL": "redis://:HUNTER2@h:port",
+        "DB_MAX_CONNECTIONS": "1_0",
+        "BIGQUERY_PROJECT": "p",
+        "CTX_TTL": "1e9",
+        "CTX_ADMIN_TOKEN": "HUNTER2",
+        "CTX_ENCRYPTION_KEYS": "HUNTER2",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        ContextPlugin.from_env(environ, name="a b")
+    told = [
+        "SUPABASE_SCHEMA held 'h r'",
+        "DB_MAX_CONNECTIONS held '1_0'",
+        "CTX_TTL held '1e9'",
+        "CTX_ADMIN_TOKEN held a value that is not shown",
+        "BIGQUERY_PROJECT and BIGQUERY_ZONES_TABLE belong together",
+        "name was 'a b'",
+        "SUPABASE_JWT_SECRET or SUPABASE_JWKS_URL is set",
+        "CTX_ENCRYPTION_KEYS (encryption_keys) is set",
+        "REDIS_URL: ",
+        "SUPABASE_URL is not set",
+        "SUPABASE_KEY is a publishable key",
+    ]
+    assert len(caught.value.faults) == len(told)
+    assert all(fault.startswith(begin) for fault, begin in zip(caught.value.faults, told, strict=True))
+    assert "HUNTER2" not in str(caught.value)
+
+
+def test_no_frame_of_an_error_holds_a_secret() -> None:
+    """Collectors of errors send the locals of every frame along."""
+    environ = {"SUPABASE_URL": "sb_secret_HUNTER2", "SUPABASE_KEY": "HUNTER2", "REDIS_URL": "redis://:HUNTER2@h:port"}
+    with pytest.raises(ConfigurationError) as caught:
+        arguments_from_env(environ)
+    assert len(caught.value.faults) == 3
+    frames = list(caught.traceback)[1:]
+    assert frames
+    assert [entry.name for entry in frames if "HUNTER2" in repr(entry.frame.f_locals)] == []
+    assert caught.value.__context__ is None
+
+
+def test_a_url_that_cannot_be_read_is_not_called_missing() -> None:
+    """It is set; what is wrong with the key beside it is told as well."""
+    with pytest.raises(ConfigurationError) as caught:
+        ContextPlugin.from_env({"SUPABASE_URL": "project", "SUPABASE_KEY": "sb_publishable_x"})
+    assert [fault.split()[0] for fault in caught.value.faults] == ["SUPABASE_URL", "SUPABASE_KEY"]
+
+
+def test_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building the plugin makes no connection: an application may be imported where nothing runs."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    environ = {
+        **SUPABASE,
+        "REDIS_URL": "redis://localhost:1",
+        "BIGQUERY_PROJECT": "project",
+        "BIGQUERY_ZONES_TABLE": "geo.zones",
+    }
+    stats = ContextPlugin.from_env(environ).stats()
+    assert stats.redis is not None
+    assert stats.redis.state == "not open"
+    assert stats.zones is not None
+    assert stats.zones.state == "loading"
+
+
+def test_a_plugin_never_shows_a_secret() -> None:
+    """Whatever a debugger or a log prints of the plugin, its parts and its arguments, no secret is in it."""
+    environ = {
+        **SUPABASE,
+        "SUPABASE_KEY": "sb_secret_hidden",
+        "REDIS_URL": "redis://:hidden@localhost",
+        "CTX_ADMIN_TOKEN": "hidden-hidden-hidden",
+    }
+    plugin = ContextPlugin.from_env(environ)
+    parts = parts_from(read(environ), with_source=True)
+    shown = f"{plugin!r} {plugin.__dict__} {plugin.admin.__dict__} {parts}"
+    assert "hidden" not in shown
+
+
+def test_bigquery_without_its_extra_is_told_at_the_start() -> None:
+    """Where google-cloud-bigquery is not installed the message names the extra, when the variables are read."""
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'google':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from ctxmiddleware import ContextPlugin, MissingExtra\n"
+        "try:\n"
+        "    ContextPlugin.from_env({'SUPABASE_URL': 'https://p.example', 'SUPABASE_KEY': 'sb_secret_x',\n"
+        "        'BIGQUERY_PROJECT': 'p', 'BIGQUERY_ZONES_TABLE': 'd.t'})\n"
+        "except MissingExtra as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "pip install 'ctxmiddleware[bigquery]'" in done.stdout
