@@ -1,0 +1,1 @@
+"""Starlette's own tests, run with every app inside our middleware."""

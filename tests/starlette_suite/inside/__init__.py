@@ -1,0 +1,1 @@
+"""What is loaded into the process that runs Starlette's tests, and knows nothing of ours."""
