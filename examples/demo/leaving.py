@@ -1,0 +1,31 @@
+"""How the demo is told to leave: Ctrl-C, a terminated session and a closed terminal are one thing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+# Ctrl-C is often pressed twice, and the second one must not break off the cleaning up.
+_CLEANING_UP_TAKES = 15.0
+
+
+class _Leave:
+    def __init__(self) -> None:
+        self._told_at = float("-inf")
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._told_at > _CLEANING_UP_TAKES:
+            self._told_at = now
+            raise KeyboardInterrupt
+
+
+def by_signal() -> None:
+    """Let each of the signals that ask a process to end raise KeyboardInterrupt, once."""
+    leave = _Leave()
+    for name in _SIGNALS:
+        # Windows has no SIGHUP.
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), leave)
