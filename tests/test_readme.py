@@ -1,0 +1,55 @@
+"""The README says what is true: its examples run, its table is the code's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from ctxmiddleware.settings import rules
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> Iterator[str]:
+    """Return the README's code blocks of one language."""
+    return (match.group(1) for match in re.finditer(rf"```{language}\n(.*?)```", README, re.DOTALL))
+
+
+def shown(default: object) -> str:
+    """Return a default as the table shows it."""
+    if default is None or default == ():
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def test_the_table_of_settings_is_the_code_s() -> None:
+    """Each variable has one line with its default, what is allowed and what it is."""
+    for rule, default in rules():
+        line = f"| `{rule.variable}` | {shown(default)} | {rule.allowed} | {rule.meaning} |"
+        assert line in README, f"the README lacks: {line}"
+
+
+def test_every_python_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a newcomer copies works as it stands, in an environment that has what the README says is needed."""
+    monkeypatch.setenv("SUPABASE_URL", "https://project.example")
+    monkeypatch.setenv("SUPABASE_KEY", "sb_secret_example")
+    ran = []
+    for block in blocks("python"):
+        names: dict[str, Any] = {}
+        exec(compile(block, "README.md", "exec"), names)
+        ran.append(names)
+    assert any(isinstance(names.get("app"), Starlette) for names in ran)
+    assert all("plugin" in names for names in ran)
+
+
+def test_the_two_commands_are_there_once_each() -> None:
+    """The README opens with the two commands, and the sessions they name exist."""
+    noxfile = (Path(__file__).parents[1] / "noxfile.py").read_text(encoding="utf-8")
+    commands = [block.strip() for block in blocks("sh")][:2]
+    assert commands == [f"python3 -m pip install -q nox && python3 -m nox -s {name}" for name in ("demo", "tests")]
+    assert all(f"def {name}(" in noxfile for name in ("demo", "tests"))
