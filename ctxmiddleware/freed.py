@@ -18,9 +18,11 @@ class Freed:
     Args:
         refuse: answers with the refusal it was freed from.
         send: the host's.
+        outer: the gate of a middleware further out, which is told too when an admin is reached.
     """
 
-    def __init__(self, refuse: Callable[[], Awaitable[None]], send: Send) -> None:
+    def __init__(self, refuse: Callable[[], Awaitable[None]], send: Send, outer: object = None) -> None:
+        self._outer = outer if isinstance(outer, Freed) else None
         self._refuse = refuse
         self._send = send
         self._reached = False
@@ -29,6 +31,8 @@ class Freed:
     def reach(self) -> None:
         """Take note that an admin has got the request."""
         self._reached = True
+        if self._outer is not None:
+            self._outer.reach()
 
     async def send(self, message: Message) -> None:
         """Pass on what the admin answers."""

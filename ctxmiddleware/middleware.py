@@ -109,12 +109,11 @@ class UserContextMiddleware:
     async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: bool) -> None:
         if not freed:
             await self._refuse(denial, scope, receive, send)
-        elif FREED_KEY in scope:
-            await self.app(scope, receive, send)  # held back by a middleware further out, and refused there
-        else:
-            gate = Freed(lambda: self._refuse(denial, scope, receive, send), send)
-            scope[FREED_KEY] = gate
-            await self.app(scope, receive, gate.send)
+            return
+        # Each layer holds back what it was given to send: on a copied scope that is not the outer layer's.
+        gate = Freed(lambda: self._refuse(denial, scope, receive, send), send, scope.get(FREED_KEY))
+        scope[FREED_KEY] = gate
+        await self.app(scope, receive, gate.send)
 
     async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
         """Return the context, or why there is none, and the refusal that follows if one does."""

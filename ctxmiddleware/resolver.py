@@ -51,8 +51,9 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         memory: entries this process has forgotten.
         redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
         confirmed: the instances that have confirmed it.
-        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated (one
-            that does not asks the source by then), or None where no other instance can be told.
+        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated, or
+            None where no other instance can be told. One that is cut off from Redis asks the source, and where that is
+            down too it may serve what it knows for the policy's `stale_for`.
         duration_ms: milliseconds it took.
     """
 

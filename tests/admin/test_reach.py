@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ctxmiddleware import BearerToken, ConfigurationError, UserContextMiddleware
@@ -302,3 +302,33 @@ async def test_a_path_that_is_rewritten_inside_leads_nobody_past_the_refusal() -
     for user, status in ((None, 401), (DOWN, 503)):
         answer = await ask(app, http_scope(f"{PATH}/stats", user=user))
         assert (answer.status, b"the app's" in answer.body) == (status, False)
+
+
+@pytest.mark.anyio
+async def test_a_layer_holds_back_answers_on_a_copied_scope_too() -> None:
+    """What one middleware has freed is no pass through another: an app's own call on a copy is held back as well."""
+    one, other = plugin_of(), plugin_of(name="other")
+    seen: list[Message] = []
+
+    class Led:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app({**scope, "path": "/me", "raw_path": b"/me"}, receive, send)
+
+    class Asks:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def take(message: Message) -> None:
+                seen.append(message)
+
+            await self.app(dict(scope), receive, take)
+
+    router = Starlette(routes=[Mount(PATH, app=one.admin), Route("/{path:path}", page)])
+    inner = UserContextMiddleware(Led(router), plugin=other, required=True)
+    await ask(UserContextMiddleware(Asks(inner), plugin=one, required=True), http_scope(f"{PATH}/stats"))
+    assert seen[0]["status"] == 401
+    assert not any(b"the app's" in message.get("body", b"") for message in seen)

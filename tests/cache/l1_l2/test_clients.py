@@ -50,7 +50,7 @@ def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://:pw@h:1/2", "unix:///tmp/s?db=3", "redis://h?max_connections=3"]
+    "url", ["redis://h", "rediss://:pw@h:1/2", "unix:///run/redis.sock?db=3", "redis://h?max_connections=3"]
 )
 def test_urls_are_taken_and_not_shown(url: str) -> None:
     """A good URL opens nothing yet, and the tier's repr shows none of it."""
