@@ -20,7 +20,7 @@ from .cache.policy import CachePolicy
 from .faults import Faults
 from .identity.base import Identify, Identity
 from .identity.scope_user import ScopeUser
-from .model import UserContext
+from .model import Region, Slot, UserContext
 from .perloop import PerLoop
 from .resolver import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
@@ -102,6 +102,8 @@ class PluginCore(Generic[T]):
             redis=redis,
             policy=policy or CachePolicy(),
             context_type=kind,
+            # What many users have in common; their own rows are theirs alone.
+            shared_rows=(Slot, Region) if is_reference else (),
             clock=clock,
         )
         self._source = source

@@ -56,10 +56,12 @@ class SourceUnavailable(SourceError):
     Args:
         message: what happened.
         retry_after: seconds after which another try is worth it, or None where the source said nothing.
+        outage: whether it can answer nobody now, so that asking for fewer users at once is no use.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, outage: bool = False) -> None:
         self.retry_after = retry_after
+        self.outage = outage
         super().__init__(message)
 
 

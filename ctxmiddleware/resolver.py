@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Generic, Literal, TypeVar, get_origin
+from typing import Generic, Literal, TypeVar
 
 import anyio
 import msgspec
 
 from .cache.base import Entry, Found
-from .cache.tiered import Fetched, SharedTierFailed, TieredCache
-from .errors import InvalidationFailed, SourceMisconfigured, SourceUnavailable
+from .cache.shared import SharedTierFailed
+from .cache.tiered import TieredCache
+from .errors import InvalidationFailed, SourceUnavailable
 from .identity.base import Identity
-from .sources.base import ContextSource, Loaded
+from .loading import Loading
 from .stats import MEMORY, Counters
 from .zones.base import ZoneSnapshot
 
@@ -79,10 +79,9 @@ class Resolver(Generic[T]):
 
     Args:
         cache: the two tiers.
-        source: where contexts come from.
+        loading: asks the source, and tells it of invalidations.
         zones: returns the snapshot in force, or None where zones are not joined.
         zones_for: joins a snapshot into a context.
-        context_type: what the source is to give; anything else it gives is an error.
         shared: whether there is a tier the fleet shares.
         counters: where answers are counted.
         clock: monotonic seconds.
@@ -92,22 +91,19 @@ class Resolver(Generic[T]):
     def __init__(
         self,
         cache: TieredCache[T],
-        source: ContextSource[T],
+        loading: Loading[T],
         *,
         zones: Callable[[], ZoneSnapshot] | None = None,
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
-        context_type: type[T],
         shared: bool = False,
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._cache = cache
-        self._source = source
+        self._loading = loading
         self._zones = zones
         self._zones_for = zones_for
-        self._kind = _class_of(context_type)
-        self._is_exact = isinstance(context_type, type) and self._kind is not object
         self._shared = shared
         self._counters = counters
         self._from_memory = counters.of("resolution", MEMORY)
@@ -116,7 +112,7 @@ class Resolver(Generic[T]):
 
     def peek(self, identity: Identity) -> Resolution[T] | None:
         """Return what memory may answer by itself, else None; without an await."""
-        entry = self._cache.peek(identity.key)
+        entry = self._cache.peek(identity.key, identity.email)
         if entry is None:
             return None
         self._from_memory.add()
@@ -140,7 +136,7 @@ class Resolver(Generic[T]):
             SourceUnavailable: nothing is known and the source cannot answer.
             SourceError: the source answered with something that is not a context.
         """
-        found = await self._cache.get(identity.key, lambda moved_ago: self._fetch(identity.email, moved_ago))
+        found = await self._cache.get(identity.key, identity.email)
         if found.stale:
             self._refuse_expired(identity)
             self._counters.add("stale")
@@ -156,7 +152,7 @@ class Resolver(Generic[T]):
         started = time.perf_counter()
         failure: SharedTierFailed | None = None
         dropped = 0
-        self._tell_source(name, 0.0)
+        self._loading.tell_source(name, 0.0)
         try:
             dropped = await self._cache.invalidate(name)
         except SharedTierFailed as error:
@@ -195,22 +191,6 @@ class Resolver(Generic[T]):
             return "failed"
         return "unknown" if resolution.context is None else "warmed"
 
-    async def _fetch(self, email: str, moved_ago: float) -> Fetched[T]:
-        if moved_ago < math.inf:
-            self._tell_source(email, moved_ago)
-        answer = await self._source.fetch(email)
-        loaded: Loaded[T] = answer if isinstance(answer, Loaded) else Loaded(answer)
-        if loaded.value is not None and not self._fits(loaded.value):
-            raise SourceMisconfigured(
-                f"the source gave {type(loaded.value).__name__} where context_type is {self._kind.__name__}: "
-                "give ContextPlugin the context_type of its source"
-            )
-        return Fetched(loaded.value, loaded.origin or type(self._source).__name__, loaded.ttl)
-
-    def _fits(self, value: T) -> bool:
-        # Redis gives back exactly what it was told to decode: the further fields of a subclass would vanish there.
-        return type(value) is self._kind if self._shared and self._is_exact else isinstance(value, self._kind)
-
     def _resolution(self, found: Found[T]) -> Resolution[T]:
         age = max(0.0, self._clock() - found.entry.loaded_at)
         return Resolution(self.context_of(found.entry), found.origin, age, found.stale)
@@ -218,16 +198,6 @@ class Resolver(Generic[T]):
     def _refuse_expired(self, identity: Identity) -> None:
         if identity.expires_at is not None and self._wall_clock() >= identity.expires_at:
             raise SourceUnavailable("the source cannot answer, and the identity has expired meanwhile")
-
-    def _tell_source(self, email: str | None, ago: float) -> None:
-        # A source that reads from a replica must not bring back what was just invalidated, here or in another process.
-        told = getattr(self._source, "invalidated", None)
-        if told is None:
-            return
-        try:
-            told(email, ago=ago)
-        except Exception:
-            logger.exception("the source's `invalidated` failed; the invalidation goes on")
 
     def _report(self, dropped: int, failure: SharedTierFailed | None, duration_ms: float) -> InvalidationReport:
         return InvalidationReport(
@@ -238,9 +208,3 @@ class Resolver(Generic[T]):
             others_stop_within=self._cache.policy.untrusted_ttl if self._shared and failure is None else None,
             duration_ms=round(duration_ms, 3),
         )
-
-
-def _class_of(context_type: object) -> type:
-    """Return the class that values of a type are instances of; object where the type is no class of its own."""
-    found = get_origin(context_type) or context_type
-    return found if isinstance(found, type) else object

@@ -46,6 +46,8 @@ _SECONDS_KEPT = f"a number of seconds over 0, {LONGEST:.0f} at most"
 # For so long Redis remembers when somebody was invalidated.
 _SECONDS_LAG = "a number of seconds from 0 to 3600"
 _SECONDS_STALE = f"a number of seconds from 0 to {LONGEST:.0f}"
+_SHARE = "a share over 0, 1 at most"
+_SHARE_LESS = "a share from 0 to 0.9"
 _COUNT = "a whole number, 1 or more"
 _HTTP = "an http or https URL without a user or password"
 
@@ -135,6 +137,24 @@ class Settings:
             "Seconds an unknown user is remembered.",
         ),
     )
+    jitter: float = _setting(
+        0.1,
+        Rule(
+            "CTX_JITTER",
+            _SHARE_LESS,
+            readers.number(least=0, most=0.9),
+            "Share of these times that each context loses at random, so that not all expire at once.",
+        ),
+    )
+    refresh_ahead: float = _setting(
+        0.8,
+        Rule(
+            "CTX_REFRESH_AHEAD",
+            _SHARE,
+            readers.number(over=0, most=1),
+            "Share of its time after which a context that is asked for is refreshed behind the answer; 1 for never.",
+        ),
+    )
     stale_for: float = _setting(
         300.0,
         Rule(
@@ -162,7 +182,31 @@ class Settings:
             "Seconds after an invalidation in which the replica is not asked.",
         ),
     )
+    soft_timeout: float = _setting(
+        0.5,
+        Rule(
+            "CTX_SOFT_TIMEOUT",
+            _SECONDS_KEPT,
+            readers.number(over=0, most=LONGEST),
+            "Seconds a request waits for a slow database where a context past its time may stand in.",
+        ),
+    )
+    load_timeout: float = _setting(
+        30.0,
+        Rule(
+            "CTX_LOAD_TIMEOUT",
+            _SECONDS_KEPT,
+            readers.number(over=0, most=LONGEST),
+            "Seconds after which a load is given up.",
+        ),
+    )
+    max_loads: int = _setting(
+        64, Rule("CTX_MAX_LOADS", _COUNT, readers.whole(1), "Calls of the source under way at a time, per event loop.")
+    )
     max_users: int = _setting(100_000, Rule("CTX_MAX_USERS", _COUNT, readers.whole(1), "Contexts kept in memory."))
+    max_unknown: int = _setting(
+        10_000, Rule("CTX_MAX_UNKNOWN", _COUNT, readers.whole(1), "Unknown users remembered in memory, beside those.")
+    )
     max_bytes: int = _setting(
         268_435_456, Rule("CTX_MAX_BYTES", _COUNT, readers.whole(1), "Bytes of contexts kept in memory.")
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from .stats import MEMORY, REDIS, Counters, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
+from .stats import MEMORY, REDIS, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
 from .wiring import Assembly
 
 _HITS = (MEMORY, REDIS)
+_LOAD_EVENTS = ("calls", "started", "failed", "shared", "overtaken", "behind", "slow", "refused")
 
 
 def snapshot(name: str, started_at: datetime, assembly: Assembly[object]) -> Stats:
@@ -32,7 +33,7 @@ def snapshot(name: str, started_at: datetime, assembly: Assembly[object]) -> Sta
         requests=counters.by_label("request"),
         memory=_memory(assembly),
         redis=_redis(assembly),
-        loads=_loads(counters),
+        loads=_loads(assembly),
         zones=_zones(assembly),
     )
 
@@ -71,8 +72,9 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
     )
 
 
-def _loads(counters: Counters) -> LoadStats:
-    return LoadStats(**{event: counters.get("load", event) for event in ("started", "failed", "shared", "overtaken")})
+def _loads(assembly: Assembly[object]) -> LoadStats:
+    counts = {event: assembly.counters.get("load", event) for event in _LOAD_EVENTS}
+    return LoadStats(**counts, paths=assembly.loading.path_states())
 
 
 def _zones(assembly: Assembly[object]) -> ZonesStats | None:

@@ -94,12 +94,23 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
 
 
 class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls of the source: how many were made, failed, were shared by waiting callers, or were overtaken."""
+    """Loads of users from the source.
 
+    `calls` counts calls of the source, each for one user or for many; `started`, `failed` and `overtaken` count users
+    loaded, loaded in vain, and invalidated meanwhile; `shared` counts callers that joined a load under way, `behind`
+    refreshes behind an answer, `slow` callers served stale because the source was slow, `refused` loads for which the
+    queue was full. `paths` tells the state of each way to the source: `"closed"`, `"open"` or `"half-open"`.
+    """
+
+    calls: int
     started: int
     failed: int
     shared: int
     overtaken: int
+    behind: int
+    slow: int
+    refused: int
+    paths: Mapping[str, str]
 
 
 class ZonesStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from .accessors import context_variable
 from .address import normalise
 from .errors import SourceError
-from .sources.base import ContextSource, Loaded
+from .sources.base import BatchSource, Loaded
 
 T = TypeVar("T")
 
 
-class StaticSource(ContextSource[T]):
-    """A source that answers from a mapping and counts how often it was asked.
+class StaticSource(BatchSource[T]):
+    """A source that answers from a mapping and notes what it was asked: `calls` for one user, `batches` for many.
 
     Args:
         contexts: contexts by address; an error in a context's place is raised. An address that is not there is unknown.
@@ -26,6 +26,7 @@ class StaticSource(ContextSource[T]):
         self._contexts = {normalise(email): context for email, context in contexts.items()}
         self._origin = origin
         self.calls: list[str] = []
+        self.batches: list[tuple[str, ...]] = []
 
     def __repr__(self) -> str:
         return f"<StaticSource: {len(self._contexts)} contexts, {len(self.calls)} calls>"
@@ -37,10 +38,19 @@ class StaticSource(ContextSource[T]):
             SourceError: the mapping holds an error for this address.
         """
         self.calls.append(email)
-        answer = self._contexts.get(normalise(email))
+        answer = self._answer(email)
         if isinstance(answer, SourceError):
             raise answer
-        return Loaded(answer, self._origin)
+        return answer
+
+    async def fetch_many(self, emails: Sequence[str]) -> dict[str, Loaded[T] | SourceError]:
+        """Return the mapping's contexts, and its errors."""
+        self.batches.append(tuple(emails))
+        return {email: self._answer(email) for email in emails}
+
+    def _answer(self, email: str) -> Loaded[T] | SourceError:
+        answer = self._contexts.get(normalise(email))
+        return answer if isinstance(answer, SourceError) else Loaded(answer, self._origin)
 
 
 class FakeClock:

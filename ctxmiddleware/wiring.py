@@ -12,6 +12,7 @@ from .cache.codec import Codec
 from .cache.policy import CachePolicy
 from .cache.tiered import TieredCache
 from .faults import Faults
+from .loading import Loading
 from .model import UserContext
 from .resolver import Resolver
 from .secret import Secret
@@ -37,6 +38,7 @@ class Assembly(Generic[T]):
 
     resolver: Resolver[T]
     cache: TieredCache[T]
+    loading: Loading[T]
     redis: RedisTier[T] | None
     zones: ZonesService | None
     counters: Counters
@@ -52,6 +54,7 @@ def assemble(
     redis: str | Secret | Client | None,
     policy: CachePolicy,
     context_type: type[T],
+    shared_rows: tuple[type, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
     """Build what resolves, caches and joins; nothing is opened.
@@ -61,19 +64,19 @@ def assemble(
     """
     counters = Counters()
     tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters)
-    cache: TieredCache[T] = TieredCache(policy, shared=tier, counters=counters, clock=clock)
+    loading = Loading(source, context_type=context_type, exact=tier is not None)
+    cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock)
     resolver = Resolver(
         cache,
-        source,
+        loading,
         zones=None if service is None else lambda: service.snapshot,
         zones_for=zones_for,
-        context_type=context_type,
         shared=tier is not None,
         counters=counters,
         clock=clock,
     )
-    return Assembly(resolver, cache, tier, service, counters)
+    return Assembly(resolver, cache, loading, tier, service, counters)
 
 
 def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = ()) -> dict[str, Any]:
@@ -123,9 +126,15 @@ def _policy(settings: Settings) -> CachePolicy:
     return CachePolicy(
         ttl=settings.ttl,
         negative_ttl=settings.negative_ttl,
+        jitter=settings.jitter,
+        refresh_ahead=settings.refresh_ahead,
         stale_for=settings.stale_for,
         untrusted_ttl=settings.untrusted_ttl,
+        soft_timeout=settings.soft_timeout,
+        load_timeout=settings.load_timeout,
+        max_loads=settings.max_loads,
         max_users=settings.max_users,
+        max_unknown=settings.max_unknown,
         max_bytes=settings.max_bytes,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,15 +12,17 @@ import anyio
 import msgspec
 import pytest
 
-from ctxmiddleware.cache.policy import CachePolicy
-from ctxmiddleware.cache.tiered import Look, SharedTierFailed, TieredCache
+from ctxmiddleware.cache.shared import Look, SharedTierFailed
+from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import InvalidationFailed, SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.identity.base import Identity
+from ctxmiddleware.loading import Loading
 from ctxmiddleware.resolver import WARM_AT_ONCE, InvalidationReport, Resolver
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock, StaticSource
 from ctxmiddleware.zones.base import ZoneSnapshot
+from tests.cache.rig import STEADY
 
 pytestmark = pytest.mark.anyio
 ADA, BOB = Identity("Ada@Example.org"), Identity("bob@example.org")
@@ -38,10 +40,9 @@ class Rig:
 async def _resolver(source: Any, **options: Any) -> AsyncIterator[Rig]:
     counters, clock = Counters(), FakeClock()
     shared = options.pop("tier", None)
-    cache: TieredCache[str] = TieredCache(CachePolicy(), shared=shared, counters=counters, clock=clock)
-    resolver = Resolver(
-        cache, source, context_type=str, shared=shared is not None, counters=counters, clock=clock, **options
-    )
+    loading: Loading[str] = Loading(source, context_type=str, exact=shared is not None)
+    cache: TieredCache[str] = TieredCache(STEADY, loading, shared=shared, counters=counters, clock=clock)
+    resolver = Resolver(cache, loading, shared=shared is not None, counters=counters, clock=clock, **options)
     async with cache.flights.opened:
         yield Rig(resolver, counters, clock, cache)
 
@@ -155,11 +156,11 @@ class Tier:
         self.failure = failure
         self.names: list[str | None] = []
 
-    async def look(self, key: object, keep_ms: int) -> Look[str] | None:
-        return None
+    async def look(self, keys: Sequence[object], keep_ms: int) -> list[Look[str] | None]:
+        return [None] * len(keys)
 
-    async def store(self, key: object, fence: object, stored: object, keep_ms: int) -> bool | None:
-        return None
+    async def store(self, values: Sequence[object]) -> list[bool | None]:
+        return [None] * len(values)
 
     async def invalidate(self, name: str | None, keep_ms: int) -> None:
         self.names.append(name)
@@ -270,8 +271,8 @@ async def test_a_subclass_of_the_context_type_would_lose_fields_on_its_way(tier:
     """In memory a subclass is as good as its base; through Redis it would come back as the base: it is refused."""
 
     class Tier:
-        async def look(self, key: object, keep_ms: int) -> Look[str] | None:
-            return None
+        async def look(self, keys: Sequence[object], keep_ms: int) -> list[Look[str] | None]:
+            return [None] * len(keys)
 
     async with _resolver(Bare({ADA.email: Longer("ada")}), **({} if tier is None else {"tier": Tier()})) as rig:
         if tier is None:

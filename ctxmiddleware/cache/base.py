@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -32,6 +33,7 @@ class Entry(Generic[V]):
         fence: the generations it was loaded under, or None where Redis had no part in it.
         size: bytes it holds in memory.
         visited: whether it was read since eviction passed it last.
+        ahead_at: monotonic seconds from which a hit starts a refresh behind it.
         stands_in_until: monotonic seconds until which it is served stale without asking a source that just failed.
         derived: a form of the value that was made once, and what it was made for.
     """
@@ -45,6 +47,7 @@ class Entry(Generic[V]):
     fence: Fence | None = None
     size: int = 0
     visited: bool = False
+    ahead_at: float = math.inf
     stands_in_until: float = 0.0
     derived: tuple[object, V] | None = None
 
@@ -79,3 +82,24 @@ class Stored(Generic[V]):
     origin: str
     lifetime: float
     age: float = 0.0
+
+
+class Ask(NamedTuple):
+    """One name a load is for.
+
+    Args:
+        asked: the name as it was asked for, in whatever spelling.
+        moved_ago: seconds since it was last invalidated, as far as the shared tier knows; infinite where long ago.
+    """
+
+    asked: str
+    moved_ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[V]):
+    """What a load brought: the value (None for an unknown name), its origin, and its own seconds to live if any."""
+
+    value: V | None
+    origin: str
+    ttl: float | None = None

@@ -1,41 +1,56 @@
-"""One load per key at a time: single flight, in tasks the cache owns."""
+"""One load per key at a time: single flight, carried by tasks the cache owns."""
 
 from __future__ import annotations
 
 import contextvars
 import copy
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from ..errors import SourceUnavailable
 from ..perloop import PerLoop
-from .base import Key
+from .base import Entry, Found, Key
+from .shared import Look
 
-R = TypeVar("R")
+V = TypeVar("V")
 
 DRAIN_SECONDS = 5.0
 
 
-class Flight(Generic[R]):
+class Flight(Generic[V]):
     """One load under way, and those who wait for it.
+
+    Args:
+        runway: the event loop's, from which it starts.
+        key: what it is for.
+        asked: the name as the first caller asked for it.
+        behind: whether nobody waits for it, because what memory holds still answers.
 
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, runway: Runway[V], key: Key, asked: str, *, behind: bool) -> None:
+        self.runway = runway
         self.key = key
+        self.asked = asked
+        self.behind = behind
         self.overtaken = False
+        self.started_at = anyio.current_time()
+        self.has_looked = False
+        self.held: Entry[V] | None = None
+        self.look: Look[V] | None = None
+        self.known: Found[V] | None = None
         self._landed = anyio.Event()
-        self._result: R | None = None
+        self._result: Found[V] | None = None
         self._error: Exception | None = None
 
-    async def wait(self) -> R | None:
+    async def wait(self) -> Found[V] | None:
         """Wait for the load, and return what it brought, or None where it was overtaken and another is due.
 
         Raises:
@@ -48,14 +63,9 @@ class Flight(Generic[R]):
             raise _own(self._error)
         return self._result
 
-    def land(self, result: R) -> None:
-        """Hand the result to all who wait."""
-        self._result = result
-        self._landed.set()
-
-    def fail(self, error: Exception) -> None:
-        """Raise the error in all who wait."""
-        self._error = error
+    def end(self, result: Found[V] | None = None, error: Exception | None = None) -> None:
+        """Hand the result, or the error, to all who wait."""
+        self._result, self._error = result, error
         self._landed.set()
 
     @property
@@ -64,69 +74,99 @@ class Flight(Generic[R]):
         return self._landed.is_set()
 
 
-@dataclass
-class _Runway(Generic[R]):
-    """One event loop's flights and the task group they run in."""
+Carry = Callable[[Sequence[Flight[V]]], Coroutine[Any, Any, None]]
+"""Takes flights on their way; whichever it leaves neither landed nor waiting in the air fails."""
+
+
+class Queue(Protocol[V]):
+    """Where flights wait for their turn at the source."""
+
+    def add(self, flight: Flight[V]) -> None:
+        """Let a flight wait for its turn.
+
+        Raises:
+            SourceUnavailable: too many wait already.
+        """
+        ...
+
+    def dispatch(self) -> None:
+        """Send off those whose turn it is."""
+        ...
+
+
+@dataclass(eq=False)
+class Runway(Generic[V]):
+    """One event loop's flights, the task group that carries them, and their queue at the source."""
 
     tasks: TaskGroup
     context: contextvars.Context
-    places: anyio.CapacityLimiter
-    flights: dict[Key, Flight[R]] = field(default_factory=dict)
+    queue: Queue[V]
+    flights: dict[Key, Flight[V]] = field(default_factory=dict)
+    in_the_air: set[Flight[V]] = field(default_factory=set)
+    departing: list[Flight[V]] = field(default_factory=list)
     closing: bool = False
 
 
-class Flights(Generic[R]):
+class Flights(Generic[V]):
     """All loads under way in the process; each event loop runs its own.
 
-    A load whose last caller has gone is carried to its end: the next request finds its result. At shut-down loads that
-    do not land in time are cancelled, and whoever still waits is told that the source is unavailable.
+    Flights that start in one turn of the event loop depart together, in one task. A load whose last caller has gone is
+    carried to its end: the next request finds its result. At shut-down loads that do not land in time are cancelled,
+    and whoever still waits is told that the source is unavailable.
 
     Args:
-        max_loads: loads of one event loop that may ask the source at the same time.
+        depart: takes the flights of one turn on their way; those it leaves in the air are landed by others.
+        queue: makes an event loop's queue at the source, whose calls run in the task group it is given.
         drain_seconds: seconds loads under way get at shut-down to land.
     """
 
-    def __init__(self, max_loads: int = 64, drain_seconds: float = DRAIN_SECONDS) -> None:
-        self._max_loads = max_loads
+    def __init__(
+        self, depart: Carry[V], queue: Callable[[TaskGroup], Queue[V]], drain_seconds: float = DRAIN_SECONDS
+    ) -> None:
+        self._depart = depart
+        self._queue = queue
         self._drain_seconds = drain_seconds
         self._lock = threading.Lock()
-        self._by_name: dict[str, set[Flight[R]]] = {}
-        self._runways: PerLoop[_Runway[R]] = PerLoop("the cache", self._open)
+        self._by_name: dict[str, set[Flight[V]]] = {}
+        self.opened: PerLoop[Runway[V]] = PerLoop("the cache", self._open)
 
     def __len__(self) -> int:
         return sum(len(flights) for flights in list(self._by_name.values()))
 
-    @property
-    def opened(self) -> PerLoop[_Runway[R]]:
-        """The context manager that opens the flights of the running event loop."""
-        return self._runways
+    def __repr__(self) -> str:
+        return f"<Flights: {len(self)} in the air>"
 
-    @property
-    def places(self) -> anyio.CapacityLimiter:
-        """What a load of the running event loop takes a place of while it asks the source."""
-        return self._runways.current.places
-
-    def join(self, key: Key) -> Flight[R] | None:
+    def join(self, key: Key) -> Flight[V] | None:
         """Return the flight to wait for, or None where there is none that may still answer."""
-        flight = self._runways.current.flights.get(key)
+        flight = self.opened.current.flights.get(key)
         return None if flight is None or flight.overtaken or flight.landed else flight
 
-    def start(self, key: Key, load: Callable[[Flight[R]], Awaitable[R]]) -> Flight[R]:
-        """Start a load in a task of its own and return its flight.
+    def start(self, key: Key, asked: str) -> Flight[V]:
+        """Start a load that departs at the end of this turn of the event loop, and return its flight.
 
         Raises:
             SourceUnavailable: the cache is being closed.
         """
-        runway = self._runways.current
+        runway = self.opened.current
         if runway.closing:
             raise SourceUnavailable("the application is shutting down")
-        flight: Flight[R] = Flight(key)
-        runway.flights[key] = flight
-        with self._lock:
-            self._by_name.setdefault(key[1], set()).add(flight)
-        # In a context of its own: a load must not see, or keep alive, what belongs to the request that came first.
-        runway.context.copy().run(runway.tasks.start_soon, self._run, runway, flight, load)
-        return flight
+        return self._take_off(Flight(runway, key, asked, behind=False))
+
+    def refresh(self, key: Key, asked: str) -> bool:
+        """Start a load nobody waits for, unless one is under way; return whether it was started."""
+        runway = self.opened.peek()
+        if runway is None or runway.closing or self.join(key) is not None:
+            return False
+        self._take_off(Flight(runway, key, asked, behind=True))
+        return True
+
+    def land(self, flight: Flight[V], result: Found[V]) -> None:
+        """Hand a result to all who wait for a flight."""
+        self._end(flight, result, None)
+
+    def fail(self, flight: Flight[V], error: Exception) -> None:
+        """Raise an error in all who wait for a flight."""
+        self._end(flight, None, error)
 
     def overtake(self, name: str | None, forget: Callable[[], int]) -> int:
         """Mark the flights of a name, or all where it is None, and forget what is in memory, in one step.
@@ -141,31 +181,51 @@ class Flights(Generic[R]):
                 flight.overtaken = True
             return forget()
 
-    def settle(self, flight: Flight[R], keep: Callable[[], None]) -> bool:
+    def settle(self, flight: Flight[V], keep: Callable[[], None]) -> bool:
         """Carry out `keep` unless the flight was overtaken, in one step with the check; return whether it was kept."""
         with self._lock:
             if not flight.overtaken:
                 keep()
             return not flight.overtaken
 
-    async def _run(self, runway: _Runway[R], flight: Flight[R], load: Callable[[Flight[R]], Awaitable[R]]) -> None:
+    @contextmanager
+    def aboard(self, flights: Sequence[Flight[V]]) -> Iterator[None]:
+        """Let nobody wait for ever: flights fail with whatever breaks off the block; cancellations go on."""
         try:
-            flight.land(await load(flight))
+            yield
         except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those who wait for it
-            flight.fail(error)
+            self._fail_all(flights, error)
         except (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit):
+            self._fail_all(flights, SourceUnavailable("the load was cancelled: something cancelled its task"))
             raise
         except BaseException as error:  # noqa: BLE001 - raised on, it would end every load of this event loop for good
             broken = SourceUnavailable(f"the load was broken off by {type(error).__name__}")
             broken.__cause__ = error
-            flight.fail(broken)
-        finally:
-            if not flight.landed:
-                why = "the application is shutting down" if runway.closing else "something cancelled it"
-                flight.fail(SourceUnavailable(f"the load was cancelled: {why}"))
-            self._forget(runway, flight)
+            self._fail_all(flights, broken)
 
-    def _forget(self, runway: _Runway[R], flight: Flight[R]) -> None:
+    def _take_off(self, flight: Flight[V]) -> Flight[V]:
+        runway = flight.runway
+        runway.flights[flight.key] = flight
+        runway.in_the_air.add(flight)
+        with self._lock:
+            self._by_name.setdefault(flight.key[1], set()).add(flight)
+        runway.departing.append(flight)
+        if len(runway.departing) == 1:
+            # In a context of its own: a load must not see, or keep alive, what belongs to the request that came first.
+            runway.context.copy().run(runway.tasks.start_soon, self._depart_together, runway)
+        return flight
+
+    async def _depart_together(self, runway: Runway[V]) -> None:
+        departing, runway.departing = runway.departing, []
+        with self.aboard(departing):
+            await self._depart(departing)
+
+    def _end(self, flight: Flight[V], result: Found[V] | None, error: Exception | None) -> None:
+        if flight.landed:
+            return
+        flight.end(result, error)
+        runway = flight.runway
+        runway.in_the_air.discard(flight)
         if runway.flights.get(flight.key) is flight:
             del runway.flights[flight.key]
         with self._lock:
@@ -174,17 +234,25 @@ class Flights(Generic[R]):
             if not flights:
                 del self._by_name[flight.key[1]]
 
+    def _fail_all(self, flights: Sequence[Flight[V]], error: Exception) -> None:
+        for flight in flights:
+            self.fail(flight, error)
+
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_Runway[R]]:
+    async def _open(self) -> AsyncIterator[Runway[V]]:
         async with anyio.create_task_group() as tasks:
-            runway: _Runway[R] = _Runway(tasks, contextvars.copy_context(), anyio.CapacityLimiter(self._max_loads))
+            runway: Runway[V] = Runway(tasks, contextvars.copy_context(), self._queue(tasks))
             try:
                 yield runway
             finally:
                 runway.closing = True
                 with anyio.move_on_after(self._drain_seconds, shield=True):
-                    for flight in list(runway.flights.values()):
+                    for flight in list(runway.in_the_air):
                         await flight._landed.wait()
+                self._fail_all(
+                    list(runway.in_the_air),
+                    SourceUnavailable("the load was cancelled: the application is shutting down"),
+                )
                 tasks.cancel_scope.cancel()
 
 

@@ -48,6 +48,11 @@ class KeySpace:
         tags = [self._tag(f"{bucket:02x}") for bucket in range(BUCKETS)]
         return [(f"{tag}:n", f"{tag}:m") for tag in tags]
 
+    def incarnation(self) -> tuple[str, str]:
+        """Return the keys of the server's incarnation, and of the mark that says since when it is known by it."""
+        tag = self._tag("00")
+        return f"{tag}:i", f"{tag}:i:m"
+
     def _tag(self, bucket: str) -> str:
         return f"ctx:{{{self._namespace}:{bucket}}}"
 

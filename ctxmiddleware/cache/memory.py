@@ -7,29 +7,44 @@ from collections import Counter, OrderedDict
 from typing import Generic, TypeVar
 
 from .base import Entry, Key
+from .expiry import Expiry
+from .s3fifo import S3Fifo
+from .sharing import Sharing
+from .weight import weigh
 
 V = TypeVar("V")
+
+# Dead entries that leave at each put: more than come in, so that none waits for ever, and never a sweep of all.
+BURIALS = 4
 
 
 class MemoryTier(Generic[V]):
     """Entries in memory, bounded by number and by bytes.
 
-    Reads take no lock; inserts and evictions do. What leaves first is chosen by CLOCK (second chance): the oldest entry
-    that was not read since the hand passed it last. An entry past every use leaves whether it was read or not.
+    Reads take no lock; inserts and evictions do. What is past every use leaves first, then unknown names, then whom
+    S3-FIFO chooses. Unknown names have a bound of their own: a flood of them drives out nobody who is known.
 
     Args:
-        max_entries: entries kept.
+        max_entries: entries of known names kept.
         max_bytes: bytes kept; an entry larger than that is not kept at all.
+        max_unknown: names kept that the source does not know.
+        share: types of rows that many values have in common, kept and counted once.
     """
 
-    def __init__(self, max_entries: int, max_bytes: int) -> None:
+    def __init__(
+        self, max_entries: int, max_bytes: int, *, max_unknown: int = 10_000, share: tuple[type, ...] = ()
+    ) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
-        self.bytes = 0
+        self.max_unknown = max_unknown
         self.evictions = 0
+        self._bytes = 0
         self._lock = threading.Lock()
-        # An ordinary dict would search ever further for its first key while the front is being emptied.
-        self._entries: OrderedDict[Key, Entry[V]] = OrderedDict()
+        self._entries: dict[Key, Entry[V]] = {}
+        self._known: S3Fifo[V] = S3Fifo(max_entries)
+        self._unknown: OrderedDict[Key, None] = OrderedDict()
+        self._expiry = Expiry()
+        self._sharing = Sharing(share)
         self._partitions: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -37,6 +52,11 @@ class MemoryTier(Generic[V]):
 
     def __repr__(self) -> str:
         return f"<MemoryTier: {len(self)} of {self.max_entries} entries, {self.bytes} of {self.max_bytes} bytes>"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes it holds, rows that are shared counted once."""
+        return self._bytes + self._sharing.bytes
 
     def get(self, key: Key) -> Entry[V] | None:
         """Return the entry of a key, fresh or not, or None."""
@@ -50,19 +70,23 @@ class MemoryTier(Generic[V]):
 
         Args:
             key: its key.
-            entry: what to keep; `entry.size` in bytes counts against the bound.
+            entry: what to keep; its times do not change while it is kept.
             now: monotonic seconds, to tell entries past every use.
         """
+        if not entry.size:
+            entry.size = weigh(key, entry, but=self._sharing.kinds)
         with self._lock:
-            self._remove(key)
-            if entry.size > self.max_bytes:
-                return
-            # Room is made before the newcomer is in, or a full round of the hand would come to it first.
-            while len(self._entries) >= self.max_entries or self.bytes + entry.size > self.max_bytes:
+            for _ in range(BURIALS):
+                self._bury(now)
+            former = self._entries.get(key)
+            if former is not None:
+                self._replace(key, former, entry)
+            elif entry.size <= self.max_bytes:
+                # Room is made before the newcomer is in, or it would be the first to be asked to leave.
+                self._make_room(entry, now)
+                self._insert(key, entry)
+            while self._entries and self.bytes > self.max_bytes:
                 self._evict(now)
-            self._entries[key] = entry
-            self._partitions[key[0]] += 1
-            self.bytes += entry.size
 
     def discard(self, key: Key, entry: Entry[V]) -> None:
         """Forget an entry, unless another has taken its place."""
@@ -80,24 +104,79 @@ class MemoryTier(Generic[V]):
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
+            self._known.clear()
+            self._unknown.clear()
+            self._expiry.clear()
+            self._sharing.clear()
             self._partitions.clear()
-            self.bytes = 0
+            self._bytes = 0
             return count
 
-    def _evict(self, now: float) -> None:
-        key, entry = next(iter(self._entries.items()))
-        if entry.visited and now < max(entry.expires_at, entry.stale_until):
-            entry.visited = False
-            self._entries.move_to_end(key)
-        else:
+    def _replace(self, key: Key, former: Entry[V], entry: Entry[V]) -> None:
+        if entry.size > self.max_bytes or (former.value is None) is not (entry.value is None):
+            # Who becomes known, or unknown, changes sides.
             self._remove(key)
-            self.evictions += 1
+            if entry.size <= self.max_bytes:
+                self._insert(key, entry)
+            return
+        entry.visited = former.visited
+        self._let_go(key, former)
+        self._hold(key, entry)
+        if entry.value is not None:
+            self._known.add(key, entry)
+
+    def _insert(self, key: Key, entry: Entry[V]) -> None:
+        self._hold(key, entry)
+        self._partitions[key[0]] += 1
+        if entry.value is None:
+            self._unknown[key] = None
+        else:
+            self._known.add(key, entry)
+
+    def _hold(self, key: Key, entry: Entry[V]) -> None:
+        entry.value = self._sharing.take(entry.value)
+        self._expiry.add(key, entry)  # type: ignore[arg-type]  # it reads times only
+        self._bytes += entry.size
+        self._entries[key] = entry
+
+    def _let_go(self, key: Key, entry: Entry[V]) -> None:
+        self._sharing.release(entry.value)
+        self._expiry.remove(key, entry)  # type: ignore[arg-type]  # it reads times only
+        self._bytes -= entry.size
+
+    def _make_room(self, entry: Entry[V], now: float) -> None:
+        if entry.value is None:
+            while len(self._unknown) >= self.max_unknown:
+                self._remove(next(iter(self._unknown)))
+                self.evictions += 1
+        else:
+            while len(self._known) >= self.max_entries:
+                self._evict(now, known=True)
+        while self._entries and self.bytes + entry.size > self.max_bytes:
+            self._evict(now)
+
+    def _evict(self, now: float, *, known: bool = False) -> None:
+        if self._bury(now):
+            return
+        if self._unknown and not known:
+            self._remove(next(iter(self._unknown)))
+        else:
+            self._remove(self._known.evict())
+        self.evictions += 1
+
+    def _bury(self, now: float) -> bool:
+        dead = self._expiry.dead(now)
+        return dead is not None and self._remove(dead)
 
     def _remove(self, key: Key) -> bool:
         entry = self._entries.pop(key, None)
         if entry is None:
             return False
-        self.bytes -= entry.size
+        self._let_go(key, entry)
+        if entry.value is None:
+            self._unknown.pop(key, None)
+        else:
+            self._known.remove(key)
         self._partitions[key[0]] -= 1
         if not self._partitions[key[0]]:
             del self._partitions[key[0]]

@@ -19,22 +19,31 @@ class Verdict(Enum):
     """What an entry is good for now."""
 
     FRESH = auto()  # serve it
-    STALE = auto()  # past its time, or past the trust in it: serve it only where the source cannot answer
+    AHEAD = auto()  # serve it, and refresh it behind the answer
+    STALE = auto()  # past its time, or past the trust in it: serve it only where the source cannot answer, or not soon
     GONE = auto()  # never serve it
 
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """How long contexts live, and how many.
+    """How long contexts live, how many there are, and how the source is asked for them.
 
     Args:
         ttl: seconds a context is served before its source is asked again.
         negative_ttl: seconds an unknown user is remembered.
+        jitter: share of these by which each is shortened at random, so that what was loaded together does not expire
+            together; a source's own `Loaded.ttl` is obeyed as it is.
+        refresh_ahead: share of its time after which a hit starts a refresh behind the answer; 1 for never.
         stale_for: seconds past its time that a context is still served while the source is down; 0 for never.
         untrusted_ttl: seconds memory is trusted without having asked Redis whether there was an invalidation.
+        soft_timeout: seconds a caller waits for the source where a context past its time is known that may stand in.
         load_timeout: seconds a load may take in all before its callers are told that the source is unavailable.
-        max_loads: loads of one event loop that may ask the source at the same time.
-        max_users: entries kept in memory.
+        max_loads: calls of one event loop that may ask the source at the same time.
+        max_batches: how many of them, while none is slow, where the source takes many users at once: with few in
+            flight, later misses gather.
+        max_waiting: loads of one event loop that may wait for their turn; more are refused at once.
+        max_users: contexts kept in memory.
+        max_unknown: unknown users remembered in memory, apart from those.
         max_bytes: bytes kept in memory.
 
     Raises:
@@ -43,35 +52,51 @@ class CachePolicy:
 
     ttl: float = 900.0
     negative_ttl: float = 60.0
+    jitter: float = 0.1
+    refresh_ahead: float = 0.8
     stale_for: float = 300.0
     untrusted_ttl: float = 5.0
+    soft_timeout: float = 0.5
     load_timeout: float = 30.0
     max_loads: int = 64
+    max_batches: int = 2
+    max_waiting: int = 10_000
     max_users: int = 100_000
+    max_unknown: int = 10_000
     max_bytes: int = 256 * 1024 * 1024
 
     def __post_init__(self) -> None:
         faults = [
             f"CachePolicy.{name} was {value!r}, must be a number of seconds over 0 and at most {LONGEST:.0f}"
-            for name in ("ttl", "negative_ttl", "untrusted_ttl", "load_timeout")
+            for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout")
             if not 0 < (value := getattr(self, name)) <= LONGEST
         ]
         if not 0 <= self.stale_for <= LONGEST:
             faults.append(
                 f"CachePolicy.stale_for was {self.stale_for!r}, must be a number of seconds from 0 to {LONGEST:.0f}"
             )
+        if not 0 <= self.jitter < 1:
+            faults.append(f"CachePolicy.jitter was {self.jitter!r}, must be a share from 0 to less than 1")
+        if not 0 < self.refresh_ahead <= 1:
+            faults.append(f"CachePolicy.refresh_ahead was {self.refresh_ahead!r}, must be a share over 0, 1 at most")
         faults += [
             f"CachePolicy.{name} was {value!r}, must be 1 or more"
-            for name in ("max_loads", "max_users", "max_bytes")
+            for name in ("max_loads", "max_batches", "max_waiting", "max_users", "max_unknown", "max_bytes")
             if (value := getattr(self, name)) < 1
         ]
         if faults:
             raise ConfigurationError(*faults)
 
-    def lifetime(self, *, known: bool, ttl: float | None = None) -> float:
-        """Return the seconds a value is served: the source's own `ttl` where it gave one, `LONGEST` at most."""
+    def lifetime(self, *, known: bool, ttl: float | None = None, scatter: float = 0.0) -> float:
+        """Return the seconds a value is served: the source's own `ttl` where it gave one, `LONGEST` at most.
+
+        Args:
+            known: whether the source knows the user.
+            ttl: what the source said.
+            scatter: a random number from 0 to 1, of which `jitter` makes the share that is taken away.
+        """
         if ttl is None:
-            return self.ttl if known else self.negative_ttl
+            return (self.ttl if known else self.negative_ttl) * (1 - self.jitter * scatter)
         # A source that counts down to a time of its own may be past it already, and NaN compares with nothing.
         return min(ttl, LONGEST) if ttl > 0 else 0.0
 
@@ -102,10 +127,9 @@ class CachePolicy:
             age: seconds between asking the source and `asked_at`.
         """
         loaded_at = asked_at - age
-        expires_at = loaded_at + lifetime
         trusted_until = asked_at + self.untrusted_ttl if shared else math.inf
-        stale_until = self._stale_until(value, expires_at, trusted_until)
-        return Entry(value, origin, loaded_at, expires_at, trusted_until, stale_until, fence)
+        entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, 0.0, fence)
+        return self._dated(entry, asked_at)
 
     def confirmed(self, entry: Entry[V], asked_at: float) -> Entry[V]:
         """Return an entry whose generations were found unchanged.
@@ -114,16 +138,28 @@ class CachePolicy:
             entry: what memory holds.
             asked_at: monotonic seconds before Redis was asked.
         """
-        trusted_until = asked_at + self.untrusted_ttl
-        stale_until = self._stale_until(entry.value, entry.expires_at, trusted_until)
-        return replace(entry, trusted_until=trusted_until, stale_until=stale_until)
+        return self._dated(replace(entry, trusted_until=asked_at + self.untrusted_ttl), asked_at)
 
-    def _stale_until(self, value: object, expires_at: float, trusted_until: float) -> float:
-        return min(expires_at, trusted_until) + self.grace(known=value is not None)
+    def is_due(self, entry: Entry[V], now: float) -> bool:
+        """Return whether an entry is old enough to be loaded again behind the answers it still gives."""
+        return entry.value is not None and now >= self._due_at(entry)
+
+    def _due_at(self, entry: Entry[V]) -> float:
+        return entry.loaded_at + self.refresh_ahead * (entry.expires_at - entry.loaded_at)
+
+    def _dated(self, entry: Entry[V], asked_at: float) -> Entry[V]:
+        ends = min(entry.expires_at, entry.trusted_until)
+        entry.stale_until = ends + self.grace(known=entry.value is not None)
+        # Unknown users are not refreshed: whoever floods us with names must not keep the source busy behind them.
+        entry.ahead_at = ends
+        if entry.value is not None:
+            trust_ahead = asked_at + self.refresh_ahead * (entry.trusted_until - asked_at)
+            entry.ahead_at = min(ends, self._due_at(entry), trust_ahead)
+        return entry
 
 
 def judge(entry: Entry[V], now: float) -> Verdict:
     """Return what an entry is good for at a monotonic time in seconds."""
     if now < entry.expires_at and now < entry.trusted_until:
-        return Verdict.FRESH
+        return Verdict.FRESH if now < entry.ahead_at else Verdict.AHEAD
     return Verdict.STALE if now < entry.stale_until else Verdict.GONE

@@ -5,52 +5,32 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
 import anyio
-import msgspec
 
-from ..breaker import Breaker
 from ..perloop import PerLoop
 from ..secret import Secret
 from ..stats import REDIS, Counters
-from .base import Fence, Key, Stored
+from .base import Fence, Key
 from .codec import Codec, NoValue
-from .driver import Client, RedisOptions, checked, connect, is_busy, run
-from .keys import KeySpace, RedisKeys
-from .scripts import LOOK, STORE
-from .tiered import Look, SharedTierFailed
+from .driver import Call, Client, RedisOptions, checked, connect
+from .incarnation import MARK_MS, Incarnation
+from .keys import KeySpace
+from .order import MAX_USERS, Errand, Order, answer_of
+from .scripts import LOOK, RENEW, STORE, Found, Script
+from .session import Session, Way
+from .shared import Look, SharedTierFailed, Storing
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
 V = TypeVar("V")
-R = TypeVar("R")
+A = TypeVar("A")
 
-CLOSE_SECONDS: Final = 2.0
 PROBE_KEEP_MS: Final = 1000
-# How long an invalidation is marked as recent, for sources that read replicas: longer than any replica lags.
-MARK_MS: Final = 3_600_000
-
-_Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int]
-
-
-class _Session:
-    """One event loop's client, its places, and its breaker."""
-
-    def __init__(self, client: Client, options: RedisOptions) -> None:
-        self.client = client
-        # A pool smaller than that would refuse, and a refusal looks like a fault.
-        self.places = anyio.CapacityLimiter(min(options.pool_size, client.connection_pool.max_connections))
-        self.breaker = Breaker(options.fault_threshold)
-        self.down = anyio.Event()
-
-    async def take_place(self, seconds: float) -> bool:
-        """Wait for a free connection, so many seconds at most, and return whether there was one."""
-        with anyio.move_on_after(seconds) as scope:
-            await self.places.acquire()
-        return not scope.cancelled_caught
 
 
 class RedisTier(Generic[V]):
@@ -63,6 +43,7 @@ class RedisTier(Generic[V]):
         counters: where events are counted.
         options: timeouts and sizes.
         token: makes a generation, a value never used before.
+        clock: monotonic seconds.
 
     Raises:
         ConfigurationError: the URL is not one, or the client is of another kind or decodes responses.
@@ -77,6 +58,7 @@ class RedisTier(Generic[V]):
         counters: Counters,
         options: RedisOptions | None = None,
         token: Callable[[], bytes] = lambda: secrets.token_bytes(16),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = checked(target)
         self.codec = codec
@@ -85,13 +67,15 @@ class RedisTier(Generic[V]):
         self._counters = counters
         self._options = options or RedisOptions()
         self._token = token
-        self._sessions: PerLoop[_Session] = PerLoop("Redis", self._open)
+        self._clock = clock
+        self._incarnation = Incarnation(self._keys, counters, token, clock)
+        self._sessions: PerLoop[Session] = PerLoop("Redis", self._open)
 
     def __repr__(self) -> str:
         return f"<RedisTier: namespace {self._namespace!r}>"
 
     @property
-    def opened(self) -> PerLoop[_Session]:
+    def opened(self) -> PerLoop[Session]:
         """The context manager that opens the client of the running event loop."""
         return self._sessions
 
@@ -100,12 +84,12 @@ class RedisTier(Generic[V]):
         session = self._sessions.peek()
         return None if session is None else not session.breaker.is_open
 
-    async def look(self, key: Key, keep_ms: int) -> Look[V] | None:
-        """Return the generations in force and the value stored under them, or None where Redis cannot answer now."""
-        keys = self._keys.of(key)
-        found = await self._ask(lambda client: self._found(client, keys, keep_ms))
-        if found is None:
-            return None
+    async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
+        """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
+        found = await self._ask(LOOK, [Errand(self._keys.of(key)) for key in keys], (keep_ms,))
+        return [None if each is None else self._look(key, each) for key, each in zip(keys, found, strict=True)]
+
+    def _look(self, key: Key, found: Found) -> Look[V]:
         everyone, name, data, left_ms, mark_ms = found
         fence = Fence(everyone, name)
         stored = None if data is None else self.codec.unpack(data, key, fence, left_ms)
@@ -116,14 +100,37 @@ class RedisTier(Generic[V]):
         moved_ago = (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf
         return Look(fence, stored, moved_ago)
 
-    async def store(self, key: Key, fence: Fence, stored: Stored[V], keep_ms: int) -> bool | None:
-        """Keep a value while the generations are these; False where they have moved on, None where Redis failed."""
-        keys = self._keys.of(key)
-        left_ms = keep_ms - int(stored.age * 1000)
+    async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
+        """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
+        kept = await self._ask(STORE, [self._storing(value) for value in values])
+        return [None if each is None else each == 1 for each in kept]
+
+    def _storing(self, value: Storing[V]) -> Errand:
+        left_ms = value.keep_ms - int(value.stored.age * 1000)
         # With nothing to keep the generations are compared all the same: others wait for what was loaded.
-        data = self._packed(key, fence, stored, keep_ms) if left_ms > 0 else b""
-        answer = await self._ask(lambda client: run(client, STORE, keys, *fence, data, left_ms))
-        return None if answer is None else answer == 1
+        data = self._packed(value) if left_ms > 0 else b""
+        return Errand(self._keys.of(value.key)[:3], (*value.fence, data, left_ms))
+
+    def _packed(self, value: Storing[V]) -> bytes:
+        data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms)
+        if data is not None:
+            return data
+        if not self._counters.get("unstorable", REDIS):
+            logger.warning("a context cannot be stored in Redis: msgpack cannot hold it, or it is too large")
+        self._counters.add("unstorable", REDIS)
+        return b""
+
+    async def _ask(
+        self, script: Script[list[A]], errands: Sequence[Errand], common: tuple[int, ...] = ()
+    ) -> Sequence[A | None]:
+        now, starts = self._clock(), range(0, len(errands), MAX_USERS)
+        orders = [Order(script, errands[start : start + MAX_USERS], common, now) for start in starts]
+        await self._sessions.current.ask(orders)
+        return [
+            answer
+            for order in orders
+            for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
+        ]
 
     async def invalidate(self, name: str | None, keep_ms: int) -> None:
         """Put a new generation in force for a name, or for everyone where it is None.
@@ -135,106 +142,48 @@ class RedisTier(Generic[V]):
         wait = self._options.invalidation_wait
         if not await session.take_place(wait):
             raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
-        keys = self._keys.everyone()
+        pairs = self._keys.everyone()
         if name is not None:
             one = self._keys.of(("", name))
-            keys = [(one.generation, one.mark)]
+            pairs = [(one.generation, one.mark)]
         try:
             with anyio.fail_after(wait):
-                await self._renew(session.client, keys, keep_ms)
+                await self._renew(session.pool, pairs, keep_ms)
         except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
-            self._fault(session, error)
+            session.fault(error)
             raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
         finally:
             session.places.release()
-        self._success(session)
+        session.success()
 
-    async def _renew(self, client: Client, keys: list[tuple[str, str]], keep_ms: int) -> None:
-        pipeline = client.pipeline(transaction=False)
-        for generation, mark in keys:
-            # The mark first: whoever loads under the new generation must know how new it is.
-            pipeline.set(mark, b"", px=MARK_MS)
-            pipeline.set(generation, self._token(), px=keep_ms)
-        answers = await pipeline.execute()
-        if answers != [True] * (2 * len(keys)):
-            raise ConnectionError("Redis answered a SET with something else than OK")
+    async def _renew(self, way: Way, pairs: Sequence[tuple[str, str]], keep_ms: int) -> None:
+        token = self._token()
+        (reply,) = await way.run([Call(RENEW, [key for pair in pairs for key in pair], (token, MARK_MS, keep_ms))])
+        if answer_of(RENEW, token, reply) != len(pairs):
+            raise ConnectionError("Redis answered an invalidation with something else than it was told")
 
-    def _packed(self, key: Key, fence: Fence, stored: Stored[V], keep_ms: int) -> bytes:
-        data = self.codec.pack(key, fence, stored, keep_ms)
-        if data is not None:
-            return data
-        if not self._counters.get("unstorable", REDIS):
-            logger.warning("a context cannot be stored in Redis: msgpack cannot hold it, or it is too large")
-        self._counters.add("unstorable", REDIS)
-        return b""
-
-    async def _found(self, client: Client, keys: RedisKeys, keep_ms: int) -> _Found:
-        # Converted strictly: whatever else answers at that port is a fault here, not a surprise later.
-        answer: _Found = msgspec.convert(await run(client, LOOK, keys, self._token(), keep_ms), _Found)
-        return answer
-
-    async def _ask(self, command: Callable[[Client], Awaitable[R]]) -> R | None:
-        session = self._sessions.current
-        if session.breaker.is_open:
-            return None
-        # Waiting for a place says nothing about Redis: counted apart, it must never open the breaker.
-        if not await session.take_place(self._options.pool_wait):
-            self._counters.add("busy", REDIS)
-            return None
-        try:
-            # A ready client may have no timeouts at all, and those of a URL may be anything.
-            with anyio.fail_after(2 * self._options.timeout):
-                answer = await command(session.client)
-        except Exception as error:  # noqa: BLE001 - whatever the driver raises, a request goes on to the source
-            if is_busy(error):
-                self._counters.add("busy", REDIS)
-            else:
-                self._fault(session, error)
-            return None
-        finally:
-            session.places.release()
-        self._success(session)
-        return answer
-
-    def _fault(self, session: _Session, error: Exception) -> None:
-        self._counters.add("fault", REDIS)
-        if session.breaker.fault():
-            session.down.set()
-            logger.error("Redis does not answer: contexts come from memory and the source alone", exc_info=error)
-
-    def _success(self, session: _Session) -> None:
-        if session.breaker.success():
-            logger.info("Redis answers again")
-
-    async def _probe(self, session: _Session) -> None:
-        while True:
-            await session.down.wait()
-            session.down = anyio.Event()
-            while session.breaker.is_open:
-                await anyio.sleep(self._options.probe_every)
-                if await self._works(session.client):
-                    self._success(session)
-
-    async def _works(self, client: Client) -> bool:
+    def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
         nobody = self._keys.of(("", secrets.token_hex()))
-        try:
-            with anyio.fail_after(2 * self._options.timeout):
-                await self._found(client, nobody, PROBE_KEEP_MS)
-        except Exception:  # noqa: BLE001 - a probe that ends with its first surprise would leave Redis down for good
-            return False
-        return True
+        return Order(LOOK, [Errand(nobody)], (PROBE_KEEP_MS,), self._clock())
+
+    def _ways(self) -> tuple[Way, Way]:
+        if not isinstance(self._target, Secret):
+            given = Way(self._target, self._incarnation, is_ours=False)
+            return given, given
+        admit = self._incarnation.check
+        pool = Way(connect(self._target, self._options, admit), self._incarnation, is_ours=True)
+        own = Way(connect(self._target, self._options, admit, alone=True), self._incarnation, is_ours=True)
+        return pool, own
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_Session]:
-        client = connect(self._target, self._options) if isinstance(self._target, Secret) else self._target
-        session = _Session(client, self._options)
+    async def _open(self) -> AsyncIterator[Session]:
+        pool, own = self._ways()
+        session = Session(pool, own, self._options, self._counters, self._token, self._clock)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._probe, session)
+            session.open(tasks, self._probing)
             try:
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
-                if client is not self._target:
-                    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                        await client.aclose()
+                await session.close()

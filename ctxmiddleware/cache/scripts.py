@@ -1,16 +1,26 @@
-"""What Redis does in one step: the Lua scripts, and the digests by which it knows them."""
+"""What Redis does in one step: the Lua scripts, the digests by which it knows them, and what they answer."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+R = TypeVar("R")
+
+Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int]
+"""Of one user: the generations of everyone and of the name, the value and its milliseconds, and those of the mark."""
 
 
-class Script(NamedTuple):
-    """A Lua script and the digest by which Redis knows it once it has seen it."""
+class Script(NamedTuple, Generic[R]):
+    """A Lua script, the digest by which Redis knows it once it has seen it, and the type of its answer.
+
+    Every script answers with its first argument, a value never used before, and then with what it has to say: whoever
+    reads another's answer from a connection out of step finds it out.
+    """
 
     text: str
     digest: str
+    reply: type[tuple[bytes, R]]
 
 
 # What has another type at our key is nobody's value: a plain GET would fail there, and with it the whole step.
@@ -24,6 +34,11 @@ local function outlives(key, ms)
   if redis.call('PTTL', key) < ms then
     redis.call('PEXPIRE', key, 2 * ms)
   end
+end
+-- Chained to the former: a client that sends a command again because its connection was lost must not put back what
+-- another invalidation has replaced meanwhile.
+local function next_after(key)
+  return ARGV[1] .. string.sub(redis.sha1hex(text(key) or ''), 1, 16)
 end
 """
 
@@ -39,29 +54,81 @@ local function generation(key)
   end
   return held
 end
-local mark = math.max(redis.call('PTTL', KEYS[4]), redis.call('PTTL', KEYS[5]))
-return {generation(KEYS[1]), generation(KEYS[2]), text(KEYS[3]), redis.call('PTTL', KEYS[3]), mark}
+local found = {}
+for user = 0, #KEYS / 5 - 1 do
+  local everyone, name, value, everyone_mark, mark = unpack(KEYS, 5 * user + 1, 5 * user + 5)
+  local mark_ms = math.max(redis.call('PTTL', everyone_mark), redis.call('PTTL', mark))
+  found[user + 1] = {generation(everyone), generation(name), text(value), redis.call('PTTL', value), mark_ms}
+end
+return {ARGV[1], found}
 """
 
 _STORE: Final = """
-if text(KEYS[1]) ~= ARGV[1] or text(KEYS[2]) ~= ARGV[2] then
-  return 0
+local kept = {}
+for user = 0, #KEYS / 3 - 1 do
+  local everyone, name, value = unpack(KEYS, 3 * user + 1, 3 * user + 3)
+  local generation_of_all, generation, data, ms = unpack(ARGV, 4 * user + 2, 4 * user + 5)
+  kept[user + 1] = 0
+  if text(everyone) == generation_of_all and text(name) == generation then
+    kept[user + 1] = 1
+    if data ~= '' then
+      redis.call('SET', value, data, 'PX', ms)
+      outlives(everyone, tonumber(ms))
+      outlives(name, tonumber(ms))
+    end
+  end
 end
-if ARGV[3] ~= '' then
-  redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4])
-  outlives(KEYS[1], tonumber(ARGV[4]))
-  outlives(KEYS[2], tonumber(ARGV[4]))
+return {ARGV[1], kept}
+"""
+
+_RENEW: Final = """
+for first = 1, #KEYS, 2 do
+  redis.call('SET', KEYS[first + 1], '', 'PX', ARGV[2])
+  redis.call('SET', KEYS[first], next_after(KEYS[first]), 'PX', ARGV[3])
 end
-return 1
+return {ARGV[1], #KEYS / 2}
+"""
+
+# The server is `current`; this process has known it as `known` until `since` milliseconds ago. Where it is another,
+# whoever came first has renewed everyone's generations since then, and the rest need not do it again.
+_ADMIT: Final = """
+local known, current, since, mark_ms, kept_ms = unpack(ARGV, 2, 6)
+local stored = text(KEYS[1])
+local lost = stored ~= current and not (stored == false and known == current)
+if stored == current and known ~= '' and known ~= current then
+  local left = redis.call('PTTL', KEYS[2])
+  lost = left < 0 or mark_ms - left >= tonumber(since)
+end
+local renewed = 0
+if lost then
+  for first = 3, #KEYS, 2 do
+    if redis.call('PTTL', KEYS[first]) ~= -2 then
+      redis.call('SET', KEYS[first], next_after(KEYS[first]), 'KEEPTTL')
+      renewed = renewed + 1
+    end
+  end
+  for first = 3, renewed > 0 and #KEYS or 0, 2 do
+    redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
+  end
+  redis.call('SET', KEYS[2], '', 'PX', mark_ms)
+end
+redis.call('SET', KEYS[1], current, 'PX', kept_ms)
+return {ARGV[1], renewed}
 """
 
 
-def _script(text: str) -> Script:
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+def _script(text: str, reply: type[tuple[bytes, R]]) -> Script[R]:
+    return Script(_COMMON + text, hashlib.sha1((_COMMON + text).encode(), usedforsecurity=False).hexdigest(), reply)
 
 
 # One step, so that no invalidation falls between the generations and the value that is judged by them.
-LOOK: Final = _script(_COMMON + _LOOK)
+LOOK: Final = _script(_LOOK, tuple[bytes, list[Found]])
 
 # Compare and set: an absent generation is unlike every other, so nothing loaded under a lost one comes back.
-STORE: Final = _script(_COMMON + _STORE)
+STORE: Final = _script(_STORE, tuple[bytes, list[int]])
+
+# New generations, marked as new: whoever loads under them knows how new they are.
+RENEW: Final = _script(_RENEW, tuple[bytes, int])
+
+# Everyone's generations are new before a server that may hold old ones is called by its name.
+ADMIT: Final = _script(_ADMIT, tuple[bytes, int])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -12,17 +12,21 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 _WHOLE = (str, bytes, int, float, type(None), type, Enum, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 
 
-def weigh(value: object) -> int:
-    """Return the bytes a value and all it refers to hold, each object counted once within the value.
+def weigh(*values: object, but: Collection[type] = ()) -> int:
+    """Return the bytes values and all they refer to hold, each object counted once.
 
     Sizes are those of `sys.getsizeof`; classes, enum members, functions and modules are not walked into.
+
+    Args:
+        values: what to weigh.
+        but: types whose instances are not counted, because they are kept and counted elsewhere.
     """
     seen: set[int] = set()
     total = 0
-    waiting: list[object] = [value]
+    waiting: list[object] = [*values]
     while waiting:
         item = waiting.pop()
-        if id(item) in seen:
+        if id(item) in seen or type(item) in but:
             continue
         seen.add(id(item))
         total += sys.getsizeof(item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -56,11 +56,13 @@ class Passing:
         reason: what happened.
         retry_after: seconds after which another try is worth it, where that is known.
         again: whether the same server should be asked once more within this load.
+        outage: whether nobody can be answered now, however little is asked for.
     """
 
     reason: str
     retry_after: float | None = None
     again: bool = True
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, *, function: str
     verdict = by_code if by_code is not None else _by_status(status)
     if isinstance(verdict, Passing):
         waiting = retry_after(headers.get("retry-after"), now)
-        return verdict if waiting is None else Passing(verdict.reason, waiting, verdict.again)
+        return verdict if waiting is None else replace(verdict, retry_after=waiting)
     return verdict
 
 
@@ -169,6 +171,8 @@ _PASSING: Final = {
     "57014": "the database cancelled the query: it ran over statement_timeout",
     "55P03": "a lock was not to be had in time",
 }
+# A query that was too much, or that met another: the next one, or a smaller one, may be answered.
+_OF_ONE_QUERY: Final = ("57014", "55P03", "40")
 _PASSING_CLASSES: Final = {
     "08": "the API lost its database connection",
     "40": "the transaction was rolled back by the database",
@@ -185,9 +189,9 @@ def _by_code(code: str, message: str, status: int, function: str | None) -> Verd
         # A database connection that was cut, and not ended by PostgreSQL itself, has no code in PostgREST 12.
         return Passing("the API lost its database connection (an error with an empty code)")
     if code == "PGRST003":
-        return Passing("the API's database connections are all busy (PGRST003)", _POOL_BACK_OFF)
+        return Passing("the API's database connections are all busy (PGRST003)", _POOL_BACK_OFF, outage=True)
     if reason := _PASSING.get(code):
-        return Passing(f"{reason} ({code})")
+        return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
     if reason := _BROKEN.get(code):
         return Broken(f"{reason} ({code})")
     if reason := _MISCONFIGURED.get(code):
@@ -210,7 +214,7 @@ def _is_absence(code: str, message: str, function: str) -> bool:
 def _by_class(code: str, status: int) -> Verdict | None:
     for start, reason in _PASSING_CLASSES.items():
         if code.startswith(start):
-            return Passing(f"{reason} ({code})")
+            return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
     if code[:2] in {"42", "3F", "3D", "28"}:
         return Misconfigured(f"the installation in the database is broken ({code})")
     if code.startswith("PT") and _passes(status):
@@ -232,7 +236,7 @@ def _passes(status: int) -> bool:
 
 def _by_status(status: int) -> Verdict:
     if _passes(status):
-        return Passing(f"the API answered with status {status}")
+        return Passing(f"the API answered with status {status}", outage=status in {429, 502, 503, 504})
     if reason := _BY_STATUS.get(status):
         return Misconfigured(f"{reason} (status {status})")
     if 300 <= status < 400:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
+
+from ..errors import SourceError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -42,5 +45,24 @@ class ContextSource(Protocol[T_co]):
         Raises:
             SourceUnavailable: the source cannot answer now.
             SourceError: the source answered with something that is not a context.
+        """
+        ...
+
+
+class BatchSource(ContextSource[T_co], Protocol[T_co]):
+    """A source that can be asked for many users at once: concurrent misses then travel together, 100 at most."""
+
+    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, T_co | Loaded[T_co] | SourceError | None]:
+        """Return the context of each address, None for an unknown user, or an error that is that user's alone.
+
+        An address that is missing from the answer is an error, never an unknown user. Where the call fails as a whole
+        it is repeated for fewer, unless the error says that nobody can be answered (`SourceUnavailable(outage=True)`).
+
+        Args:
+            emails: the addresses as they were asked for, which are the keys of the answer.
+
+        Raises:
+            SourceUnavailable: the source cannot answer now.
+            SourceError: the source answered with something that is not contexts.
         """
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -48,7 +49,7 @@ class Server:
             headers["prefer"] = prefer
         return Call("GET", self.url(path, query), headers)
 
-    def post(self, path: str, arguments: dict[str, str]) -> Call:
+    def post(self, path: str, arguments: Mapping[str, str | list[str]]) -> Call:
         """Make a call that posts a JSON object.
 
         Args:

@@ -57,11 +57,12 @@ class NoReply(SourceUnavailable):
     Args:
         message: what happened, with nothing of the request in it.
         again: whether asking the same server once more may help.
+        outage: whether nobody can be answered now, however little is asked for.
     """
 
-    def __init__(self, message: str, *, again: bool) -> None:
+    def __init__(self, message: str, *, again: bool, outage: bool = False) -> None:
         self.again = again
-        super().__init__(message)
+        super().__init__(message, outage=outage)
 
 
 class StreamedResponse(Protocol):

@@ -80,7 +80,7 @@ class Load:
         try:
             reply = await self._transport.send(question(self._server))
         except NoReply as fault:
-            return Passing(str(fault), again=fault.again)
+            return Passing(str(fault), again=fault.again, outage=fault.outage)
         return judge(reply.status, reply.headers, reply.body, function=function, now=self._wall_clock())
 
     async def _may_repeat(self, fault: Passing) -> bool:
@@ -101,8 +101,8 @@ def _settled(verdict: Verdict) -> Value | FunctionAbsent:
     match verdict:
         case Misconfigured(reason):
             raise SourceMisconfigured(reason)
-        case Passing(reason, retry_after):
-            raise SourceUnavailable(reason, retry_after=retry_after)
+        case Passing(reason, retry_after, _, outage):
+            raise SourceUnavailable(reason, retry_after=retry_after, outage=outage)
         case Broken(reason):
             raise SourceError(reason)
         case _:

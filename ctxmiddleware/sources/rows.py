@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, Protocol, TypeVar
 
@@ -35,6 +35,7 @@ R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
 _context: Final = msgspec.json.Decoder(UserContext | None)
+_contexts: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def context_from(body: bytes, email: str) -> UserContext | None:
@@ -49,6 +50,18 @@ def context_from(body: bytes, email: str) -> UserContext | None:
     """
     context = _decoded(body, _context, "")
     return None if context is None else checked(context, email)
+
+
+def contexts_from(body: bytes) -> Mapping[str, bytes]:
+    """Return what a batch function answered with: the answer for each address, still to be read by `context_from`.
+
+    Args:
+        body: the JSON answer of the function, an object keyed by the addresses as they were sent.
+
+    Raises:
+        SourceError: it is no such object.
+    """
+    return {email: bytes(answer) for email, answer in _decoded(body, _contexts, "").items()}
 
 
 def rows_from(body: bytes, table: str, kind: type[R]) -> list[R]:

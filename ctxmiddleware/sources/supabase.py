@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import random
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
-from ..address import normalise
-from ..errors import ConfigurationError
+import anyio
+
+from ..breaker import State
+from ..errors import ConfigurationError, SourceError, SourceUnavailable
 from ..model import UserContext
 from ..secret import Secret
+from .absence import Absence
 from .addresses import spellings
 from .answers import FunctionAbsent
 from .arguments import faults_of
-from .base import ContextSource, Loaded
+from .base import BatchSource, Loaded
 from .endpoint import Server, api_root
 from .exchange import HttpClient
+from .freshly import FreshlyInvalidated
 from .legacy import read_tables
 from .load import Load
+from .paths import Paths
 from .pool import PoolOptions
-from .postgrest import FUNCTION, function_call
-from .rows import context_from
+from .postgrest import BATCH_FUNCTION, FUNCTION, batch_call, batches, function_call
+from .rows import context_from, contexts_from
 from .transport import Transport
 
-logger = logging.getLogger("ctxmiddleware.sources")
-
-# How long a missing function is believed to be missing: somebody may be installing it now.
-ABSENCE_LASTS: Final = 60.0
 # How long nobody found by the tables stays unknown. They are searched for the spelling that was sent and the normalised
 # one, but what is remembered is remembered for every spelling: an employee stored as "Bob@Example.com", whom somebody
 # asked for as "bob@example.com", must not be locked out for the whole time unknown users are remembered.
 LEGACY_NEGATIVE_TTL: Final = 2.0
-_MOST_INVALIDATED: Final = 10_000
+# How many of a batch are loaded at a time where there is no function for many.
+ONE_BY_ONE_AT_ONCE: Final = 8
 
 
-class SupabaseSource(ContextSource[UserContext]):
+Answers: TypeAlias = "dict[str, Loaded[UserContext] | SourceError]"
+"""What became of each address of a batch."""
+
+
+class SupabaseSource(BatchSource[UserContext]):
     """Loads contexts from Supabase, or any PostgREST behind its prefix and key check.
 
-    One call of `get_user_context_by_email`; where that is not installed, four table queries that yield the same
-    context. A passing fault is retried once. An async context manager, built without I/O.
+    One call of `get_user_context_by_email`, or of `get_user_contexts_by_emails` for many; where they are not installed,
+    four table queries a user that yield the same context. A passing fault is retried once; a way that keeps failing is
+    left alone for a while. An async context manager, built without I/O.
 
     Args:
         url: the project's address (SUPABASE_URL).
@@ -92,8 +96,10 @@ class SupabaseSource(ContextSource[UserContext]):
         servers = [self._primary] if self._replica is None else [self._primary, self._replica]
         tls = any(server.root.startswith("https:") for server in servers)
         self._transport = Transport(pool or PoolOptions(), client, tls=tls)
-        self._fresh = _FreshlyInvalidated(replica_lag, clock)
-        self._absence = _Absence(clock)
+        self._fresh = FreshlyInvalidated(replica_lag, clock)
+        self._absence = Absence(FUNCTION, "the tables are read instead, at four requests a load", clock)
+        self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock)
+        self._paths = Paths(("rpc", "batch", "tables"), clock)
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - it scatters pauses
 
@@ -132,14 +138,83 @@ class SupabaseSource(ContextSource[UserContext]):
         asked = spellings(email)
         if not asked:
             return Loaded(None)
-        load = self._load(email)
+        load = self._load(self._server_for(email))
         if not self._absence.remembered:
-            answer = await load.ask(function_call(asked[0]), function=FUNCTION)
+            call = function_call(asked[0])
+            answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION))
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await read_tables(load, asked)
+        context = await self._paths.through("tables", lambda: read_tables(load, asked))
         return Loaded(context, origin="legacy", ttl=LEGACY_NEGATIVE_TTL if context is None else None)
+
+    async def fetch_many(self, emails: Sequence[str]) -> Answers:
+        """Return each user's context as `fetch` does, or the error that is that user's alone.
+
+        Args:
+            emails: the addresses as they were asked for, which are the keys of the answer.
+
+        Raises:
+            SourceUnavailable: a passing fault, with the seconds after which another try is worth it, where known.
+            SourceMisconfigured: an operator must mend the key, a grant, the schema or the function.
+            SourceError: the answer is no answer.
+        """
+        asked = [email for email in dict.fromkeys(emails) if spellings(email)]
+        found: Answers = dict.fromkeys(emails, Loaded[UserContext](None))
+        if not self._batch_absence.remembered and not self._is_batch_left_alone():
+            answers = await self._in_batches(asked)
+            if answers is not None:
+                return found | answers
+        return found | await self._one_by_one(asked)
+
+    def path_states(self) -> Mapping[str, State]:
+        """Return whether each way to the database is open to calls."""
+        return self._paths.states()
+
+    def _is_batch_left_alone(self) -> bool:
+        # What is too much for one call may be had one by one, as long as that works.
+        states = self._paths.states()
+        return states["batch"] == "open" and states["rpc"] == "closed"
+
+    async def _in_batches(self, asked: Sequence[str]) -> Answers | None:
+        found: Answers = {}
+        servers = {email: self._server_for(email) for email in asked}
+        for server in dict.fromkeys(servers.values()):
+            for piece in batches(server, [email for email in asked if servers[email] is server]):
+                answer = await self._batch(server, piece)
+                if answer is None:
+                    return None
+                found |= answer
+        return found
+
+    async def _batch(self, server: Server, emails: Sequence[str]) -> Answers | None:
+        load, call = self._load(server), batch_call(emails)
+        answer = await self._paths.through("batch", lambda: load.ask(call, function=BATCH_FUNCTION), many=True)
+        self._batch_absence.seen(absent=isinstance(answer, FunctionAbsent))
+        if isinstance(answer, FunctionAbsent):
+            return None
+        contexts = contexts_from(answer.body)
+        return {email: _context_of(contexts.get(email), email) for email in emails}
+
+    async def _one_by_one(self, asked: Sequence[str]) -> Answers:
+        found: Answers = {}
+        waiting = iter(asked)
+        outage: SourceUnavailable | None = None
+
+        async def work() -> None:
+            nonlocal outage
+            for email in waiting:
+                try:
+                    found[email] = await self.fetch(email) if outage is None else outage
+                except SourceError as error:
+                    found[email] = error
+                    if isinstance(error, SourceUnavailable) and error.outage:
+                        outage = error
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(ONE_BY_ONE_AT_ONCE, len(asked))):
+                tasks.start_soon(work)
+        return found
 
     def invalidated(self, email: str | None, *, ago: float = 0.0) -> None:
         """Take note of an invalidation: for the rest of `replica_lag` that user is loaded from the primary.
@@ -152,80 +227,19 @@ class SupabaseSource(ContextSource[UserContext]):
         if self._replica is not None and (email is None or spellings(email)):
             self._fresh.note(email, ago)
 
-    def _load(self, email: str) -> Load:
-        behind = self._replica is None or self._fresh.is_noted(email)
-        first = self._primary if behind or self._replica is None else self._replica
+    def _server_for(self, email: str) -> Server:
+        if self._replica is None or self._fresh.is_noted(email):
+            return self._primary
+        return self._replica
+
+    def _load(self, first: Server) -> Load:
         return Load(self._transport, first, self._primary, rng=self._rng, wall_clock=self._wall_clock)
 
 
-class _Absence:
-    """Whether the function was found missing a short while ago; tells of each change once."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._absent = False
-        self._until = 0.0
-
-    @property
-    def remembered(self) -> bool:
-        return self._absent and self._clock() < self._until
-
-    def seen(self, *, absent: bool) -> None:
-        if absent:
-            self._until = self._clock() + ABSENCE_LASTS
-        changed, self._absent = absent is not self._absent, absent
-        if not changed:
-            return
-        if absent:
-            logger.warning(
-                "the function %s is not installed: the tables are read instead, at four requests a load; "
-                "`ctxmiddleware sql show` prints the migration that installs it",
-                FUNCTION,
-                extra={"function": FUNCTION},
-            )
-        else:
-            logger.info("the function %s is installed: it is called again", FUNCTION, extra={"function": FUNCTION})
-
-
-class _FreshlyInvalidated:
-    """Whose context was invalidated within the lag of the replica; bounded, and rather for too many than too few."""
-
-    def __init__(self, lag: float, clock: Callable[[], float]) -> None:
-        self._lag = lag
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._until: dict[str, float] = {}
-        self._everybody_until = 0.0
-
-    def note(self, email: str | None, ago: float) -> None:
-        now = self._clock()
-        until = now + self._lag - max(ago, 0.0)
-        if until <= now:
-            return
-        with self._lock:
-            self._forget(now)
-            if email is None:
-                self._everybody_until = max(self._everybody_until, until)
-            elif len(self._until) < _MOST_INVALIDATED:
-                self._extend(normalise(email), until)
-            else:
-                # Later than any that is noted, all of which it stands for.
-                self._everybody_until = now + self._lag
-                self._until.clear()
-
-    def _extend(self, email: str, until: float) -> None:
-        if until > self._until.get(email, -math.inf):
-            # Taken out first: the oldest must stay in front.
-            self._until.pop(email, None)
-            self._until[email] = until
-
-    def is_noted(self, email: str) -> bool:
-        now = self._clock()
-        return now < self._everybody_until or now < self._until.get(normalise(email), now)
-
-    def _forget(self, now: float) -> None:
-        while self._until:
-            oldest = next(iter(self._until))
-            if self._until[oldest] > now:
-                return
-            del self._until[oldest]
+def _context_of(answer: bytes | None, email: str) -> Loaded[UserContext] | SourceError:
+    if answer is None:
+        return SourceError("employees.email: the address belongs to more than one employee, so it is nobody's")
+    try:
+        return Loaded(context_from(answer, email), origin="rpc")
+    except SourceError as error:
+        return error

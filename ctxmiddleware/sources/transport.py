@@ -121,18 +121,19 @@ class Transport:
                 return await held.connection.send(call)
         if held.dies_at < given_up:
             raise _Retired
-        raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False)
+        raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False, outage=True)
 
     def _no_place(self) -> NoReply:
         return NoReply(
             f"no connection became free within DB_POOL_TIMEOUT ({self._options.pool_timeout:g} s): "
             f"DB_MAX_CONNECTIONS ({self._options.max_connections}) are busy",
             again=False,
+            outage=True,
         )
 
 
 def _closed() -> NoReply:
-    return NoReply("the connections were closed under the request", again=False)
+    return NoReply("the connections were closed under the request", again=False, outage=True)
 
 
 class _Retired(Exception):
@@ -196,7 +197,7 @@ class _Lent:
                 follow_redirects=False,
             ) as response:
                 return await _whole(response)
-        raise NoReply(f"no whole answer within {self._total_timeout:g} s", again=False)
+        raise NoReply(f"no whole answer within {self._total_timeout:g} s", again=False, outage=True)
 
     async def aclose(self) -> None:
         """Leave it open: it is its owner's."""
@@ -247,13 +248,13 @@ def _translated(error: Exception, options: PoolOptions) -> SourceError:
     # By name, because a client that was given may be of httpx as well as of httpx2: two families, the same names.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "PoolTimeout" in kinds:
-        return NoReply("the given HTTP client had no connection free in time", again=False)
+        return NoReply("the given HTTP client had no connection free in time", again=False, outage=True)
     if "ConnectTimeout" in kinds:
-        return NoReply(f"no connection within {options.connect_timeout:g} s", again=True)
+        return NoReply(f"no connection within {options.connect_timeout:g} s", again=True, outage=True)
     if "TimeoutException" in kinds:
-        return NoReply(f"no answer within {options.read_timeout:g} s", again=False)
+        return NoReply(f"no answer within {options.read_timeout:g} s", again=False, outage=True)
     if "ConnectError" in kinds:
-        return NoReply(f"cannot connect: {_reason(error)}", again=True)
+        return NoReply(f"cannot connect: {_reason(error)}", again=True, outage=True)
     if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
         return SourceError(f"the request could not be written ({type(error).__name__})")
     if "DecodingError" in kinds:

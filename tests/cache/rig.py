@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
-from ctxmiddleware.cache.base import Found, Key
+from ctxmiddleware.cache.base import Ask, Fence, Fetched, Found, Key, Stored
 from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.tiered import Fetched, SharedTier, TieredCache
+from ctxmiddleware.cache.shared import Look, SharedTier, Storing
+from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
@@ -21,14 +23,27 @@ from tests.waiting import eventually_async
 ADA: Key = ("", "ada@example.org")
 BOB: Key = ("", "bob@example.org")
 
+# Exactly as long as it says, and nothing behind the answers: what scatters and refreshes has tests of its own.
+STEADY = CachePolicy(jitter=0, refresh_ahead=1)
+
+Load = Callable[[float], Awaitable[Fetched[str]]]
+
 
 @dataclass
 class Database:
-    """Where values come from: read when a load begins, handed over when the test lets it."""
+    """Where values come from: read when a load begins, handed over when the test lets it.
+
+    `batches` are the names of each call, `calls` those of all; `bad` are errors in the place of single rows; `own` are
+    loads of a test's own making for single names.
+    """
 
     rows: dict[str, str | None] = field(default_factory=dict)
     error: Exception | None = None
     ttl: float | None = None
+    batch_size: int = 1
+    bad: dict[str, Exception] = field(default_factory=dict)
+    own: dict[str, Load] = field(default_factory=dict)
+    batches: list[tuple[str, ...]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     told: list[tuple[str, float]] = field(default_factory=list)
     ended: int = 0
@@ -46,26 +61,33 @@ class Database:
         if gate is not None:
             gate.set()
 
-    def load(self, name: str) -> Callable[[float], Awaitable[Fetched[str]]]:
-        """Return what loads a name."""
+    async def __call__(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
+        """Answer as many names as are asked for."""
+        own = self.own.get(asks[0].asked)
+        if own is not None:
+            return [await own(asks[0].moved_ago)]
+        return await self.load(asks)
 
-        async def load(moved_ago: float) -> Fetched[str]:
-            self.calls.append(name)
-            self.told.append((name, moved_ago))
-            self.running += 1
-            self.most_at_once = max(self.most_at_once, self.running)
-            value = self.rows.get(name, f"{name} 1")
-            try:
-                if self._gate is not None:
-                    await self._gate.wait()
-                if self.error is not None:
-                    raise self.error
-                return Fetched(value, "db", self.ttl)
-            finally:
-                self.running -= 1
-                self.ended += 1
+    async def load(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
+        """Answer from the rows as they are now."""
+        self.batches.append(tuple(ask.asked for ask in asks))
+        self.calls.extend(ask.asked for ask in asks)
+        self.told.extend((ask.asked, ask.moved_ago) for ask in asks)
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        answers = [self._answer(ask.asked) for ask in asks]
+        try:
+            if self._gate is not None:
+                await self._gate.wait()
+            if self.error is not None:
+                raise self.error
+            return answers
+        finally:
+            self.running -= 1
+            self.ended += 1
 
-        return load
+    def _answer(self, name: str) -> Fetched[str] | Exception:
+        return self.bad.get(name) or Fetched(self.rows.get(name, f"{name} 1"), "db", self.ttl)
 
     async def started(self, count: int) -> None:
         """Wait until so many loads have begun in all."""
@@ -82,9 +104,12 @@ class Instance:
     clock: FakeClock
     redis: RedisTier[str] | None = None
 
-    async def get(self, key: Key = ADA) -> Found[str]:
-        """Look a key up."""
-        return await self.cache.get(key, self.database.load(key[1]))
+    async def get(self, key: Key = ADA, load: Load | None = None) -> Found[str]:
+        """Look a key up; from now on it is loaded by `load`, or from the rows where there is none."""
+        self.database.own.pop(key[1], None)
+        if load is not None:
+            self.database.own[key[1]] = load
+        return await self.cache.get(key, key[1])
 
     async def value(self, key: Key = ADA) -> str | None:
         """Look a key up and return its value only."""
@@ -103,16 +128,22 @@ async def instance(
     drain_seconds: float = 5.0,
 ) -> AsyncIterator[Instance]:
     """Open a cache: memory only, or with a tier it shares with others."""
-    counters, clock = Counters(), clock or FakeClock()
+    counters, clock, database = Counters(), clock or FakeClock(), database or Database()
     redis = None if url is None else redis_tier(url, counters=counters, options=options)
     cache: TieredCache[str] = TieredCache(
-        policy or CachePolicy(), shared=redis or shared, counters=counters, clock=clock, drain_seconds=drain_seconds
+        policy or STEADY,
+        database,
+        shared=redis or shared,
+        counters=counters,
+        clock=clock,
+        rng=random.Random(1),
+        drain_seconds=drain_seconds,
     )
     async with AsyncExitStack() as stack:
         if redis is not None:
             await stack.enter_async_context(redis.opened)
         await stack.enter_async_context(cache.flights.opened)
-        yield Instance(cache, database or Database(), counters, clock, redis)
+        yield Instance(cache, database, counters, clock, redis)
 
 
 def redis_tier(
@@ -127,3 +158,15 @@ def redis_tier(
     return RedisTier(
         url, codec=Codec(str, label), namespace=namespace, counters=counters or Counters(), options=options
     )
+
+
+async def look_one(tier: SharedTier[str], key: Key, keep_ms: int) -> Look[str] | None:
+    """Look one key up."""
+    (found,) = await tier.look([key], keep_ms)
+    return found
+
+
+async def store_one(tier: SharedTier[str], key: Key, fence: Fence, stored: Stored[str], keep_ms: int) -> bool | None:
+    """Store one value."""
+    (kept,) = await tier.store([Storing(key, fence, stored, keep_ms)])
+    return kept

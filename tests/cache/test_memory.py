@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,9 @@ from ctxmiddleware.cache.base import Entry, Key
 from ctxmiddleware.cache.memory import MemoryTier
 
 
-def _entry(value: str = "v", *, size: int = 10, expires_at: float = 100.0, stale_until: float = 100.0) -> Entry[str]:
+def _entry(
+    value: str | None = "v", *, size: int = 10, expires_at: float = 100.0, stale_until: float = 100.0
+) -> Entry[str]:
     return Entry(value, "db", 0.0, expires_at, 100.0, stale_until, size=size)
 
 
@@ -31,8 +34,14 @@ def _names(memory: MemoryTier[str], among: int = 20) -> list[str]:
 
 def _check(memory: MemoryTier[str]) -> None:
     held = memory._entries
+    known = {key for key, each in held.items() if each.value is not None}
+    assert {*memory._known._newcomers, *memory._known._regulars} == known
+    assert set(memory._unknown) == set(held) - known
+    assert sum(len(bucket) for bucket in memory._expiry._buckets.values()) == len(held)
+    assert len(memory._known._ghosts) <= memory.max_entries
     assert memory.bytes == sum(each.size for each in held.values()) <= memory.max_bytes
-    assert len(memory) == len(held) <= memory.max_entries
+    assert len(memory) == len(held)
+    assert len(known) <= memory.max_entries
     partitions = [partition for partition, _ in held]
     assert dict(memory._partitions) == {each: partitions.count(each) for each in partitions}
 
@@ -72,8 +81,9 @@ def test_an_entry_past_every_use_leaves_even_where_it_was_read() -> None:
     memory.put(("", "0"), _entry(expires_at=5.0, stale_until=8.0), 0.0)
     memory.put(("", "1"), _entry(), 0.0)
     memory.get(("", "0"))
-    memory.put(("", "2"), _entry(), 9.0)
+    memory.put(("", "2"), _entry(), 10.0)
     assert _names(memory) == ["1", "2"]
+    assert memory.evictions == 0
 
 
 def test_an_entry_that_may_still_stand_in_keeps_its_second_chance() -> None:
@@ -130,7 +140,7 @@ def test_a_name_is_dropped_in_every_partition() -> None:
 _KEYS = st.tuples(st.sampled_from("ab"), st.sampled_from("0123456789"))
 _STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), _KEYS, st.integers(0, 60)),
+        st.tuples(st.just("put"), _KEYS, st.integers(1, 60)),
         st.tuples(st.just("get"), _KEYS, st.just(0)),
         st.tuples(st.just("drop"), _KEYS, st.just(0)),
         st.tuples(st.just("clear"), _KEYS, st.just(0)),
@@ -171,7 +181,7 @@ def test_eight_threads_do_not_break_the_sums() -> None:
         for step in range(2000):
             number = (step * 7919 + seed * 104729) % 211
             key = (str(number % 3), str(number))
-            memory.put(key, _entry(size=number % 97), float(step))
+            memory.put(key, _entry(size=number % 97 + 1, expires_at=float(step + number)), float(step))
             memory.get(key)
             if number == 0:
                 memory.clear()
@@ -212,3 +222,162 @@ def test_the_smallest_bounds_work(count: int) -> None:
         memory.put(("", str(number)), _entry(size=1), 0.0)
     assert _names(memory) == [str(count - 1)]
     _check(memory)
+
+
+def test_a_flood_of_unknown_names_drives_out_nobody_who_is_known() -> None:
+    """Unknown names have a bound of their own, and of the bytes they are the first to give theirs back."""
+    memory: MemoryTier[str] = MemoryTier(4, 100, max_unknown=3)
+    for number in range(4):
+        memory.put(("", str(number)), _entry(), 0.0)
+    for number in range(100):
+        memory.put(("", f"nobody{number}"), _entry(None, size=5), 0.0)
+    assert _names(memory) == ["0", "1", "2", "3"]
+    assert [key[1] for key in memory._unknown] == ["nobody97", "nobody98", "nobody99"]
+    memory.put(("", "3"), _entry(size=60), 0.0)
+    assert _names(memory) == ["0", "1", "2", "3"]
+    assert len(memory._unknown) == 2
+    _check(memory)
+
+
+def test_who_becomes_known_or_unknown_changes_sides() -> None:
+    """The bound that counts is that of what is known of the name now."""
+    memory: MemoryTier[str] = MemoryTier(2, 1000, max_unknown=2)
+    for value in ("v", None, "w", None):
+        memory.put(("", "0"), _entry(value), 0.0)
+        _check(memory)
+        found = memory.get(("", "0"))
+        assert found is not None
+        assert found.value == value
+    assert len(memory) == 1
+
+
+def test_what_is_dead_leaves_little_by_little_and_holds_no_room() -> None:
+    """Without any eviction a thousand dead entries are gone after as many puts as bury them, whoever is asked for."""
+    memory: MemoryTier[str] = MemoryTier(10_000, 10**9)
+    for number in range(1000):
+        memory.put(("", f"old{number}"), _entry(expires_at=50.0, stale_until=50.0), 0.0)
+        memory.get(("", f"old{number}"))
+    for number in range(250):
+        memory.put(("", str(number)), _entry(expires_at=900.0), 100.0)
+    assert len(memory) == 250
+    assert memory.evictions == 0
+    _check(memory)
+
+
+def test_the_dead_leave_before_the_living() -> None:
+    """While something is past every use, nothing else is evicted."""
+    memory: MemoryTier[str] = MemoryTier(100, 10**9)
+    for number in range(50):
+        memory.put(("", f"old{number}"), _entry(expires_at=50.0, stale_until=50.0), 0.0)
+    for number in range(50):
+        memory.put(("", str(number)), _entry(expires_at=900.0), 0.0)
+    for number in range(50, 100):
+        memory.put(("", str(number)), _entry(expires_at=900.0), 100.0)
+    assert _names(memory, 100) == [str(number) for number in range(100)]
+    assert memory.evictions == 0
+
+
+def test_an_entry_put_again_with_other_times_is_buried_by_the_last_of_them() -> None:
+    """What was renewed is not taken for dead, and leaves no trace where it would have died."""
+    memory: MemoryTier[str] = MemoryTier(10, 1000)
+    for end in range(5, 500, 5):
+        memory.put(("", "0"), _entry(expires_at=float(end), stale_until=float(end)), float(end - 5))
+        _check(memory)
+    memory.put(("", "1"), _entry(expires_at=9000.0), 480.0)
+    assert _names(memory) == ["0", "1"]
+    memory.put(("", "2"), _entry(expires_at=9000.0), 500.0)
+    assert _names(memory) == ["1", "2"]
+
+
+class Region(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+
+
+class Person(msgspec.Struct, frozen=True):
+    name: str
+    regions: tuple[Region, ...]
+    home: Region
+
+
+def _person(number: int, regions: int = 2) -> Entry[Person]:
+    rows = tuple(Region(each, f"region number {each}") for each in range(regions))
+    return Entry(Person(f"person {number}", rows, rows[0]), "db", 0.0, 100.0, 100.0, 100.0)
+
+
+def test_rows_that_many_have_in_common_are_kept_and_counted_once() -> None:
+    """A thousand people in two regions hold two rows, and weigh little more than without them."""
+    memory: MemoryTier[Person] = MemoryTier(10_000, 10**9, share=(Region,))
+    apart: MemoryTier[Person] = MemoryTier(10_000, 10**9)
+    for number in range(1000):
+        memory.put(("", str(number)), _person(number), 0.0)
+        apart.put(("", str(number)), _person(number), 0.0)
+    people = [entry.value for entry in memory._entries.values() if entry.value is not None]
+    assert len({id(row) for person in people for row in (*person.regions, person.home)}) == 2
+    assert [person.name for person in people] == [f"person {number}" for number in range(1000)]
+    assert memory.bytes < 0.75 * apart.bytes
+    assert len(memory._sharing) == 2
+
+
+def test_a_row_leaves_with_the_last_who_holds_it() -> None:
+    """Dropped, replaced, evicted or cleared, nobody leaves a row or a byte behind."""
+    memory: MemoryTier[Person] = MemoryTier(3, 10**9, share=(Region,))
+    for number in range(10):
+        memory.put(("", str(number % 4)), _person(number, regions=number + 1), 0.0)
+        held = {row for entry in memory._entries.values() if entry.value for row in entry.value.regions}
+        assert len(memory._sharing) == len(held)
+    for number in range(4):
+        memory.drop(str(number))
+    assert (len(memory._sharing), memory.bytes) == (0, 0)
+    memory.put(("", "0"), _person(0), 0.0)
+    memory.clear()
+    assert (len(memory._sharing), memory.bytes) == (0, 0)
+
+
+def test_the_same_entry_put_twice_is_held_once() -> None:
+    """An entry that stands in is put back where it is: its rows are not given up on the way."""
+    memory: MemoryTier[Person] = MemoryTier(3, 10**9, share=(Region,))
+    entry = _person(1)
+    memory.put(("", "1"), entry, 0.0)
+    before = memory.bytes
+    memory.put(("", "1"), entry, 0.0)
+    assert (memory.bytes, len(memory._sharing)) == (before, 2)
+    memory.drop("1")
+    assert memory.bytes == 0
+
+
+def test_rows_that_only_compare_equal_are_not_taken_for_one_another() -> None:
+    """1, 1.0 and True are three things: nobody gets another's."""
+
+    class Loose(msgspec.Struct, frozen=True):
+        id: object
+
+    class Holder(msgspec.Struct, frozen=True):
+        row: Loose
+
+    memory: MemoryTier[Holder] = MemoryTier(10, 10**9, share=(Loose,))
+    for name, id in (("a", 1), ("b", 1.0), ("c", True)):  # noqa: A001 - the field's name
+        memory.put(("", name), Entry(Holder(Loose(id)), "db", 0.0, 100.0, 100.0, 100.0), 0.0)
+    kinds = [type(entry.value.row.id) for entry in memory._entries.values() if entry.value]
+    assert kinds == [int, float, bool]
+
+
+def test_those_asked_for_again_outlive_a_scan() -> None:
+    """A thousand names asked for once each leave the regular ones where they are."""
+    memory = _filled(100, max_entries=100, max_bytes=10**9)
+    for number in range(90):
+        memory.get(("", str(number)))
+    for number in range(1000):
+        memory.put(("", f"once{number}"), _entry(), 0.0)
+    assert len(_names(memory, 90)) == 90
+
+
+def test_who_comes_back_soon_after_leaving_is_a_regular_at_once() -> None:
+    """A newcomer that left is remembered for as many others as there are places, and no longer."""
+    memory = _filled(10, max_entries=10, max_bytes=10**9)
+    memory.put(("", "10"), _entry(), 0.0)
+    assert "0" not in _names(memory)
+    memory.put(("", "0"), _entry(), 0.0)
+    assert ("", "0") in memory._known._regulars
+    memory.put(("", "99"), _entry(), 0.0)
+    assert ("", "99") in memory._known._newcomers

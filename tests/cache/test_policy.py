@@ -10,7 +10,7 @@ from ctxmiddleware.cache.base import Entry, Fence
 from ctxmiddleware.cache.policy import LONGEST, CachePolicy, Verdict, judge
 from ctxmiddleware.errors import ConfigurationError
 
-POLICY = CachePolicy(ttl=900, negative_ttl=60, stale_for=300, untrusted_ttl=5)
+POLICY = CachePolicy(ttl=900, negative_ttl=60, stale_for=300, untrusted_ttl=5, jitter=0.1, refresh_ahead=0.8)
 
 
 def _entry(value: str | None = "v", *, lifetime: float = 900, shared: bool = False, age: float = 0) -> Entry[str]:
@@ -21,21 +21,25 @@ def _entry(value: str | None = "v", *, lifetime: float = 900, shared: bool = Fal
     ("now", "verdict"),
     [
         (1000, Verdict.FRESH),
-        (1899.9, Verdict.FRESH),
+        (1719.9, Verdict.FRESH),
+        (1720, Verdict.AHEAD),
+        (1899.9, Verdict.AHEAD),
         (1900, Verdict.STALE),
         (2199.9, Verdict.STALE),
         (2200, Verdict.GONE),
     ],
 )
 def test_memory_alone_is_trusted_for_its_time(now: float, verdict: Verdict) -> None:
-    """Without a shared tier a value is fresh for its time to live, then stale for its grace, then gone."""
+    """Without a shared tier a value is fresh, refreshed behind late in its time, stale for its grace, then gone."""
     assert judge(_entry(), now) is verdict
 
 
 @pytest.mark.parametrize(
     ("now", "verdict"),
     [
-        (1004.9, Verdict.FRESH),
+        (1003.9, Verdict.FRESH),
+        (1004, Verdict.AHEAD),
+        (1004.9, Verdict.AHEAD),
         (1005, Verdict.STALE),
         (1304.9, Verdict.STALE),
         (1305, Verdict.GONE),
@@ -51,7 +55,33 @@ def test_confirmed_it_is_trusted_again_but_not_for_longer_than_its_time() -> Non
     """Unchanged generations renew trust; they never lengthen the time to live."""
     renewed = POLICY.confirmed(_entry(shared=True), 1898.0)
     assert (renewed.trusted_until, renewed.expires_at, renewed.stale_until) == (1903.0, 1900.0, 2200.0)
-    assert (judge(renewed, 1899.9), judge(renewed, 1900)) == (Verdict.FRESH, Verdict.STALE)
+    assert (judge(renewed, 1899.9), judge(renewed, 1900)) == (Verdict.AHEAD, Verdict.STALE)
+
+
+@pytest.mark.parametrize("lifetime", [0.0, 0.001, 900, LONGEST])
+def test_a_share_of_one_refreshes_nothing_ahead(lifetime: float) -> None:
+    """With `refresh_ahead=1` a value is fresh to its last moment."""
+    entry = CachePolicy(refresh_ahead=1).entry("v", "db", 1000.0, lifetime, shared=False)
+    assert entry.ahead_at == entry.expires_at == 1000.0 + lifetime
+
+
+def test_what_the_fleet_has_loaded_again_is_not_due() -> None:
+    """A value is due by when its source was asked, not by when this process heard of it."""
+    assert [POLICY.is_due(_entry(shared=True, age=age), 1000.0) for age in (0, 719, 720, 900)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert not POLICY.is_due(_entry(None, lifetime=60, age=59), 1000.0)
+
+
+@pytest.mark.parametrize(("scatter", "expected"), [(0.0, 900), (0.5, 855), (1.0, 810)])
+def test_times_are_scattered_downwards_only(scatter: float, expected: float) -> None:
+    """Jitter takes a share away and never adds one; what the source itself said is left as it is."""
+    assert POLICY.lifetime(known=True, scatter=scatter) == pytest.approx(expected)
+    assert POLICY.lifetime(known=False, scatter=scatter) == pytest.approx(expected / 15)
+    assert POLICY.lifetime(known=True, ttl=7.5, scatter=scatter) == 7.5
 
 
 def test_an_unknown_user_is_never_served_past_its_time() -> None:
@@ -100,7 +130,18 @@ def test_the_source_s_own_time_wins_within_reason(*, known: bool, ttl: float | N
         ("stale_for", -1),
         ("stale_for", math.nan),
         ("stale_for", 1e20),
+        ("soft_timeout", 0),
+        ("jitter", -0.1),
+        ("jitter", 1),
+        ("jitter", math.nan),
+        ("refresh_ahead", 0),
+        ("refresh_ahead", 1.1),
+        ("refresh_ahead", math.nan),
+        ("max_loads", 0),
+        ("max_batches", 0),
+        ("max_waiting", 0),
         ("max_users", 0),
+        ("max_unknown", 0),
         ("max_bytes", -5),
     ],
 )

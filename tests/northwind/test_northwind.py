@@ -122,7 +122,7 @@ async def test_the_whole_stack_gives_everybody_their_own(fronts: Mapping[Way, Su
             for who in ADDRESSES:
                 tasks.start_soon(ask, client, who, 1)
         if way == "rpc":
-            assert fronts[way].counts().requests == 9
+            assert fronts[way].counts().requests == 1  # they miss together, and travel together
         fronts[way].reset()
         for who in ADDRESSES:
             await ask(client, who, 2)

@@ -179,11 +179,41 @@ def test_retry_after_is_read_in_both_forms(value: str | None, seconds: float | N
 def test_retry_after_is_told_with_a_passing_fault() -> None:
     """A passing fault says when another try is worth it; an exhausted pool says a second by itself."""
     assert judge(503, {"retry-after": "7"}, b"", function=NAME, now=NOW) == Passing(
-        "the API answered with status 503", 7.0
+        "the API answered with status 503", 7.0, outage=True
     )
     exhausted = judged(504, "PGRST003")
     assert isinstance(exhausted, Passing)
     assert exhausted.retry_after == 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outage"),
+    [
+        (503, "PGRST000", True),
+        (503, "PGRST002", True),
+        (504, "PGRST003", True),
+        (503, "57P01", True),
+        (503, "08006", True),
+        (503, "53300", True),
+        (500, "57014", False),
+        (500, "40001", False),
+        (500, "40P01", False),
+        (500, "55P03", False),
+    ],
+)
+def test_an_outage_is_told_from_a_query_that_failed(status: int, code: str, *, outage: bool) -> None:
+    """What failed one query may not fail a smaller one; what fails all of them is not worth asking in parts."""
+    verdict = judged(status, code)
+    assert isinstance(verdict, Passing)
+    assert verdict.outage is outage
+
+
+@pytest.mark.parametrize(("status", "outage"), [(429, True), (500, False), (502, True), (503, True), (504, True)])
+def test_a_gateway_s_status_tells_an_outage(status: int, *, outage: bool) -> None:
+    """A gateway that cannot reach the API cannot for anybody."""
+    verdict = judge(status, {}, b"<html>", function=NAME, now=NOW)
+    assert isinstance(verdict, Passing)
+    assert verdict.outage is outage
 
 
 @given(st.integers(300, 599), st.binary(max_size=200), st.text(max_size=40))

@@ -9,8 +9,9 @@ import pytest
 
 from ctxmiddleware.address import normalise
 from ctxmiddleware.cache.policy import CachePolicy
-from ctxmiddleware.cache.tiered import Fetched, TieredCache
+from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import SourceError
+from ctxmiddleware.loading import Loading
 from ctxmiddleware.model import UserContext
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.sources.postgrest import FUNCTION
@@ -99,15 +100,17 @@ async def test_unknown_users_are_none_by_both_ways(build: Build, project: Supaba
 async def test_a_spelling_the_tables_do_not_find_locks_nobody_out(build: Build) -> None:
     """Who is stored in capitals is not found in small letters, and is known again as soon as asked for as stored."""
     clock = FakeClock()
-    cache: TieredCache[UserContext] = TieredCache(CachePolicy(negative_ttl=3600.0), counters=Counters(), clock=clock)
-    async with build() as source, cache.flights.opened:
+    async with build() as source:
+        cache: TieredCache[UserContext] = TieredCache(
+            CachePolicy(negative_ttl=3600.0),
+            Loading(source, context_type=UserContext),
+            counters=Counters(),
+            clock=clock,
+        )
 
         async def known(email: str) -> bool:
-            async def load(*_: object) -> Fetched[UserContext]:
-                loaded = await source.fetch(email)
-                return Fetched(loaded.value, loaded.origin or "", loaded.ttl)
-
-            return (await cache.get(("", normalise(email)), load)).entry.value is not None
+            async with cache.flights.opened:
+                return (await cache.get(("", normalise(email)), email)).entry.value is not None
 
         assert not await known("as.stored@example.com")
         clock.advance(LEGACY_NEGATIVE_TTL)

@@ -7,16 +7,15 @@ import gc
 import logging
 import threading
 import traceback
+from dataclasses import replace
 
 import anyio
 import pytest
 from anyio import get_cancelled_exc_class
 
-from ctxmiddleware.cache.base import Found
-from ctxmiddleware.cache.policy import CachePolicy
-from ctxmiddleware.cache.tiered import Fetched
+from ctxmiddleware.cache.base import Fetched, Found
 from ctxmiddleware.errors import ConfigurationError, NotOpen, SourceError, SourceUnavailable
-from tests.cache.rig import ADA, BOB, Database, instance
+from tests.cache.rig import ADA, BOB, STEADY, Database, instance
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -159,7 +158,7 @@ async def test_the_cause_of_an_error_comes_along() -> None:
                 raise SourceUnavailable("down") from error
 
         with pytest.raises(SourceUnavailable) as told:
-            await one.cache.get(ADA, load)
+            await one.get(ADA, load)
     assert isinstance(told.value.__cause__, OSError)
 
 
@@ -188,8 +187,8 @@ async def test_a_load_has_context_variables_of_its_own() -> None:
             return Fetched("v", "db")
 
         variable.set("the request's")
-        await one.cache.get(ADA, load)
-        await one.cache.get(BOB, load)
+        await one.get(ADA, load)
+        await one.get(BOB, load)
         assert variable.get() == "the request's"
     assert seen == ["none", "none"]
 
@@ -209,14 +208,14 @@ async def test_a_source_that_cancels_itself_harms_nobody_else() -> None:
             raise Stop
 
         with pytest.raises(Stop):
-            await one.cache.get(ADA, load)
+            await one.get(ADA, load)
         assert await one.value(BOB) == f"{BOB[1]} 1"
 
 
 async def test_a_load_takes_load_timeout_at_most() -> None:
     """A source that never answers is unavailable after `load_timeout`, and its load is cancelled."""
     database = Database()
-    async with instance(database, policy=CachePolicy(load_timeout=0.02)) as one:
+    async with instance(database, policy=replace(STEADY, load_timeout=0.02)) as one:
         database.hold()
         with pytest.raises(SourceUnavailable, match=r"did not answer within 0\.02 s"):
             await one.get()
@@ -263,7 +262,7 @@ async def test_closing_ends_loads_that_do_not_land() -> None:
 
         async def ask() -> None:
             try:
-                await one.cache.get(ADA, load)
+                await one.get(ADA, load)
             except SourceUnavailable as error:
                 errors.append(error)
 
@@ -289,7 +288,7 @@ async def test_nothing_is_begun_while_it_closes() -> None:
         return Fetched("late", "db")
 
     async with anyio.create_task_group() as callers, instance(database) as one:
-        callers.start_soon(one.cache.get, ADA, load)
+        callers.start_soon(one.get, ADA, load)
         await eventually_async(lambda: len(one.cache.flights) == 1)
     assert [str(error) for error in errors] == ["the application is shutting down"]
     assert database.calls == []
@@ -344,7 +343,7 @@ async def test_an_invalidation_in_one_loop_overtakes_a_load_in_another() -> None
         def other_loop() -> None:
             async def main() -> None:
                 async with one.cache.flights.opened:
-                    answers.append((await one.cache.get(ADA, load)).entry.value)
+                    answers.append((await one.get(ADA, load)).entry.value)
 
             anyio.run(main)
 
@@ -356,7 +355,7 @@ async def test_an_invalidation_in_one_loop_overtakes_a_load_in_another() -> None
         go_on.set()
         await anyio.to_thread.run_sync(thread.join)
         assert answers == ["new"]
-        entry = one.cache.peek(ADA)
+        entry = one.cache.peek(ADA, ADA[1])
         assert entry is not None
         assert entry.value == "new"
 
@@ -374,14 +373,14 @@ async def test_what_a_driver_raises_beside_exceptions_ends_one_load_only() -> No
             raise Panic("not an Exception")
 
         with pytest.raises(SourceUnavailable, match="broken off by Panic"):
-            await one.cache.get(ADA, load)
+            await one.get(ADA, load)
         assert await one.value(BOB) is not None
         assert await one.value(ADA) is not None
 
 
 async def test_a_load_that_cannot_be_cancelled_does_not_hold_its_callers() -> None:
     """A source that works in a thread may go on for ever: whoever waits is told when the time is over."""
-    policy = CachePolicy(load_timeout=0.05)
+    policy = replace(STEADY, load_timeout=0.05)
     release = anyio.Event()
     async with instance(policy=policy) as one:
 
@@ -391,14 +390,14 @@ async def test_a_load_that_cannot_be_cancelled_does_not_hold_its_callers() -> No
             return Fetched("late", "db")
 
         with pytest.raises(SourceUnavailable, match="cannot be cancelled"):
-            await one.cache.get(ADA, load)
+            await one.get(ADA, load)
         release.set()
 
 
 async def test_so_many_loads_at_a_time_and_no_more() -> None:
     """A crowd of different users asks the source a bounded number of times at once, and all are served."""
     database = Database()
-    async with instance(database, policy=CachePolicy(max_loads=3)) as one:
+    async with instance(database, policy=replace(STEADY, max_loads=3)) as one:
         database.hold()
         async with anyio.create_task_group() as callers:
             for number in range(20):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
-from ctxmiddleware.cache.policy import CachePolicy
-from ctxmiddleware.cache.tiered import PAUSE_SECONDS
+from ctxmiddleware.cache.failsafe import PAUSE_SECONDS
 from ctxmiddleware.errors import SourceError, SourceUnavailable
-from tests.cache.rig import ADA, Database, instance
+from tests.cache.rig import ADA, STEADY, Database, instance
 
 pytestmark = pytest.mark.anyio
 DOWN = SourceUnavailable("down")
@@ -65,7 +65,7 @@ async def test_what_is_past_its_time_already_is_loaded_each_time(ttl: float) -> 
 async def test_while_the_source_is_down_what_is_known_is_served_marked_stale(caplog: pytest.LogCaptureFixture) -> None:
     """Up to `stale_for` past its time and not a moment longer; marked, counted and logged, without a name."""
     database = Database()
-    async with instance(database, policy=CachePolicy(ttl=900, stale_for=300)) as one:
+    async with instance(database, policy=replace(STEADY, ttl=900, stale_for=300)) as one:
         await one.get()
         database.error = DOWN
         one.clock.advance(900)
@@ -77,7 +77,7 @@ async def test_while_the_source_is_down_what_is_known_is_served_marked_stale(cap
         one.clock.advance(0.1)
         with pytest.raises(SourceUnavailable):
             await one.get()
-    assert "past its time" in caplog.text
+    assert "past their time" in caplog.text
     assert "@" not in caplog.text
 
 
@@ -154,7 +154,7 @@ async def test_an_unknown_user_is_not_served_stale() -> None:
 async def test_a_source_too_slow_is_stood_in_for() -> None:
     """A load that takes too long counts as a source that is down."""
     database = Database()
-    async with instance(database, policy=CachePolicy(load_timeout=0.02)) as one:
+    async with instance(database, policy=replace(STEADY, load_timeout=0.02)) as one:
         await one.get()
         one.clock.advance(900)
         database.hold()
@@ -164,7 +164,7 @@ async def test_a_source_too_slow_is_stood_in_for() -> None:
 async def test_without_grace_nothing_stands_in() -> None:
     """With `stale_for=0` a source that is down is an error at once."""
     database = Database()
-    async with instance(database, policy=CachePolicy(stale_for=0)) as one:
+    async with instance(database, policy=replace(STEADY, stale_for=0)) as one:
         await one.get()
         database.error = DOWN
         one.clock.advance(900)
@@ -175,7 +175,7 @@ async def test_without_grace_nothing_stands_in() -> None:
 async def test_an_entry_too_large_for_memory_is_answered_all_the_same() -> None:
     """What memory cannot keep is loaded each time and served each time."""
     database = Database()
-    async with instance(database, policy=CachePolicy(max_bytes=10)) as one:
+    async with instance(database, policy=replace(STEADY, max_bytes=10)) as one:
         assert [await one.value() for _ in range(2)] == [f"{ADA[1]} 1"] * 2
         assert len(one.cache.memory) == 0
     assert len(database.calls) == 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from ctxmiddleware.cache.tiered import MAX_ATTEMPTS, Fetched
+from ctxmiddleware.cache.base import Fetched
+from ctxmiddleware.cache.tiered import MAX_ATTEMPTS
 from ctxmiddleware.errors import SourceUnavailable
 from tests.cache.rig import ADA, BOB, Database, instance
 from tests.waiting import eventually_async
@@ -62,7 +63,7 @@ async def test_a_read_after_the_invalidation_does_not_wait_for_the_old_load() ->
         return Fetched("old", "db")
 
     async with instance(database) as one, anyio.create_task_group() as callers:
-        callers.start_soon(one.cache.get, ADA, old)
+        callers.start_soon(one.get, ADA, old)
         await eventually_async(lambda: len(one.cache.flights) == 1)
         await one.cache.invalidate(ADA[1])
         database.rows[ADA[1]] = "new"
@@ -99,7 +100,7 @@ async def test_a_failure_of_an_overtaken_load_is_not_told() -> None:
                 raise SourceUnavailable("old trouble")
             return Fetched("new", "db")
 
-        assert (await one.cache.get(ADA, load)).entry.value == "new"
+        assert (await one.get(ADA, load)).entry.value == "new"
 
 
 async def test_invalidated_again_and_again_a_caller_is_told_in_the_end() -> None:
@@ -114,6 +115,6 @@ async def test_invalidated_again_and_again_a_caller_is_told_in_the_end() -> None
             return Fetched("old", "db")
 
         with pytest.raises(SourceUnavailable, match="again and again"):
-            await one.cache.get(ADA, load)
+            await one.get(ADA, load)
         assert loads == MAX_ATTEMPTS
         assert len(one.cache.memory) == 0

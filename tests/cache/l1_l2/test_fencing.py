@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,18 +15,17 @@ import redis
 
 from ctxmiddleware.cache.base import Fence, Stored
 from ctxmiddleware.cache.keys import BUCKETS, KeySpace, RedisKeys
-from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.tiered import SharedTierFailed
+from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, Database, Instance, instance, redis_tier
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, look_one, redis_tier, store_one
 from tests.waiting import eventually, eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
-KEEP_MS = 1_260_000
+KEEP_MS = 1_320_000
 DOWN = SourceUnavailable("down")
 
 
@@ -176,7 +176,7 @@ async def test_what_is_read_while_redis_is_being_told_is_not_kept(redis_url: str
 async def test_another_instance_serves_the_old_for_untrusted_ttl_at_most(redis_url: str) -> None:
     """To the last moment of its trust and not beyond, whenever it last asked Redis."""
     database = Database({ADA[1]: "old"})
-    async with _fleet(redis_url, database, policy=CachePolicy(untrusted_ttl=2)) as (a, b, clock):
+    async with _fleet(redis_url, database, policy=replace(STEADY, untrusted_ttl=2)) as (a, b, clock):
         await b.get()
         clock.advance(1)
         database.rows[ADA[1]] = "new"
@@ -206,26 +206,26 @@ async def test_compare_and_set(redis_url: str, server: Any) -> None:
     tier = redis_tier(redis_url)
     stored = Stored("v", "db", 900.0)
     async with tier.opened:
-        look = await tier.look(ADA, KEEP_MS)
+        look = await look_one(tier, ADA, KEEP_MS)
         assert look is not None
-        assert await tier.store(ADA, look.fence, stored, KEEP_MS) is True
-        assert await tier.store(ADA, look.fence, stored, 0) is True
+        assert await store_one(tier, ADA, look.fence, stored, KEEP_MS) is True
+        assert await store_one(tier, ADA, look.fence, stored, 0) is True
         for fence in (
             look.fence._replace(name=b"x"),
             look.fence._replace(everyone=b"x"),
             Fence(b"", b""),
             Fence(look.fence.name, b""),
         ):
-            assert await tier.store(ADA, fence, stored, KEEP_MS) is False
-            assert await tier.store(ADA, fence, stored, 0) is False
-        found = await tier.look(ADA, KEEP_MS)
+            assert await store_one(tier, ADA, fence, stored, KEEP_MS) is False
+            assert await store_one(tier, ADA, fence, stored, 0) is False
+        found = await look_one(tier, ADA, KEEP_MS)
         assert found is not None
         assert found.stored is not None
         await tier.invalidate(ADA[1], KEEP_MS)
-        assert await tier.store(ADA, look.fence, stored, KEEP_MS) is False
+        assert await store_one(tier, ADA, look.fence, stored, KEEP_MS) is False
         server.flushall()
-        assert await tier.store(ADA, look.fence, stored, KEEP_MS) is False
-        assert await tier.store(ADA, Fence(b"", b""), stored, KEEP_MS) is False
+        assert await store_one(tier, ADA, look.fence, stored, KEEP_MS) is False
+        assert await store_one(tier, ADA, Fence(b"", b""), stored, KEEP_MS) is False
         assert server.dbsize() == 0
 
 
@@ -236,7 +236,7 @@ async def test_generations_are_never_used_twice(redis_url: str) -> None:
     async with tier.opened:
         with redis.Redis.from_url(redis_url) as server:
             for name in (ADA[1], None, "flush") * 3:
-                look = await tier.look(ADA, KEEP_MS)
+                look = await look_one(tier, ADA, KEEP_MS)
                 assert look is not None
                 seen.append(look.fence)
                 if name == "flush":
@@ -339,7 +339,7 @@ async def test_a_user_invalidated_during_a_load_that_fails_is_not_served_stale(r
 async def test_the_pause_between_tries_is_no_longer_than_trust(redis_url: str, server: Any) -> None:
     """While something stands in without asking anybody, an invalidation elsewhere is missed no longer than usual."""
     database = Database({ADA[1]: "old"})
-    async with _fleet(redis_url, database, policy=CachePolicy(untrusted_ttl=0.2)) as (a, b, clock):
+    async with _fleet(redis_url, database, policy=replace(STEADY, untrusted_ttl=0.2)) as (a, b, clock):
         await b.get()
         _age(server, clock)
         database.error = DOWN

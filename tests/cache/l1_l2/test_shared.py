@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 import redis
 
-from ctxmiddleware.cache.base import Key
+from ctxmiddleware.cache.base import Ask, Key
 from ctxmiddleware.cache.keys import KeySpace, RedisKeys
-from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, Database, Instance, instance, redis_tier
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, look_one, redis_tier
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
-KEEP_MS = 1_260_000
+KEEP_MS = 1_320_000
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def test_past_its_trust_memory_is_revalidated_and_not_loaded(redis_url: st
         assert (await one.get()).origin == "memory"
         for _ in range(3):
             one.clock.advance(5)
-            assert one.cache.peek(ADA) is None
+            assert one.cache.peek(ADA, ADA[1]) is None
             assert (await one.get()).origin == "redis"
             assert (await one.get()).origin == "memory"
     assert len(database.calls) == 1
@@ -88,9 +88,9 @@ async def test_the_time_in_redis_counts_from_when_the_source_was_asked(redis_url
 
         async def slow(moved_ago: float) -> Any:
             clock.advance(100)
-            return await database.load(ADA[1])(moved_ago)
+            return (await database.load([Ask(ADA[1], moved_ago)]))[0]
 
-        await a.cache.get(ADA, slow)
+        await a.get(ADA, slow)
         assert server.pttl(_keys(ADA).value) == pytest.approx(1_100_000, abs=2000)
         found = await b.get()
         assert clock() - found.entry.loaded_at == pytest.approx(100, abs=2)
@@ -218,7 +218,7 @@ async def test_another_source_or_type_or_namespace_finds_nothing(redis_url: str)
         (redis_tier(redis_url, namespace="other"), False),
     ):
         async with tier.opened:
-            look = await tier.look(ADA, KEEP_MS)
+            look = await look_one(tier, ADA, KEEP_MS)
             assert look is not None
             assert (look.stored is not None) is expected
 
@@ -260,7 +260,7 @@ async def test_what_has_no_time_to_live_stands_in_only_and_is_fenced(redis_url: 
 
 async def test_without_time_and_grace_the_invalidation_still_counts(redis_url: str) -> None:
     """Even a value that is kept nowhere is not handed to those who waited for it once it was invalidated elsewhere."""
-    database, policy = Database(ttl=0), CachePolicy(stale_for=0)
+    database, policy = Database(ttl=0), replace(STEADY, stale_for=0)
     answers: list[str | None] = []
     async with (
         instance(database, url=redis_url, policy=policy) as a,

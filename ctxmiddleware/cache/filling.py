@@ -1,0 +1,219 @@
+"""How flights are carried: a look into the shared tier, a call of the source for what is not there, and the keeping."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import anyio
+
+from ..errors import SourceUnavailable
+from ..stats import MEMORY, REDIS, Counters
+from .base import Ask, Entry, Fence, Fetched, Found, Stored
+from .failsafe import FailSafe
+from .flight import DRAIN_SECONDS, Flight, Flights
+from .keeping import Keeping
+from .memory import MemoryTier
+from .policy import CachePolicy
+from .queue import LoadQueue, QueueLimits
+from .shared import Look, SharedTier, Storing
+
+V = TypeVar("V")
+
+
+class Loader(Protocol[V]):
+    """Asks the source."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many names one call may be for."""
+        ...
+
+    async def __call__(self, asks: Sequence[Ask]) -> Sequence[Fetched[V] | Exception]:
+        """Return what the source has for each name, in their order, an error in the place of what it could not give."""
+        ...
+
+
+class Filling(Generic[V]):
+    """Carries flights from the look into the shared tier to what memory keeps.
+
+    Args:
+        policy: how long and how many.
+        memory: the tier in this process.
+        shared: the tier the fleet shares, or None.
+        load: asks the source.
+        counters: where events are counted.
+        clock: monotonic seconds.
+        rng: scatters times to live.
+        drain_seconds: seconds loads under way get at shut-down to land.
+    """
+
+    def __init__(
+        self,
+        policy: CachePolicy,
+        memory: MemoryTier[V],
+        shared: SharedTier[V] | None,
+        load: Loader[V],
+        *,
+        counters: Counters,
+        clock: Callable[[], float],
+        rng: random.Random,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        limits = QueueLimits(load.batch_size, policy.max_batches, policy.max_loads, policy.max_waiting)
+        self.flights: Flights[V] = Flights(
+            self._depart, lambda tasks: LoadQueue(tasks, self._call, limits), drain_seconds
+        )
+        self.keeping: Keeping[V] = Keeping(policy, memory, shared, self.flights, clock)
+        self.fail_safe: FailSafe[V] = FailSafe(policy, self.flights, self.keeping, counters, clock)
+        self._policy = policy
+        self._load = load
+        self._counters = counters
+        self._clock = clock
+        self._rng = rng
+
+    async def _depart(self, departing: Sequence[Flight[V]]) -> None:
+        flights = self._still_wanted(departing)
+        for flight in flights:
+            flight.held = self.keeping.held(flight)
+            flight.known = None if flight.held is None else Found(flight.held, MEMORY, stale=True)
+        asked_at = self._clock()
+        looks = await self.keeping.look(flights)
+        for flight in flights:
+            flight.has_looked = True
+        waiting = [
+            flight
+            for flight, look in zip(flights, looks, strict=True)
+            if look is None or not self._is_answered(flight, look, asked_at)
+        ]
+        await self._queue_up(waiting)
+
+    def _still_wanted(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
+        for flight in flights:
+            if flight.overtaken:
+                # Its callers start anew as soon as it has landed; what it would bring is for nobody.
+                self.flights.fail(flight, SourceUnavailable("the load was overtaken by an invalidation"))
+        return [flight for flight in flights if not flight.landed]
+
+    def _is_answered(self, flight: Flight[V], look: Look[V], asked_at: float) -> bool:
+        held = flight.held
+        if held is not None and held.fence is not None and held.fence != look.fence:
+            self.keeping.discard(flight, held)
+        flight.look = look
+        flight.known = known = self._under(look, held, asked_at)
+        if known is None or known.stale:
+            return False
+        self.keeping.keep(flight, known.entry)
+        if flight.behind and self._policy.is_due(known.entry, asked_at):
+            return False
+        self.flights.land(flight, known)
+        return True
+
+    def _under(self, look: Look[V], held: Entry[V] | None, asked_at: float) -> Found[V] | None:
+        """Return what is known under the generations in force; stale where it may only stand in for the source."""
+        ours = None if held is None or held.fence != look.fence else self._policy.confirmed(held, asked_at)
+        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at)
+        # Another instance may have loaded again what is due here.
+        known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
+        if known is None or asked_at >= known.expires_at:
+            self._counters.add("miss", REDIS)
+            return None if known is None else Found(known, MEMORY if known is ours else REDIS, stale=True)
+        self._counters.add("hit", REDIS)
+        return Found(known, REDIS)
+
+    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float) -> Entry[V]:
+        return self._policy.entry(
+            stored.value, stored.origin, asked_at, stored.lifetime, shared=True, fence=fence, age=stored.age
+        )
+
+    async def _queue_up(self, flights: Sequence[Flight[V]]) -> None:
+        refused: list[Flight[V]] = []
+        full: SourceUnavailable | None = None
+        for flight in flights:
+            try:
+                flight.runway.queue.add(flight)
+            except SourceUnavailable as error:
+                full = error
+                refused.append(flight)
+        if flights:
+            flights[0].runway.queue.dispatch()
+        if full is not None:
+            self._counters.add("load", "refused", len(refused))
+            await self.fail_safe.stand_in(refused, [full] * len(refused))
+
+    async def _call(self, batch: Sequence[Flight[V]]) -> None:
+        """Make one call of the source for these flights, and land them all."""
+        with self.flights.aboard(batch):
+            flights = await self._in_time(self._still_wanted(batch))
+            if flights:
+                asked_at = self._clock()
+                answers = await self._ask(flights)
+                brought = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Fetched)]
+                failed = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Exception)]
+                await self._bring(brought, asked_at)
+                await self.fail_safe.stand_in([flight for flight, _ in failed], [error for _, error in failed])
+
+    async def _in_time(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
+        """Return the flights that have not waited for their turn as long as a load may take, and end the others."""
+        oldest = anyio.current_time() - self._policy.load_timeout
+        late = [flight for flight in flights if flight.started_at < oldest]
+        if late:
+            error = SourceUnavailable("the source is busy: the load did not come to its turn in time", retry_after=1.0)
+            await self.fail_safe.stand_in(late, [error] * len(late))
+        return [flight for flight in flights if not flight.landed]
+
+    async def _ask(self, flights: Sequence[Flight[V]]) -> Sequence[Fetched[V] | Exception]:
+        self._counters.add("load", "calls")
+        self._counters.add("load", "started", len(flights))
+        asks = [Ask(each.asked, math.inf if each.look is None else each.look.moved_ago) for each in flights]
+        late = self._policy.load_timeout
+        failure: Exception
+        try:
+            with anyio.fail_after(late):
+                answers = await self._load(asks)
+        except TimeoutError as error:
+            failure = SourceUnavailable(f"the source did not answer within {late:g} s")
+            failure.__cause__ = error
+        except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those who wait for it
+            failure = error
+        except BaseException:
+            self._counters.add("load", "failed", len(flights))
+            raise
+        else:
+            self._counters.add("load", "failed", sum(isinstance(answer, Exception) for answer in answers))
+            return answers
+        self._counters.add("load", "failed", len(flights))
+        return [failure] * len(flights)
+
+    async def _bring(self, brought: Sequence[tuple[Flight[V], Fetched[V]]], asked_at: float) -> None:
+        entries = [self._loaded(flight, fetched, asked_at) for flight, fetched in brought]
+        pairs = list(zip(brought, entries, strict=True))
+        # Loaded while Redis could not be asked, it has no generation and is for this process alone.
+        await self.keeping.store(
+            [self._storing(flight, entry, entry.fence) for (flight, _), entry in pairs if entry.fence is not None]
+        )
+        for (flight, fetched), entry in pairs:
+            if not self.keeping.keep(flight, entry):
+                self._counters.add("load", "overtaken")
+            self.flights.land(flight, Found(entry, fetched.origin))
+
+    def _loaded(self, flight: Flight[V], fetched: Fetched[V], asked_at: float) -> Entry[V]:
+        lifetime = self._policy.lifetime(known=fetched.value is not None, ttl=fetched.ttl, scatter=self._rng.random())
+        fence = None if flight.look is None else flight.look.fence
+        return self._policy.entry(
+            fetched.value, fetched.origin, asked_at, lifetime, shared=self.keeping.is_shared, fence=fence
+        )
+
+    def _storing(self, flight: Flight[V], entry: Entry[V], fence: Fence) -> Storing[V]:
+        lifetime = entry.expires_at - entry.loaded_at
+        keep_ms = int((lifetime + self._policy.grace(known=entry.value is not None)) * 1000)
+        stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
+        return Storing(flight.key, fence, stored, keep_ms)
+
+
+def _newest(ours: Entry[V] | None, theirs: Entry[V] | None) -> Entry[V] | None:
+    if ours is None or theirs is None:
+        return ours or theirs
+    return theirs if theirs.expires_at > ours.expires_at else ours

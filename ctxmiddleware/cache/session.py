@@ -1,0 +1,263 @@
+"""One event loop's way to Redis: its connections, its breaker, and who travels how."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..breaker import Breaker
+from ..stats import REDIS, Counters
+from .driver import Call, Client, RedisOptions, is_busy, run, send
+from .incarnation import Incarnation
+from .lane import Lane
+from .order import Batch, Order, OutOfStep, gathered
+
+logger = logging.getLogger("ctxmiddleware.redis")
+
+A = TypeVar("A")
+
+CLOSE_SECONDS: Final = 2.0
+
+
+class Way:
+    """A client, and whether the server it leads to is known to be the one it was.
+
+    Args:
+        client: the client.
+        incarnation: knows which server it was.
+        is_ours: whether we made the client: each of its connections is then looked at before its first command.
+    """
+
+    def __init__(self, client: Client, incarnation: Incarnation, *, is_ours: bool) -> None:
+        self.client = client
+        self.is_ours = is_ours
+        self._incarnation = incarnation
+        self._is_checked = is_ours
+
+    async def run(self, calls: Sequence[Call]) -> list[object]:
+        """Carry out scripts in one trip, and return their answers, errors of Redis among them."""
+        if not self._is_checked:
+            await self.check()
+        try:
+            return await run(self.client, calls)
+        except BaseException:
+            # A ready client connects again unseen.
+            self._is_checked = self.is_ours
+            raise
+
+    async def check(self) -> None:
+        """Make sure that nothing the server has lost comes back.
+
+        Raises:
+            Exception: it cannot be made sure, and is tried again before the next command.
+        """
+        try:
+            await self._incarnation.check(lambda commands: send(self.client, commands))
+        except BaseException:
+            self._is_checked = False
+            raise
+        self._is_checked = True
+
+    async def put_in_step(self) -> None:
+        """Close the idle connections of a client of ours, one of which hands out other answers than were asked for."""
+        if self.is_ours:
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Close a client of ours."""
+        if self.is_ours:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self.client.aclose()
+
+
+class Session:
+    """Carries out orders, over the pool or gathered over a connection of their own.
+
+    Args:
+        pool: for what travels alone, and for invalidations.
+        own: for what is gathered; the same as the pool where a ready client was given.
+        options: timeouts and sizes.
+        counters: where events are counted.
+        token: makes a value never used before.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        pool: Way,
+        own: Way,
+        options: RedisOptions,
+        counters: Counters,
+        token: Callable[[], bytes],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pool = pool
+        self._own = own
+        self._options = options
+        self._counters = counters
+        self._token = token
+        self._clock = clock
+        # A pool smaller than that would refuse, and a refusal looks like a fault.
+        self.places = anyio.CapacityLimiter(min(options.pool_size, pool.client.connection_pool.max_connections))
+        self.breaker = Breaker(options.fault_threshold)
+        self._alone = False
+        self._down = anyio.Event()
+        self.lane = Lane(
+            self._travel_together, self._busy, patience=options.pool_wait, longest=options.timeout, clock=clock
+        )
+
+    @property
+    def client(self) -> Client:
+        """The client whose pool it uses."""
+        return self.pool.client
+
+    async def ask(self, orders: Sequence[Order[Any]]) -> None:
+        """Carry out orders; each has its answers afterwards, or None where Redis cannot say now."""
+        if self.breaker.is_open:
+            return
+        if len(orders) == 1 and len(orders[0].errands) == 1 and self._is_quiet():
+            await self._travel_alone(orders[0])
+            return
+        for order in orders:
+            self.lane.place(order)
+        for order in orders:
+            await order.done.wait()
+
+    async def take_place(self, seconds: float) -> bool:
+        """Wait for a free connection, so many seconds at most, and return whether there was one."""
+        with anyio.move_on_after(seconds) as scope:
+            await self.places.acquire()
+        return not scope.cancelled_caught
+
+    def fault(self, error: Exception) -> None:
+        """Take note of a command that failed."""
+        self._counters.add("fault", REDIS)
+        if self.breaker.fault():
+            self._down.set()
+            # Nobody is to wait for what is given up.
+            self.lane.send_back()
+            logger.error("Redis does not answer: contexts come from memory and the source alone", exc_info=error)
+
+    def success(self) -> None:
+        """Take note of a command that was carried out."""
+        if self.breaker.success():
+            logger.info("Redis answers again")
+
+    def open(self, tasks: TaskGroup, order: Callable[[], Order[Any]]) -> None:
+        """Begin to work, in tasks that end when they are cancelled.
+
+        Args:
+            tasks: where.
+            order: makes what is asked for to see whether Redis works again.
+        """
+        self.lane.open(tasks)
+        tasks.start_soon(self._probe, order)
+        tasks.start_soon(self._look_after)
+
+    async def close(self) -> None:
+        """Close the connections that are ours."""
+        try:
+            await self.pool.close()
+        finally:
+            await self._own.close()
+
+    def _is_quiet(self) -> bool:
+        return self.lane.is_idle and not self._alone and self.places.available_tokens > 0
+
+    async def _travel_alone(self, order: Order[Any]) -> None:
+        # Without a task of its own: whoever asks for it waits for it, and nobody else.
+        self.places.acquire_nowait()
+        self._alone = True
+        try:
+            await self._carry_out(self.pool, [Batch(order)], 1)
+        finally:
+            self._alone = False
+            self.places.release()
+
+    async def _travel_together(self, orders: Sequence[Order[Any]]) -> None:
+        users = sum(len(order.errands) for order in orders)
+        if self._own is not self.pool:
+            await self._carry_out(self._own, gathered(orders), users)
+        # Waiting for a place says nothing about Redis: counted apart, it must never open the breaker.
+        elif not await self.take_place(self._options.pool_wait):
+            self._busy(users)
+        else:
+            try:
+                await self._carry_out(self.pool, gathered(orders), users)
+            finally:
+                self.places.release()
+
+    async def _carry_out(self, way: Way, batches: Sequence[Batch], users: int) -> None:
+        try:
+            # A ready client may have no timeouts at all, and those of a URL may be anything.
+            with anyio.fail_after(2 * self._options.timeout):
+                await self._exchange(way, batches)
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises, a request goes on to the source
+            if is_busy(error):
+                self._busy(users)
+            else:
+                self.fault(error)
+        else:
+            self.success()
+
+    async def _exchange(self, way: Way, batches: Sequence[Batch]) -> None:
+        tokens = [self._token() for _ in batches]
+        replies = await way.run([batch.call(token) for batch, token in zip(batches, tokens, strict=True)])
+        failures: list[Exception] = []
+        for batch, token, reply in zip(batches, tokens, replies, strict=True):
+            try:
+                batch.deliver(token, reply)
+            except Exception as error:  # noqa: BLE001 - the other commands of the trip have their answers
+                failures.append(error)
+        if any(isinstance(failure, OutOfStep) for failure in failures):
+            await way.put_in_step()
+        if failures:
+            raise failures[0]
+
+    def _busy(self, users: int) -> None:
+        self._counters.add("busy", REDIS, users)
+
+    async def _probe(self, order: Callable[[], Order[Any]]) -> None:
+        while True:
+            await self._down.wait()
+            self._down = anyio.Event()
+            while self.breaker.is_open:
+                await anyio.sleep(self._options.probe_every)
+                if await self._works(order()):
+                    self.success()
+
+    async def _works(self, order: Order[Any]) -> bool:
+        try:
+            with anyio.fail_after(2 * self._options.timeout):
+                await self._exchange(self.pool, [Batch(order)])
+        except Exception:  # noqa: BLE001 - a probe that ends with its first surprise would leave Redis down for good
+            return False
+        return True
+
+    async def _look_after(self) -> None:
+        # A proxy leads an open connection to another server without closing it.
+        trips = 0
+        while True:
+            await anyio.sleep(self._options.check_every)
+            if not self.breaker.is_open:
+                await self._check(self.pool)
+            if self._own is not self.pool and self.lane.trips != trips and not self.breaker.is_open:
+                trips = self.lane.trips
+                await self._check(self._own)
+
+    async def _check(self, way: Way) -> None:
+        if not await self.take_place(self._options.pool_wait):
+            return
+        try:
+            with anyio.fail_after(2 * self._options.timeout):
+                await way.check()
+        except Exception as error:  # noqa: BLE001 - a check that ends with its first surprise would be the last one
+            if not is_busy(error):
+                self.fault(error)
+        finally:
+            self.places.release()

@@ -1,0 +1,189 @@
+"""From a source to what the cache calls: one user or many, each with an answer or an error of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar, get_origin
+
+from .breaker import State
+from .cache.base import Ask, Fetched
+from .errors import SourceError, SourceMisconfigured, SourceUnavailable
+from .sources.base import ContextSource, Loaded
+from .sources.paths import Paths
+
+logger = logging.getLogger("ctxmiddleware.loading")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BATCH_SIZE = 100
+# Single users in a row that the source cannot answer, after which the rest of a failed batch is not tried.
+STRIKES = 2
+
+
+class Loading(Generic[T]):
+    """Asks a source for users' contexts.
+
+    A batch that failed as a whole is split, not failed: into halves, and those again, down to single users; unless the
+    source can answer nobody. A source that does not tell the state of its own ways (`path_states`) is guarded here.
+
+    Args:
+        source: what is asked.
+        context_type: what it is to give; anything else it gives is an error.
+        exact: whether a subclass is refused: Redis gives back exactly the type it was told to decode.
+    """
+
+    def __init__(self, source: ContextSource[T], *, context_type: type[T], exact: bool = False) -> None:
+        self._source = source
+        self._fetch_many = getattr(source, "fetch_many", None)
+        self._kind = _class_of(context_type)
+        self._exact = exact and isinstance(context_type, type) and self._kind is not object
+        self._own_states = getattr(source, "path_states", None)
+        self._paths = Paths(("fetch",) if self._fetch_many is None else ("fetch", "fetch_many"), cancelled_fails=True)
+        # Guarded twice, an outage would be told of twice, and tried half as often.
+        self._through = self._paths.through if self._own_states is None else _unguarded
+
+    @property
+    def batch_size(self) -> int:
+        """How many users one call may be for."""
+        return 1 if self._fetch_many is None else BATCH_SIZE
+
+    def path_states(self) -> Mapping[str, State]:
+        """Return the state of each way to the source."""
+        states: Mapping[str, State] = self._paths.states() if self._own_states is None else self._own_states()
+        return states
+
+    def tell_source(self, email: str | None, ago: float) -> None:
+        """Tell the source of an invalidation, if it wants to know.
+
+        A source that reads from a replica must not bring back what was just invalidated, here or in another process.
+
+        Args:
+            email: the normalised address, or None for everybody.
+            ago: seconds since it happened.
+        """
+        told = getattr(self._source, "invalidated", None)
+        if told is None:
+            return
+        try:
+            told(email, ago=ago)
+        except Exception:
+            logger.exception("the source's `invalidated` failed; the invalidation goes on")
+
+    async def __call__(self, asks: Sequence[Ask]) -> list[Fetched[T] | Exception]:
+        """Return what the source has for each address, in their order, an error in the place of what it did not give.
+
+        Raises:
+            Exception: what the source raised, where one address was asked for.
+        """
+        for ask in asks:
+            if ask.moved_ago < math.inf:
+                self.tell_source(ask.asked, ask.moved_ago)
+        if len(asks) == 1:
+            return [await self._one(asks[0].asked)]
+        emails = list(dict.fromkeys(ask.asked for ask in asks))
+        found: dict[str, Fetched[T] | Exception] = {}
+        await _Split(self, found).ask(emails)
+        return [found[ask.asked] for ask in asks]
+
+    async def _one(self, email: str) -> Fetched[T]:
+        fetch = self._source.fetch
+        answer = await (
+            fetch(email) if self._own_states is not None else self._paths.through("fetch", lambda: fetch(email))
+        )
+        return self._fetched(answer)
+
+    async def _many(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:
+        fetch_many = self._fetch_many
+        if fetch_many is None:
+            raise SourceMisconfigured("the source has no fetch_many")
+        answers = await self._through("fetch_many", lambda: fetch_many(emails), many=True)
+        if not isinstance(answers, Mapping):
+            raise SourceMisconfigured(
+                f"the source's fetch_many gave {type(answers).__name__}; it gives a mapping by address"
+            )
+        return {email: self._answer(answers, email) for email in emails}
+
+    def _answer(self, answers: Mapping[str, object], email: str) -> Fetched[T] | Exception:
+        if email not in answers:
+            # Taken for an unknown user, it would lock somebody out who is known.
+            return SourceError("the source's answer leaves out an address it was asked for")
+        answer = answers[email]
+        if isinstance(answer, SourceError):
+            return answer
+        try:
+            return self._fetched(answer)
+        except SourceError as error:
+            return error
+
+    def _fetched(self, answer: object) -> Fetched[T]:
+        loaded: Loaded[T] = answer if isinstance(answer, Loaded) else Loaded(answer)  # type: ignore[arg-type]  # checked below
+        if loaded.value is not None and not self._fits(loaded.value):
+            raise SourceMisconfigured(
+                f"the source gave {type(loaded.value).__name__} where context_type is {self._kind.__name__}: "
+                "give ContextPlugin the context_type of its source"
+            )
+        return Fetched(loaded.value, loaded.origin or type(self._source).__name__, loaded.ttl)
+
+    def _fits(self, value: T) -> bool:
+        # Through Redis the further fields of a subclass would vanish.
+        return type(value) is self._kind if self._exact else isinstance(value, self._kind)
+
+
+class _Split(Generic[T]):
+    """One batch, and what became of its parts."""
+
+    def __init__(self, loading: Loading[T], found: dict[str, Fetched[T] | Exception]) -> None:
+        self._loading = loading
+        self._found = found
+        self._strikes = 0
+        self._ends: Exception | None = None
+
+    async def ask(self, emails: Sequence[str]) -> None:
+        """Ask for these users, and where that fails for each half of them."""
+        if self._ends is not None:
+            self._found.update(dict.fromkeys(emails, self._ends))
+            return
+        try:
+            answers = await self._answers(emails)
+        except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those it was asked for
+            self._take_note(error, single=len(emails) == 1)
+            if len(emails) == 1 or self._ends is not None:
+                self._found.update(dict.fromkeys(emails, error))
+                return
+            for half in _halves(emails):
+                await self.ask(half)
+        else:
+            self._strikes = 0
+            self._found.update(answers)
+
+    async def _answers(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:
+        if len(emails) == 1:
+            return {emails[0]: await self._loading._one(emails[0])}
+        return await self._loading._many(emails)
+
+    def _take_note(self, error: Exception, *, single: bool) -> None:
+        if isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage):
+            self._ends = error
+        elif single and isinstance(error, SourceUnavailable):
+            self._strikes += 1
+            if self._strikes >= STRIKES:
+                self._ends = error
+
+
+async def _unguarded(path: str, call: Callable[[], Awaitable[R]], *, many: bool = False) -> R:  # noqa: ARG001 - as Paths.through
+    return await call()
+
+
+def _halves(emails: Sequence[str]) -> Iterator[Sequence[str]]:
+    middle = len(emails) // 2
+    yield emails[:middle]
+    yield emails[middle:]
+
+
+def _class_of(context_type: object) -> type:
+    """Return the class that values of a type are instances of; object where the type is no class of its own."""
+    found = get_origin(context_type) or context_type
+    return found if isinstance(found, type) else object

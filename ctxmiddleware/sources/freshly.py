@@ -1,0 +1,63 @@
+"""Who was invalidated a short while ago, and must not be read from a replica that may not know it yet."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from ..address import normalise
+
+_MOST_INVALIDATED: Final = 10_000
+
+
+class FreshlyInvalidated:
+    """Whose context was invalidated within the lag of the replica; bounded, and rather for too many than too few.
+
+    Args:
+        lag: seconds a replica may be behind.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, lag: float, clock: Callable[[], float]) -> None:
+        self._lag = lag
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+        self._everybody_until = 0.0
+
+    def note(self, email: str | None, ago: float) -> None:
+        """Take note of an address, or everybody where it is None, invalidated so many seconds ago."""
+        now = self._clock()
+        until = now + self._lag - max(ago, 0.0)
+        if until <= now:
+            return
+        with self._lock:
+            self._forget(now)
+            if email is None:
+                self._everybody_until = max(self._everybody_until, until)
+            elif len(self._until) < _MOST_INVALIDATED:
+                self._extend(normalise(email), until)
+            else:
+                # Later than any that is noted, all of which it stands for.
+                self._everybody_until = now + self._lag
+                self._until.clear()
+
+    def _extend(self, email: str, until: float) -> None:
+        if until > self._until.get(email, -math.inf):
+            # Taken out first: the oldest must stay in front.
+            self._until.pop(email, None)
+            self._until[email] = until
+
+    def is_noted(self, email: str) -> bool:
+        """Return whether an address was invalidated within the lag."""
+        now = self._clock()
+        return now < self._everybody_until or now < self._until.get(normalise(email), now)
+
+    def _forget(self, now: float) -> None:
+        while self._until:
+            oldest = next(iter(self._until))
+            if self._until[oldest] > now:
+                return
+            del self._until[oldest]

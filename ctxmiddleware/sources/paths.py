@@ -1,0 +1,81 @@
+"""The ways to a source, each behind a breaker of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from ..breaker import RateBreaker, State
+from ..errors import SourceUnavailable
+
+logger = logging.getLogger("ctxmiddleware.sources")
+
+R = TypeVar("R")
+
+
+class Paths:
+    """Guards calls by the way they take: one that keeps failing is left alone for a while, the others go on.
+
+    A call fails where the source could not answer; a wrong row is an answer. That a call for many users failed tells
+    nothing of the way unless it was an outage: it may have been too much, or the fault of one of them.
+
+    Args:
+        names: the ways.
+        clock: monotonic seconds.
+        cancelled_fails: whether a cancelled call has failed: where nothing but the end of its time cancels one.
+    """
+
+    def __init__(
+        self, names: Iterable[str], clock: Callable[[], float] = time.monotonic, *, cancelled_fails: bool = False
+    ) -> None:
+        self._breakers = {name: RateBreaker(clock) for name in names}
+        self._cancelled_fails = cancelled_fails
+
+    def states(self) -> dict[str, State]:
+        """Return the state of each way."""
+        return {name: breaker.state for name, breaker in self._breakers.items()}
+
+    async def through(self, path: str, call: Callable[[], Awaitable[R]], *, many: bool = False) -> R:
+        """Make a call, unless its way is closed to calls for now.
+
+        Args:
+            path: the way it takes.
+            call: makes it.
+            many: whether it is for many users.
+
+        Raises:
+            SourceUnavailable: the way is closed to calls, and opens again after `retry_after` seconds.
+        """
+        breaker = self._breakers[path]
+        if not breaker.admit():
+            raise SourceUnavailable(
+                f"the source failed again and again ({path}): it is left alone for a while",
+                retry_after=max(1.0, breaker.retry_after),
+                outage=True,
+            )
+        try:
+            answer = await call()
+        except SourceUnavailable as error:
+            if error.outage or not many or breaker.state != "closed":
+                self._failed(path, breaker)
+            raise
+        except Exception:
+            self._answered(path, breaker)
+            raise
+        except BaseException:
+            # Half-open, it was the one call that tries: another must be let in.
+            if self._cancelled_fails or breaker.state != "closed":
+                self._failed(path, breaker)
+            raise
+        self._answered(path, breaker)
+        return answer
+
+    def _failed(self, path: str, breaker: RateBreaker) -> None:
+        if breaker.failure():
+            logger.warning("the source keeps failing: it is left alone for a while", extra={"path": path})
+
+    def _answered(self, path: str, breaker: RateBreaker) -> None:
+        if breaker.success():
+            logger.info("the source answers again", extra={"path": path})

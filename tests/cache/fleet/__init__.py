@@ -1,0 +1,1 @@
+"""Three instances on one Redis."""

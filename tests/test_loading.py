@@ -1,0 +1,230 @@
+"""Whether a source of any making gives each user an answer or an error of its own, in as few calls as it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from ctxmiddleware.cache.base import Ask, Fetched
+from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
+from ctxmiddleware.loading import BATCH_SIZE, Loading
+from ctxmiddleware.sources.base import Loaded
+from ctxmiddleware.testing import StaticSource
+
+pytestmark = pytest.mark.anyio
+USERS = [f"user{number}@example.org" for number in range(100)]
+
+
+def _asks(emails: Sequence[str]) -> list[Ask]:
+    return [Ask(email, math.inf) for email in emails]
+
+
+class Source:
+    """A source that answers many through a function, and one by the same."""
+
+    def __init__(self, answer: Callable[[Sequence[str]], Any]) -> None:
+        self.answer = answer
+        self.calls: list[int] = []
+
+    async def fetch(self, email: str) -> Any:
+        self.calls.append(1)
+        found = self.answer([email])[email]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def fetch_many(self, emails: Sequence[str]) -> Any:
+        self.calls.append(len(emails))
+        return self.answer(emails)
+
+
+def _loading(source: Any, **options: Any) -> Loading[str]:
+    return Loading(source, context_type=str, **options)
+
+
+def _all(emails: Sequence[str]) -> Mapping[str, str]:
+    return {email: f"context of {email}" for email in emails}
+
+
+async def test_one_is_fetched_and_many_are_fetched_together() -> None:
+    """A lone user takes the way for one, several the way for many; answers come in the order of the questions."""
+    source = Source(_all)
+    loading = _loading(source)
+    assert loading.batch_size == BATCH_SIZE
+    assert await loading(_asks(USERS[:1])) == [Fetched(f"context of {USERS[0]}", "Source")]
+    assert await loading(_asks(USERS[3:0:-1])) == [Fetched(f"context of {each}", "Source") for each in USERS[3:0:-1]]
+    assert source.calls == [1, 3]
+
+
+async def test_a_source_without_fetch_many_is_asked_for_one_at_a_time() -> None:
+    """Nothing is expected of a source but `fetch`."""
+
+    class Bare:
+        async def fetch(self, email: str) -> str:
+            return email
+
+    loading = _loading(Bare())
+    assert loading.batch_size == 1
+    assert await loading(_asks(USERS[:1])) == [Fetched(USERS[0], "Bare")]
+
+
+async def test_every_kind_of_answer_is_told_apart() -> None:
+    """A value, a value with its source's word, an unknown user, an error of one, and what is none of these."""
+    wrong = SourceError("row is broken")
+    answers = {"a": "value", "b": Loaded("loaded", "tables", 7.0), "c": None, "d": wrong, "e": 5, "f": Loaded(None)}
+    found = await _loading(Source(lambda emails: answers))(_asks([*answers, "left out"]))
+    assert found[:4] == [Fetched("value", "Source"), Fetched("loaded", "tables", 7.0), Fetched(None, "Source"), wrong]
+    assert isinstance(found[4], SourceMisconfigured)
+    assert found[5] == Fetched(None, "Source")
+    assert isinstance(found[6], SourceError)
+    assert not isinstance(found[6], (SourceMisconfigured, SourceUnavailable))
+
+
+async def test_what_is_no_mapping_is_a_broken_source() -> None:
+    """It is told as such, once, and nobody is taken for unknown."""
+    source = Source(lambda emails: ["x"] * len(emails))
+    found = await _loading(source)(_asks(USERS))
+    assert all(isinstance(each, SourceMisconfigured) for each in found)
+    assert source.calls == [100]
+
+
+async def test_the_same_address_asked_twice_is_answered_twice() -> None:
+    """Two tenants may ask for one address; it travels once."""
+    source = Source(_all)
+    found = await _loading(source)(_asks(["a", "b", "a"]))
+    assert [each.value for each in found if isinstance(each, Fetched)] == [
+        "context of a",
+        "context of b",
+        "context of a",
+    ]
+    assert source.calls == [2]
+
+
+@pytest.mark.parametrize("bad", [0, 37, 99])
+@pytest.mark.parametrize("error", [SourceError("too large"), ValueError("bug"), SourceUnavailable("timeout")])
+async def test_a_batch_that_one_user_spoils_is_split_until_it_is_found(bad: int, error: Exception) -> None:
+    """The other ninety-nine are answered; finding the one costs two calls for each halving."""
+
+    def answer(emails: Sequence[str]) -> Mapping[str, str]:
+        if USERS[bad] in emails:
+            raise error
+        return _all(emails)
+
+    source = Source(answer)
+    found = await _loading(source)(_asks(USERS))
+    assert found[bad] is error
+    assert [each for place, each in enumerate(found) if place != bad] == [
+        Fetched(f"context of {email}", "Source") for email in USERS if email != USERS[bad]
+    ]
+    assert len(source.calls) <= 15
+
+
+async def test_a_batch_too_large_is_had_in_parts() -> None:
+    """A source that takes ten at a time is asked for ten at a time."""
+
+    def answer(emails: Sequence[str]) -> Mapping[str, str]:
+        if len(emails) > 13:
+            raise SourceError("too many")
+        return _all(emails)
+
+    source = Source(answer)
+    found = await _loading(source)(_asks(USERS))
+    assert all(isinstance(each, Fetched) for each in found)
+    assert len(source.calls) == 15
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("down", outage=True), SourceMisconfigured("no grant")])
+async def test_where_nobody_can_be_answered_it_is_not_split(error: Exception) -> None:
+    """One call is enough to know that a hundred would fail."""
+
+    def answer(emails: Sequence[str]) -> Mapping[str, str]:
+        raise error
+
+    source = Source(answer)
+    assert await _loading(source)(_asks(USERS)) == [error] * 100
+    assert source.calls == [100]
+
+
+async def test_two_users_in_a_row_that_cannot_be_had_end_it() -> None:
+    """A source that is down without saying so costs a few calls a batch, and not two hundred."""
+
+    def answer(emails: Sequence[str]) -> Mapping[str, str]:
+        raise SourceUnavailable("timeout")
+
+    source = Source(answer)
+    found = await _loading(source)(_asks(USERS))
+    assert all(isinstance(each, SourceUnavailable) for each in found)
+    assert len(source.calls) <= 10
+
+
+async def test_a_source_is_guarded_by_a_breaker_for_each_of_its_ways() -> None:
+    """After a few failures it is left alone; the way for many tells nothing of the way for one."""
+    source = Source(_all)
+    loading = _loading(source)
+    source.answer = lambda emails: (_ for _ in ()).throw(SourceUnavailable("down"))
+    for _ in range(5):
+        with pytest.raises(SourceUnavailable, match="down"):
+            await loading(_asks(USERS[:1]))
+    assert loading.path_states() == {"fetch": "open", "fetch_many": "closed"}
+    with pytest.raises(SourceUnavailable, match="left alone"):
+        await loading(_asks(USERS[:1]))
+    assert source.calls == [1] * 5
+
+
+async def test_a_source_that_guards_itself_is_not_guarded_twice() -> None:
+    """Its own states are the ones that are shown."""
+
+    class Guarded(Source):
+        def path_states(self) -> Mapping[str, str]:
+            return {"mine": "half-open"}
+
+    source = Guarded(_all)
+    source.answer = lambda emails: (_ for _ in ()).throw(SourceUnavailable("down"))
+    loading = _loading(source)
+    for _ in range(20):
+        with pytest.raises(SourceUnavailable, match="down"):
+            await loading(_asks(USERS[:1]))
+    assert len(source.calls) == 20
+    assert loading.path_states() == {"mine": "half-open"}
+
+
+async def test_who_was_invalidated_elsewhere_is_told_to_the_source_before_it_is_asked() -> None:
+    """A source that reads a replica must know first."""
+    told: list[tuple[str | None, float]] = []
+
+    class Told(Source):
+        def invalidated(self, email: str | None, *, ago: float) -> None:
+            assert not self.calls
+            told.append((email, ago))
+
+    await _loading(Told(_all))([Ask("a", 3.0), Ask("b", math.inf), Ask("c", 0.5)])
+    assert told == [("a", 3.0), ("c", 0.5)]
+
+
+async def test_a_cancelled_batch_is_cancelled_and_not_split() -> None:
+    """What ends a load in time ends all of it."""
+
+    class Hangs(Source):
+        async def fetch_many(self, emails: Sequence[str]) -> Any:
+            self.calls.append(len(emails))
+            await anyio.sleep_forever()
+
+    source = Hangs(_all)
+    with anyio.move_on_after(0.02) as scope:
+        await _loading(source)(_asks(USERS))
+    assert scope.cancelled_caught
+    assert source.calls == [100]
+
+
+async def test_the_test_source_answers_many() -> None:
+    """Users' own tests meet batches too."""
+    source: StaticSource[str] = StaticSource({"a": "A", "b": SourceError("bad")})
+    found = await _loading(source)(_asks(["a", "b", "c"]))
+    assert found[0] == Fetched("A", "static")
+    assert isinstance(found[1], SourceError)
+    assert found[2] == Fetched(None, "static")
+    assert (source.calls, source.batches) == ([], [("a", "b", "c")])
