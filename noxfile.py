@@ -1,4 +1,4 @@
-"""What the project does by command: `nox -s demo` shows it, `nox -s tests` proves it."""
+"""What the project does by command: `nox -s demo` shows it, `nox -s tests` proves it, `nox -s bench` measures it."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def tests(session: nox.Session) -> None:
     measured = () if session.posargs else ("--cov", "--cov-report=term-missing:skip-covered")
     # Two at a time, file by file: most of the time a test waits for a server.
     session.run("pytest", "-n", "2", "--dist", "loadscope", *measured, *session.posargs, **PATIENT)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure it beside its peers, on real servers. Arguments go to the bench: names of benches, --help."""
+    session.install("-q", "-e", ".[bench]")
+    session.run("python", "-m", "tests.bench", *session.posargs, **PATIENT)

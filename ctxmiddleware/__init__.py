@@ -29,7 +29,7 @@ from .plugin import ContextPlugin
 from .refusal import OnRefusal
 from .resolver import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
-from .sources.base import ContextSource, Loaded
+from .sources.base import BatchSource, ContextSource, Loaded
 from .sources.pool import PoolOptions
 from .sources.supabase import SupabaseSource
 from .stats import Stats
@@ -63,6 +63,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "first_of",
     "OnRefusal",
     # where contexts come from
+    "BatchSource",
     "ContextSource",
     "Loaded",
     "SupabaseSource",

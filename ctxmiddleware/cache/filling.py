@@ -99,7 +99,7 @@ class Filling(Generic[V]):
 
     def _is_answered(self, flight: Flight[V], look: Look[V], asked_at: float) -> bool:
         held = flight.held
-        if held is not None and held.fence is not None and held.fence != look.fence:
+        if held is not None and held.fence != look.fence:
             self.keeping.discard(flight, held)
         flight.look = look
         flight.known = known = self._under(look, held, asked_at)
@@ -191,13 +191,16 @@ class Filling(Generic[V]):
         entries = [self._loaded(flight, fetched, asked_at) for flight, fetched in brought]
         pairs = list(zip(brought, entries, strict=True))
         # Loaded while Redis could not be asked, it has no generation and is for this process alone.
-        await self.keeping.store(
+        confirmed = await self.keeping.store(
             [self._storing(flight, entry, entry.fence) for (flight, _), entry in pairs if entry.fence is not None]
         )
+        now = self._clock()
         for (flight, fetched), entry in pairs:
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
-            self.flights.land(flight, Found(entry, fetched.origin))
+            # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
+            is_trusted = now < entry.trusted_until or flight.key in confirmed
+            self.flights.land(flight, Found(entry, fetched.origin, stale=not is_trusted))
 
     def _loaded(self, flight: Flight[V], fetched: Fetched[V], asked_at: float) -> Entry[V]:
         lifetime = self._policy.lifetime(known=fetched.value is not None, ttl=fetched.ttl, scatter=self._rng.random())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from .base import Entry
+from .base import Entry, Key
 from .flight import Flight, Flights
 from .memory import MemoryTier
 from .policy import CachePolicy
@@ -68,10 +68,16 @@ class Keeping(Generic[V]):
             return [None] * len(flights)
         return await self._shared.look([flight.key for flight in flights], self.keep_ms)
 
-    async def store(self, values: Sequence[Storing[V]]) -> None:
-        """Keep values in the shared tier, and forget whoever was invalidated while they were loaded."""
+    async def store(self, values: Sequence[Storing[V]]) -> set[Key]:
+        """Keep values in the shared tier, and forget whoever was invalidated while they were loaded.
+
+        Returns:
+            the keys whose generations are still in force; of the others nobody knows, or they have moved on.
+        """
         if self._shared is None or not values:
-            return
-        for value, stored in zip(values, await self._shared.store(values), strict=True):
+            return set()
+        answers = await self._shared.store(values)
+        for value, stored in zip(values, answers, strict=True):
             if stored is False:
                 self.forget(value.key[1])
+        return {value.key for value, stored in zip(values, answers, strict=True) if stored}

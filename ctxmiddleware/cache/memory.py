@@ -79,12 +79,11 @@ class MemoryTier(Generic[V]):
             for _ in range(BURIALS):
                 self._bury(now)
             former = self._entries.get(key)
-            if former is not None:
+            if former is not None and _keeps_place(former, entry) and entry.size <= self.max_bytes:
                 self._replace(key, former, entry)
-            elif entry.size <= self.max_bytes:
-                # Room is made before the newcomer is in, or it would be the first to be asked to leave.
-                self._make_room(entry, now)
-                self._insert(key, entry)
+            else:
+                self._remove(key)
+                self._let_in(key, entry, now)
             while self._entries and self.bytes > self.max_bytes:
                 self._evict(now)
 
@@ -113,17 +112,17 @@ class MemoryTier(Generic[V]):
             return count
 
     def _replace(self, key: Key, former: Entry[V], entry: Entry[V]) -> None:
-        if entry.size > self.max_bytes or (former.value is None) is not (entry.value is None):
-            # Who becomes known, or unknown, changes sides.
-            self._remove(key)
-            if entry.size <= self.max_bytes:
-                self._insert(key, entry)
-            return
         entry.visited = former.visited
         self._let_go(key, former)
         self._hold(key, entry)
         if entry.value is not None:
             self._known.add(key, entry)
+
+    def _let_in(self, key: Key, entry: Entry[V], now: float) -> None:
+        if entry.size <= self.max_bytes:
+            # Room is made before the newcomer is in, or it would be the first to be asked to leave.
+            self._make_room(entry, now)
+            self._insert(key, entry)
 
     def _insert(self, key: Key, entry: Entry[V]) -> None:
         self._hold(key, entry)
@@ -181,3 +180,8 @@ class MemoryTier(Generic[V]):
         if not self._partitions[key[0]]:
             del self._partitions[key[0]]
         return True
+
+
+def _keeps_place(former: Entry[V], entry: Entry[V]) -> bool:
+    # Who becomes known, or unknown, changes sides.
+    return (former.value is None) is (entry.value is None)

@@ -13,7 +13,7 @@ from .scripts import Script
 
 A = TypeVar("A")
 
-# A script holds up everyone's commands while it runs: a hundred users take it about half a millisecond.
+# A script holds up everyone's commands while it runs: for a hundred users about half a millisecond.
 MAX_USERS: Final = 100
 MAX_BYTES: Final = 512 * 1024
 
@@ -64,9 +64,9 @@ class Batch:
         self._size = order.size
 
     def takes(self, order: Order[Any]) -> bool:
-        """Take an order along, if it is of the same kind and there is room; return whether it was taken."""
+        """Take an order of the same kind along, if there is room; return whether it was taken."""
         users, size = self._users + len(order.errands), self._size + order.size
-        if (order.script, order.common) != (self._script, self._common) or users > MAX_USERS or size > MAX_BYTES:
+        if users > MAX_USERS or size > MAX_BYTES:
             return False
         self._orders.append(order)
         self._users, self._size = users, size
@@ -115,7 +115,7 @@ class OutOfStep(ConnectionError):
 
 
 def gathered(orders: Sequence[Order[Any]]) -> list[Batch]:
-    """Return the commands in which orders travel, as few as there may be."""
+    """Return the commands in which orders travel: few, and each for orders of one kind."""
     full: list[Batch] = []
     open_: dict[object, Batch] = {}
     for order in orders:

@@ -113,7 +113,9 @@ class TieredCache(Generic[V]):
         entry = self.memory.get(key)
         if entry is not None and self._clock() < min(entry.stands_in_until, entry.stale_until):
             return Found(entry, MEMORY, stale=True)
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt and self.flights.opened.peek() is None:
+                raise SourceUnavailable("the application is shutting down")
             found = await self._landed(self._flight(key, asked))
             if found is not None:
                 return found

@@ -46,3 +46,13 @@ def test_everyone_has_a_key_in_each_bucket_and_names_use_them_all() -> None:
     assert {SPACE.of(("", str(number))).everyone for number in range(5000)} == {
         generation for generation, _ in everyone
     }
+
+
+def test_the_server_s_name_is_kept_for_each_namespace_apart_and_under_no_key_of_a_user() -> None:
+    """Two applications on one Redis renew their generations apart, and no name can be anybody's generation."""
+    name, mark = SPACE.incarnation()
+    assert name != mark
+    assert _tag(name) == _tag(mark) == _tag(SPACE.everyone()[0][0])
+    assert not {name, mark} & {key for pair in SPACE.everyone() for key in pair}
+    assert not set(SPACE.incarnation()) & set(KeySpace("other", b"12345678").incarnation())
+    assert SPACE.incarnation() == KeySpace("default", b"another shape").incarnation()

@@ -251,6 +251,20 @@ def test_who_becomes_known_or_unknown_changes_sides() -> None:
     assert len(memory) == 1
 
 
+def test_changing_sides_passes_no_bound() -> None:
+    """Four who are known and four who become known are four."""
+    memory: MemoryTier[str] = MemoryTier(4, 1000, max_unknown=4)
+    for number in range(8):
+        memory.put(("", str(number)), _entry("v" if number < 4 else None), 0.0)
+    for number in range(4, 8):
+        memory.put(("", str(number)), _entry(), 0.0)
+        _check(memory)
+    for number in range(8):
+        memory.put(("", str(number)), _entry(None), 0.0)
+        assert len(memory._unknown) <= 4
+        _check(memory)
+
+
 def test_what_is_dead_leaves_little_by_little_and_holds_no_room() -> None:
     """Without any eviction a thousand dead entries are gone after as many puts as bury them, whoever is asked for."""
     memory: MemoryTier[str] = MemoryTier(10_000, 10**9)

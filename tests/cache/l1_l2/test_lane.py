@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,14 +13,15 @@ import pytest
 from ctxmiddleware.cache.lane import TRIP_BYTES, TRIP_USERS, Lane
 from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered
 from ctxmiddleware.cache.scripts import LOOK, STORE
+from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
 
 
-def _order(users: int = 1, *, size: int = 0, keep: int = 1) -> Order[Any]:
-    arguments = (b"x" * size,) if size else ()
-    return Order(STORE, [Errand((f"key{number}",), arguments) for number in range(users)], (keep,), time.monotonic())
+def _order(users: int = 1, *, size: int = 0, keep: int = 1, at: float | None = None) -> Order[Any]:
+    errands = [Errand((f"key{number}",), (b"x" * size,) if size else ()) for number in range(users)]
+    return Order(STORE, errands, (keep,), time.monotonic() if at is None else at)
 
 
 class Ferry:
@@ -51,9 +52,11 @@ class Ferry:
 
 
 @asynccontextmanager
-async def _lane(patience: float = 5.0, longest: float = 10.0) -> AsyncIterator[tuple[Lane, Ferry]]:
+async def _lane(
+    patience: float = 5.0, longest: float = 10.0, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Lane, Ferry]]:
     ferry = Ferry()
-    lane = Lane(ferry.travel, ferry.give_up, patience=patience, longest=longest, clock=time.monotonic)
+    lane = Lane(ferry.travel, ferry.give_up, patience=patience, longest=longest, clock=clock)
     async with anyio.create_task_group() as tasks:
         lane.open(tasks)
         yield lane, ferry
@@ -63,11 +66,11 @@ async def _lane(patience: float = 5.0, longest: float = 10.0) -> AsyncIterator[t
 async def test_what_is_placed_in_one_turn_travels_together() -> None:
     """However many ask before the event loop comes round, it is one trip; an idle lane makes none."""
     async with _lane() as (lane, ferry):
-        assert lane.is_idle
+        before = lane.is_idle
         orders = [_order() for _ in range(50)]
         for order in orders:
             lane.place(order)
-        assert not lane.is_idle
+        assert (before, lane.is_idle) == (True, False)
         for order in orders:
             await order.done.wait()
         assert ferry.trips == [orders]
@@ -152,14 +155,17 @@ async def test_a_line_that_stands_still_is_left_and_counted() -> None:
 
 async def test_a_line_that_moves_is_waited_for() -> None:
     """Nobody is turned away because many came at once, as long as one trip after the other ends."""
-    async with _lane(patience=0.15) as (lane, ferry):
-        orders = [_order(MAX_USERS) for _ in range(3 * TRIP_USERS // MAX_USERS)]
+    clock = FakeClock()
+    async with _lane(patience=0.01, clock=clock) as (lane, ferry):
+        orders = [_order(MAX_USERS, at=clock()) for _ in range(3 * TRIP_USERS // MAX_USERS)]
         ferry.hold()
         for order in orders:
             lane.place(order)
         for trips in (1, 2, 3):
             await eventually_async(lambda trips=trips: len(ferry.trips) == trips)  # type: ignore[misc]
-            await anyio.sleep(0.08)
+            clock.advance(0.008)
+            # Time for the lane to look who has waited too long.
+            await anyio.sleep(0.03)
             ferry.release()
             ferry.hold()
         for order in orders:
@@ -170,13 +176,14 @@ async def test_a_line_that_moves_is_waited_for() -> None:
 
 async def test_no_line_is_waited_in_for_longer_than_an_answer_may_take() -> None:
     """Even where it moves, whoever is too far behind goes to the source."""
-    async with _lane(patience=5.0, longest=0.05) as (lane, ferry):
+    async with _lane(patience=60.0, longest=0.05) as (lane, ferry):
         ferry.hold()
         first, second = _order(), _order(2)
         lane.place(first)
         await eventually_async(lambda: len(ferry.trips) == 1)
         lane.place(second)
-        await second.done.wait()
+        with anyio.fail_after(5):
+            await second.done.wait()
         assert (second.answers, ferry.given_up) == (None, 2)
         ferry.release()
 

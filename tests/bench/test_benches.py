@@ -1,0 +1,34 @@
+"""Whether the benches measure what they say; how long anything took is theirs alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.backends import ASYNCIO
+
+from . import hung_redis, peers, storm
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+async def test_ours_is_right_in_every_case() -> None:
+    """Fresh after a delete during a load; nineteen of twenty served by one load; a thousand by one."""
+    outcomes = [await case(peers.ours) for case in peers.CASES.values()]
+    assert outcomes == ["right", "19 of 19, 1 loads", "1 loads"]
+
+
+def test_five_hundred_who_miss_together_cost_five_calls() -> None:
+    """A hundred to a call, two calls at a time at most, counted by the server."""
+    at_once, arriving = storm.run(500)
+    assert (at_once["calls"], at_once["most at a time"]) == (5, 2)
+    assert 5 <= int(str(arriving["calls"])) < 500
+    assert int(str(arriving["most at a time"])) <= 4
+
+
+def test_while_redis_hangs_everybody_is_served_and_the_source_is_not_flooded() -> None:
+    """No resolve fails, and the calls of three instances stay under their limit throughout."""
+    rows = hung_redis.run(seconds=4.0, users=200)
+    assert [row["Redis"] for row in rows] == ["well", "hung", "well again"]
+    assert [row["failed"] for row in rows] == [0, 0, 0]
+    limit = hung_redis.INSTANCES * hung_redis.POLICY.max_loads
+    assert all(int(str(row["most at a time"])) <= limit for row in rows)

@@ -1,0 +1,162 @@
+"""A shared tier in memory whose every command can be late, lost, or answered long after it was carried out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ctxmiddleware.cache.base import Fence, Key, Stored
+from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
+
+_EVERYONE: Final = ("everyone", "")
+
+
+@dataclass
+class _Kept:
+    fence: Fence
+    stored: Stored[str]
+    stored_at: float
+    dies_at: float
+
+
+@dataclass
+class FakeServer:
+    """What all instances share: generations, values and marks, and whether it can be reached."""
+
+    clock: Callable[[], float]
+    generations: dict[tuple[str, str], tuple[bytes, float]] = field(default_factory=dict)
+    values: dict[Key, _Kept] = field(default_factory=dict)
+    moved: dict[tuple[str, str], float] = field(default_factory=dict)
+    is_down: bool = False
+    _tokens: itertools.count[int] = field(default_factory=itertools.count)
+
+    def token(self) -> bytes:
+        """Return a value never used before."""
+        return b"%d" % next(self._tokens)
+
+    def fence(self, name: str, keep_ms: int) -> Fence:
+        """Return the generations in force, creating absent ones."""
+        return Fence(self._generation(_EVERYONE, keep_ms), self._generation(("name", name), keep_ms))
+
+    def _generation(self, which: tuple[str, str], keep_ms: int) -> bytes:
+        held = self.in_force(which)
+        token = self.token() if held is None else held
+        self.generations[which] = (token, self.clock() + keep_ms / 1000)
+        return token
+
+    def in_force(self, which: tuple[str, str]) -> bytes | None:
+        """Return a generation, or None where it is absent."""
+        held = self.generations.get(which)
+        return None if held is None or self.clock() >= held[1] else held[0]
+
+    def is_in_force(self, name: str, fence: Fence) -> bool:
+        """Return whether both generations are these."""
+        return (self.in_force(_EVERYONE), self.in_force(("name", name))) == fence
+
+    def renew(self, name: str | None, keep_ms: int) -> None:
+        """Put a new generation in force."""
+        which = _EVERYONE if name is None else ("name", name)
+        self.generations[which] = (self.token(), self.clock() + keep_ms / 1000)
+        self.moved[which] = self.clock()
+
+    def moved_ago(self, name: str) -> float:
+        """Return the seconds since the name, or everyone, was invalidated."""
+        return self.clock() - max(self.moved.get(which, -math.inf) for which in (_EVERYONE, ("name", name)))
+
+    def flush(self) -> None:
+        """Lose everything."""
+        self.generations.clear()
+        self.values.clear()
+        self.moved.clear()
+
+    def snapshot(self) -> FakeServer:
+        """Return what a replica that lags, or a file, holds."""
+        return replace(self, generations=dict(self.generations), values=dict(self.values), moved=dict(self.moved))
+
+    def fail_over_to(self, older: FakeServer) -> None:
+        """Take an older state; as every connection does, begin anew before anything is read from it."""
+        self.generations, self.values = dict(older.generations), dict(older.values)
+        self.renew(None, 3_600_000)
+
+
+class FakeTier:
+    """One instance's way to the server.
+
+    Args:
+        server: what it shares with the others.
+        wait: where a command waits, before it is carried out and before it is answered.
+        told: called when a look for a key is answered, with what `moment` gave when it was carried out.
+        moment: tells the present from the past.
+    """
+
+    def __init__(
+        self,
+        server: FakeServer,
+        wait: Callable[[], Awaitable[None]],
+        told: Callable[[Key, int], None] = lambda key, moment: None,
+        moment: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._server = server
+        self._wait = wait
+        self._told = told
+        self._moment = moment
+
+    async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[str] | None]:
+        """Return what it holds for each key."""
+        await self._wait()
+        if self._is_cut_off():
+            return [None] * len(keys)
+        found: list[Look[str] | None] = [self._look(key, keep_ms) for key in keys]
+        moment = self._moment()
+        await self._wait()
+        if self._is_cut_off():
+            return [None] * len(keys)
+        for key in keys:
+            self._told(key, moment)
+        return found
+
+    def _look(self, key: Key, keep_ms: int) -> Look[str]:
+        server = self._server
+        fence = server.fence(key[1], keep_ms)
+        kept = server.values.get(key)
+        stored = None
+        if kept is not None and kept.fence == fence and server.clock() < kept.dies_at:
+            stored = replace(kept.stored, age=kept.stored.age + server.clock() - kept.stored_at)
+        return Look(fence, stored, server.moved_ago(key[1]))
+
+    async def store(self, values: Sequence[Storing[str]]) -> list[bool | None]:
+        """Keep each value whose generations are in force."""
+        await self._wait()
+        if self._is_cut_off():
+            return [None] * len(values)
+        kept: list[bool | None] = [self._store(value) for value in values]
+        await self._wait()
+        return [None] * len(values) if self._is_cut_off() else kept
+
+    def _store(self, value: Storing[str]) -> bool:
+        server = self._server
+        if not server.is_in_force(value.key[1], value.fence):
+            return False
+        left = value.keep_ms / 1000 - value.stored.age
+        if left > 0:
+            server.values[value.key] = _Kept(value.fence, value.stored, server.clock(), server.clock() + left)
+            for which in (_EVERYONE, ("name", value.key[1])):
+                token, dies_at = server.generations[which]
+                server.generations[which] = (token, max(dies_at, server.clock() + 2 * left))
+        return True
+
+    async def invalidate(self, name: str | None, keep_ms: int) -> None:
+        """Put a new generation in force; a reply that is lost is a failure, carried out or not."""
+        await self._wait()
+        if self._is_cut_off():
+            raise SharedTierFailed("down")
+        self._server.renew(name, keep_ms)
+        await self._wait()
+        if self._is_cut_off():
+            raise SharedTierFailed("the reply was lost")
+
+    def _is_cut_off(self) -> bool:
+        return self._server.is_down

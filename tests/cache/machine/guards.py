@@ -1,0 +1,172 @@
+"""Each guard of the cache, and whether the machine finds that it is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import ctxmiddleware
+
+PACKAGE = Path(ctxmiddleware.__file__).parent
+FINDINGS = Path(__file__).with_name("findings.md")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A few words of the source that keep a promise.
+
+    Args:
+        name: what it guards against.
+        file: where it is, in the package.
+        text: the words, once in that file.
+        without: what stands there when it is removed.
+    """
+
+    name: str
+    file: str
+    text: str
+    without: str
+
+
+_FLIGHT, _TIERED, _FILLING = "cache/flight.py", "cache/tiered.py", "cache/filling.py"
+_KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
+
+GUARDS = (
+    Guard(
+        "keeping in memory what was loaded before an invalidation",
+        _FLIGHT,
+        "            if not flight.overtaken:\n                keep()\n",
+        "            keep()\n",
+    ),
+    Guard(
+        "answering with what was loaded before an invalidation",
+        _FLIGHT,
+        "        if self.overtaken:\n            return None\n",
+        "",
+    ),
+    Guard(
+        "a load that read the former generation while Redis was told",
+        _TIERED,
+        "                dropped += keeping.forget(name)\n",
+        "                pass\n",
+    ),
+    Guard(
+        "an invalidation elsewhere during a load (compare and set)",
+        _KEEPING,
+        "            if stored is False:\n",
+        "            if stored is False and not value:\n",
+    ),
+    Guard(
+        "confirming an entry of another generation",
+        _FILLING,
+        "held is None or held.fence != look.fence else self._policy",
+        "held is None else self._policy",
+    ),
+    Guard(
+        "serving by memory for longer than it is trusted",
+        _POLICY,
+        "    if now < entry.expires_at and now < entry.trusted_until:\n",
+        "    if now < entry.expires_at:\n",
+    ),
+    Guard(
+        "standing in for the source after an invalidation elsewhere",
+        _FAILSAFE,
+        "may = flight in looks and not self._is_overtaken(flight, looks[flight])",
+        "may = flight in looks",
+    ),
+    Guard(
+        "standing in, while the source is slow, on trust that has ended",
+        _FAILSAFE,
+        "        if flight.look is not None and now >= flight.known.entry.trusted_until:\n            return None\n",
+        "",
+    ),
+    Guard(
+        "standing in, while the source is slow, for a user who was invalidated",
+        _FAILSAFE,
+        "if flight.overtaken or not flight.has_looked or flight.known is None:",
+        "if flight.known is None:",
+    ),
+    Guard(
+        "standing in without end",
+        _POLICY,
+        "return Verdict.STALE if now < entry.stale_until else Verdict.GONE",
+        "return Verdict.STALE",
+    ),
+    Guard(
+        "standing in for longer than memory is trusted",
+        _FAILSAFE,
+        "self._pause = min(PAUSE_SECONDS, policy.untrusted_ttl)",
+        "self._pause = 60.0",
+    ),
+    Guard(
+        "bringing back, with Redis gone, what Redis said was overtaken",
+        _FILLING,
+        "            self.keeping.discard(flight, held)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "two loads of one user",
+        _TIERED,
+        "        if flight is None:\n            return self.flights.start(key, asked)\n",
+        "        return self.flights.start(key, asked)\n",
+    ),
+    Guard(
+        "an invalidation that reaches one partition only",
+        "cache/memory.py",
+        "for partition in list(self._partitions)",
+        'for partition in [""]',
+    ),
+    Guard(
+        "more in memory than it may hold",
+        "cache/memory.py",
+        "            while len(self._known) >= self.max_entries:\n",
+        "            while len(self._known) >= 2 * self.max_entries:\n",
+    ),
+)
+
+
+def main(steps: int) -> int:
+    """Remove each guard, let the machine run, and write down what it found; return how many it did not find."""
+    rows = []
+    # Two at a time: each runs in a process of its own.
+    with ThreadPoolExecutor(2) as pool:
+        for guard, found in zip(GUARDS, pool.map(lambda guard: _without(guard, steps), GUARDS), strict=True):
+            rows.append(f"| {guard.name} | `{guard.file}` | {found} |")
+            print(rows[-1], flush=True)
+    FINDINGS.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    return sum("not found" in row for row in rows)
+
+
+_HEAD = """# What the machine finds where a guard is missing
+
+Written by `python -m tests.cache.machine guards`: each guard is removed from a copy of the package, alone, and the
+machine runs until it finds a broken promise. Steps are callbacks of the event loop and rules of the machine.
+
+| without the guard against | in | the machine says |
+|---|---|---|
+"""
+
+
+def _without(guard: Guard, steps: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, PACKAGE.name)
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        changed = copy / guard.file
+        text = changed.read_text(encoding="utf-8")
+        changed.write_text(text.replace(guard.text, guard.without), encoding="utf-8")
+        command = [sys.executable, "-m", "tests.cache.machine", "--quiet", "--steps", str(steps)]
+        # The copy first, and the tests from where they are.
+        paths = os.pathsep.join([folder, str(PACKAGE.parent)])
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("BROKEN")]
+    if lines:
+        return lines[0].removeprefix("BROKEN ").split(";")[0].replace("|", "/")
+    return f"not found in {steps} steps" if done.returncode == 0 else f"it could not run: {done.stderr[-200:]!r}"

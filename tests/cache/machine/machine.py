@@ -1,0 +1,260 @@
+"""The state machine: what may happen to two instances, in any order, with every await anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from .world import KEYS, Violation, World
+
+SEEDS = st.integers(0, 2**32 - 1)
+INSTANCES = st.integers(0, 1)
+STEPS = st.integers(0, 40)
+NAMES = st.sampled_from(["ada", "bob", "cy"])
+
+TOTAL: Counter[str] = Counter()
+"""What all machines of this process have done."""
+
+
+class Machine(RuleBasedStateMachine):
+    """Callers come, go and are cancelled; users are invalidated; the source, Redis and the clock do as they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        TOTAL["machines"] += 1
+
+    def run(self, steps: int, seed: int) -> None:
+        """Let so many callbacks run, in an order that a seed stands for."""
+        choose = _chooser(seed)
+        for _ in range(steps):
+            if not self.world.loop.step(choose):
+                return
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), callers=st.integers(1, 3), steps=STEPS, seed=SEEDS)
+    def get(self, instance: int, key: tuple[str, str], callers: int, steps: int, seed: int) -> None:
+        """One or more callers ask for a user."""
+        for _ in range(callers):
+            self.world.instances[instance].ask(key)
+        self.run(steps, seed)
+
+    @rule(instance=INSTANCES, keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=6), seed=SEEDS)
+    def get_to_the_end(self, instance: int, keys: list[tuple[str, str]], seed: int) -> None:
+        """Callers ask, and everything answers."""
+        for key in keys:
+            self.world.instances[instance].ask(key)
+        self.let_all_through(seed)
+
+    @rule(instance=INSTANCES, name=NAMES, everybody=st.booleans(), seed=SEEDS)
+    def invalidate_to_the_end(self, instance: int, name: str, *, everybody: bool, seed: int) -> None:
+        """An invalidation is told to all, while what was under way before it still is."""
+        self.world.version += 1
+        before = self.world.gates.hold()
+        self.world.instances[instance].invalidate(None if everybody else name)
+        self.let_all_through(seed)
+        self.world.gates.give_back(before)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), steps=st.integers(0, 20), seed=SEEDS)
+    def peek(self, instance: int, key: tuple[str, str], steps: int, seed: int) -> None:
+        """A request finds what memory answers by itself."""
+        loop = self.world.loop
+        loop.call_soon(self.world.instances[instance].peek, key)
+        loop.settle(_chooser(seed)) if steps > 15 else self.run(steps, seed)
+
+    @rule(steps=st.integers(1, 80), seed=SEEDS)
+    def go_on(self, steps: int, seed: int) -> None:
+        """Whatever is ready runs, in some order."""
+        self.run(steps, seed)
+
+    @rule(count=st.integers(1, 4), place=st.integers(0, 20), steps=STEPS, seed=SEEDS)
+    def let_through(self, count: int, place: int, steps: int, seed: int) -> None:
+        """Something outside is carried out, or answered."""
+        for each in range(count):
+            self.world.gates.open(place + each)
+            self.run(steps, seed + each)
+
+    @rule(seed=SEEDS)
+    def let_all_through(self, seed: int) -> None:
+        """Everything outside answers, in some order."""
+        choose = _chooser(seed)
+        for _ in range(60):
+            self.world.loop.settle(choose)
+            if not self.world.gates:
+                return
+            self.world.gates.open(choose(len(self.world.gates)))
+
+    @rule(instance=INSTANCES, name=NAMES, steps=STEPS, seed=SEEDS)
+    def change_and_invalidate(self, instance: int, name: str, steps: int, seed: int) -> None:
+        """The database changes, and whoever changed it says so."""
+        self.world.version += 1
+        self.world.instances[instance].invalidate(name)
+        self.run(steps, seed)
+
+    @rule(instance=INSTANCES, steps=STEPS, seed=SEEDS)
+    def change_and_clear(self, instance: int, steps: int, seed: int) -> None:
+        """Everything changes, and everybody is invalidated."""
+        self.world.version += 1
+        self.world.instances[instance].invalidate(None)
+        self.run(steps, seed)
+
+    @rule(asked=st.sampled_from([f"{partition}/{name}" for partition, name in KEYS]))
+    def hire_or_dismiss(self, asked: str) -> None:
+        """A user becomes unknown to the source, or known again."""
+        self.world.unknown ^= {asked}
+        self.world.version += 1
+
+    @rule(instance=INSTANCES, place=st.integers(0, 30))
+    def cancel(self, instance: int, place: int) -> None:
+        """A caller goes away."""
+        waiting = [task for task in self.world.instances[instance].callers if not task.done()]
+        if waiting:
+            waiting[place % len(waiting)].cancel()
+            self.world.counts["cancelled callers"] += 1
+
+    @rule(state=st.sampled_from(["well", "well", "well", "down", "odd"]))
+    def source(self, state: str) -> None:
+        """The source breaks, or recovers."""
+        self.world.source = state
+
+    @rule(down=st.sampled_from([False, False, True]))
+    def redis(self, *, down: bool) -> None:
+        """Redis cannot be reached, or can again."""
+        self.world.redis(down=down)
+        self.world.counts["Redis cut off" if down else "Redis reached again"] += 1
+
+    @rule(what=st.sampled_from(["flush", "everyone", "name", "value", "copy", "failover"]), place=st.integers(0, 5))
+    def lose(self, what: str, place: int) -> None:
+        """Redis forgets, evicts, or is replaced by an older copy of itself."""
+        server, key = self.world.server, KEYS[place]
+        self.world.counts[f"Redis: {what}"] += 1
+        match what:
+            case "flush":
+                server.flush()
+            case "everyone":
+                server.generations.pop(("everyone", ""), None)
+            case "name":
+                server.generations.pop(("name", key[1]), None)
+            case "value":
+                server.values.pop(key, None)
+            case "copy":
+                self.world.older = server.snapshot()
+            case _:
+                server.fail_over_to(self.world.older)
+
+    @rule(
+        seconds=st.sampled_from([0.1, 0.5, 1.0, 2.0, 2.5, 5.0, 8.5, 12.0, 60.0]), steps=st.integers(0, 60), seed=SEEDS
+    )
+    def time_passes(self, seconds: float, steps: int, seed: int) -> None:
+        """The clock goes on, or the process was stopped for a while."""
+        self.world.loop.now += seconds
+        self.run(steps, seed)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seconds=st.sampled_from([2.5, 8.5, 10.5, 12.5]), seed=SEEDS)
+    def outage(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
+        """A user who is known is asked for late, while the source is down."""
+        self.world.source = "well"
+        self.get_to_the_end(instance, [key], seed)
+        self.world.loop.now += seconds
+        self.world.source = "down"
+        self.get_to_the_end(instance, [key], seed + 1)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seconds=st.sampled_from([0.6, 2.5, 4.0]), seed=SEEDS)
+    def slow_source(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
+        """A user is invalidated elsewhere while the source takes its time, and somebody else joins the load."""
+        world = self.world
+        world.source = "well"
+        self.get_to_the_end(instance, [key], seed)
+        world.loop.now += 10.5
+        world.instances[instance].ask(key)
+        for _ in range(2):
+            world.loop.settle(_chooser(seed))
+            world.gates.open(0)
+        world.loop.settle(_chooser(seed))
+        self.invalidate_to_the_end(1 - instance, key[1], everybody=bool(seed % 3 == 0), seed=seed)
+        world.loop.now += seconds
+        world.instances[instance].ask(key)
+        world.source = "down" if seed % 2 else "well"
+        self.run(seed % 40, seed)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
+    def cut_off_after_hearing(self, instance: int, key: tuple[str, str], seed: int) -> None:
+        """An instance hears that a user was invalidated, cannot load him, and is cut off from Redis."""
+        world = self.world
+        world.source = "well"
+        world.redis(down=False)
+        self.get_to_the_end(instance, [key], seed)
+        self.invalidate_to_the_end(1 - instance, key[1], everybody=False, seed=seed)
+        world.loop.now += 2.5
+        world.source = "down"
+        self.get_to_the_end(instance, [key], seed)
+        world.redis(down=True)
+        self.get_to_the_end(instance, [key], seed)
+        world.redis(down=bool(seed % 2))
+
+    @rule(instance=INSTANCES, luck=st.integers(0, 7), seed=SEEDS)
+    def restart(self, instance: int, luck: int, seed: int) -> None:
+        """Now and then an instance is shut down, and comes back with an empty memory."""
+        if luck:
+            return
+        self._close(instance, seed)
+        self.world.instances[instance].open()
+        self.run(30, seed)
+        self.world.counts["restarts"] += 1
+
+    def _close(self, instance: int, seed: int) -> None:
+        one, loop = self.world.instances[instance], self.world.loop
+        life = one.close()
+        for _ in range(8):
+            loop.settle(_chooser(seed))
+            if life is None or life.done():
+                break
+            loop.now = max(loop.now, loop.next_timer() or loop.now)
+        if life is None or not life.done():
+            raise Violation("an instance does not end")
+        loop.settle(_chooser(seed))
+        if len(one.cache.flights):
+            raise Violation("flights are left after the end")
+        hanging = [task for task in one.callers if not task.done()]
+        for _ in range(8):
+            if not hanging:
+                break
+            while self.world.gates:
+                self.world.gates.open(0)
+            loop.settle(_chooser(seed))
+            hanging = [task for task in hanging if not task.done()]
+        if hanging:
+            raise Violation(f"{len(hanging)} callers are left waiting for ever")
+        for task in one.callers:
+            if not task.cancelled() and task.exception() is not None:
+                raise Violation(f"a caller got {task.exception()!r}")
+        one.callers.clear()
+
+    @invariant()
+    def promises(self) -> None:
+        """Nothing was broken so far."""
+        TOTAL["rules"] += 1
+        self.world.check()
+
+    def teardown(self) -> None:
+        """Everything ends: nobody waits for ever, nothing is left behind, and every caller had an answer."""
+        try:
+            for number in range(len(self.world.instances)):
+                self._close(number, number)
+            left = [task for task in asyncio.all_tasks(self.world.loop) if not task.done()]
+            if left:
+                raise Violation(f"{len(left)} tasks are left")
+            self.world.check()
+        finally:
+            TOTAL.update(self.world.counts)
+            TOTAL["steps of the loop"] += self.world.loop.steps
+            self.world.loop.close()
+
+
+def _chooser(seed: int) -> Callable[[int], int]:
+    # Sometimes as asyncio would, mostly not.
+    return (lambda count: 0) if seed % 5 == 0 else random.Random(seed).randrange
