@@ -8,6 +8,9 @@ from typing import Literal, TypeAlias
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 
+# Whose calls failed is known of so many a second; those of more are counted as if each were another's.
+_MOST_KNOWN = 1000
+
 
 class Breaker:
     """Opens after a number of faults in a row and closes on the first success.
@@ -117,20 +120,35 @@ class RateBreaker:
         self._seconds.clear()
         return True
 
-    def failure(self) -> bool:
-        """Take note of a call that failed; return whether it opened the breaker."""
+    def failure(self, who: str | None = None) -> bool:
+        """Take note of a call that failed; return whether it opened the breaker.
+
+        Args:
+            who: for whom it was made, where the fault may be theirs alone: such a one counts once in a window, so that
+                nobody closes the way to all others by asking again and again.
+        """
         if self._opens_until is not None:
             if self._is_trying:
                 self._is_trying = False
                 self._pause = min(2 * self._pause, self._longest_pause)
                 self._opens_until = self._clock() + self._pause
             return False
-        self._current().failed += 1
+        current = self._current()
+        if who is not None and not self._is_first(hash(who), current):
+            return False
+        current.failed += 1
         failed = sum(second.failed for second in self._seconds)
         calls = failed + sum(second.answered for second in self._seconds)
         if calls < self._least or failed < self._rate * calls:
             return False
         self._opens_until = self._clock() + self._pause
+        return True
+
+    def _is_first(self, who: int, current: _Second) -> bool:
+        if any(who in second.failed_for for second in self._seconds):
+            return False
+        if len(current.failed_for) < _MOST_KNOWN:
+            current.failed_for.add(who)
         return True
 
     def _current(self) -> _Second:
@@ -143,9 +161,10 @@ class RateBreaker:
 
 
 class _Second:
-    __slots__ = ("answered", "failed", "since")
+    __slots__ = ("answered", "failed", "failed_for", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.answered = 0
         self.failed = 0
+        self.failed_for: set[int] = set()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar, get_origin
 
+from .address import normalise
 from .breaker import State
 from .cache.base import Ask, Fetched
 from .errors import SourceError, SourceMisconfigured, SourceUnavailable
@@ -90,9 +91,9 @@ class Loading(Generic[T]):
 
     async def _one(self, email: str) -> Fetched[T]:
         fetch = self._source.fetch
-        answer = await (
-            fetch(email) if self._own_states is not None else self._paths.through("fetch", lambda: fetch(email))
-        )
+        if self._own_states is not None:
+            return self._fetched(await fetch(email))
+        answer = await self._paths.through("fetch", lambda: fetch(email), who=normalise(email))
         return self._fetched(answer)
 
     async def _many(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:

@@ -104,3 +104,41 @@ def test_a_call_from_before_it_opened_neither_closes_it_nor_tries_in_anothers_pl
     clock.advance(1)
     assert not breaker.success()
     assert breaker.admit()
+
+
+def test_one_who_fails_again_and_again_counts_once_in_a_window(breaker: RateBreaker, clock: FakeClock) -> None:
+    """Whose fault may be theirs alone opens it for nobody; five of them do, and so do they with time."""
+    for _ in range(20):
+        assert not breaker.failure("ada")
+        clock.advance(0.4)
+    assert [breaker.failure(who) for who in ("bob", "cy", "ada", "bob", "dan", "eve")] == [False] * 5 + [True]
+
+
+def test_one_who_fails_counts_again_in_the_next_window(breaker: RateBreaker, clock: FakeClock) -> None:
+    """What was known of whose calls failed is forgotten with the calls."""
+    breaker.failure("ada")
+    clock.advance(10)
+    assert [breaker.failure(who) for who in ("ada", "bob", "cy", "dan", "eve")] == [False] * 4 + [True]
+
+
+def test_whose_calls_failed_is_known_of_a_bounded_number(breaker: RateBreaker) -> None:
+    """Among answers without number, failures of ever new users leave no more than a thousand behind a second."""
+    for _ in range(30_000):
+        breaker.success()
+    for number in range(3000):
+        breaker.failure(str(number))
+    assert sum(len(second.failed_for) for second in breaker._seconds) == 1000
+
+
+def test_a_failed_try_opens_it_again_whoever_it_was_for(breaker: RateBreaker, clock: FakeClock) -> None:
+    """Half-open, the one call that tries must not be waited for for ever."""
+    breaker.failure("ada")
+    _open_further(breaker)
+    clock.advance(1)
+    assert breaker.admit()
+    breaker.failure("ada")
+    assert breaker.retry_after == 2.0
+
+
+def _open_further(breaker: RateBreaker) -> None:
+    assert [breaker.failure() for _ in range(4)] == [False] * 3 + [True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -166,13 +167,37 @@ async def test_a_source_is_guarded_by_a_breaker_for_each_of_its_ways() -> None:
     source = Source(_all)
     loading = _loading(source)
     source.answer = lambda emails: (_ for _ in ()).throw(SourceUnavailable("down"))
-    for _ in range(5):
+    for user in USERS[:5]:
         with pytest.raises(SourceUnavailable, match="down"):
-            await loading(_asks(USERS[:1]))
+            await loading(_asks([user]))
     assert loading.path_states() == {"fetch": "open", "fetch_many": "closed"}
     with pytest.raises(SourceUnavailable, match="left alone"):
         await loading(_asks(USERS[:1]))
     assert source.calls == [1] * 5
+
+
+async def test_one_user_who_cannot_be_had_closes_the_way_to_nobody_else() -> None:
+    """Asked for again and again, by whatever spelling, they are one failure; by the end of its time as by an error."""
+
+    class Hangs(Source):
+        async def fetch(self, email: str) -> Any:
+            if email.strip().lower() == USERS[0]:
+                await anyio.sleep_forever()
+            return await super().fetch(email)
+
+    source = Hangs(_all)
+    loading = _loading(source)
+    for spelling in [USERS[0], USERS[0].upper(), f" {USERS[0]}"] * 4:
+        with anyio.move_on_after(0.001):
+            await loading(_asks([spelling]))
+    assert loading.path_states()["fetch"] == "closed"
+    assert await loading(_asks(USERS[1:2])) == [Fetched(f"context of {USERS[1]}", "Hangs")]
+    for user in USERS[:5]:
+        with anyio.move_on_after(0.001):
+            source.answer = lambda emails: (_ for _ in ()).throw(SourceUnavailable("down"))
+            with suppress(SourceUnavailable):
+                await loading(_asks([user]))
+    assert loading.path_states()["fetch"] == "open"
 
 
 async def test_a_source_that_guards_itself_is_not_guarded_twice() -> None:

@@ -57,12 +57,14 @@ class Passing:
         retry_after: seconds after which another try is worth it, where that is known.
         again: whether the same server should be asked once more within this load.
         outage: whether nobody can be answered now, however little is asked for.
+        late: whether the time of this one query ran out.
     """
 
     reason: str
     retry_after: float | None = None
     again: bool = True
     outage: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,9 @@ _PASSING: Final = {
     "57014": "the database cancelled the query: it ran over statement_timeout",
     "55P03": "a lock was not to be had in time",
 }
+_RAN_OUT_OF_TIME: Final = "57014"
 # A query that was too much, or that met another: the next one, or a smaller one, may be answered.
-_OF_ONE_QUERY: Final = ("57014", "55P03", "40")
+_OF_ONE_QUERY: Final = (_RAN_OUT_OF_TIME, "55P03", "40")
 _PASSING_CLASSES: Final = {
     "08": "the API lost its database connection",
     "40": "the transaction was rolled back by the database",
@@ -191,7 +194,7 @@ def _by_code(code: str, message: str, status: int, function: str | None) -> Verd
     if code == "PGRST003":
         return Passing("the API's database connections are all busy (PGRST003)", _POOL_BACK_OFF, outage=True)
     if reason := _PASSING.get(code):
-        return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
+        return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY), late=code == _RAN_OUT_OF_TIME)
     if reason := _BROKEN.get(code):
         return Broken(f"{reason} ({code})")
     if reason := _MISCONFIGURED.get(code):

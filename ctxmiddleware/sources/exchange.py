@@ -51,6 +51,10 @@ class Reply:
         return f"<Reply {self.status}, {len(self.body)} bytes>"
 
 
+class OutOfTime(SourceUnavailable):
+    """A query was not answered in its time; one for somebody else, or for fewer, may be."""
+
+
 class NoReply(SourceUnavailable):
     """No whole answer came.
 
@@ -58,10 +62,12 @@ class NoReply(SourceUnavailable):
         message: what happened, with nothing of the request in it.
         again: whether asking the same server once more may help.
         outage: whether nobody can be answered now, however little is asked for.
+        late: whether the request was sent and its time ran out.
     """
 
-    def __init__(self, message: str, *, again: bool, outage: bool = False) -> None:
+    def __init__(self, message: str, *, again: bool, outage: bool = False, late: bool = False) -> None:
         self.again = again
+        self.late = late
         super().__init__(message, outage=outage)
 
 

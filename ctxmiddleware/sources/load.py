@@ -11,7 +11,7 @@ import anyio
 from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
 from .answers import Broken, FunctionAbsent, Misconfigured, Passing, Value, Verdict, judge
 from .endpoint import Server
-from .exchange import Call, NoReply
+from .exchange import Call, NoReply, OutOfTime
 from .transport import Transport
 
 # A caller waits behind this; what takes longer is told to it instead.
@@ -80,7 +80,7 @@ class Load:
         try:
             reply = await self._transport.send(question(self._server))
         except NoReply as fault:
-            return Passing(str(fault), again=fault.again, outage=fault.outage)
+            return Passing(str(fault), again=fault.again, outage=fault.outage, late=fault.late)
         return judge(reply.status, reply.headers, reply.body, function=function, now=self._wall_clock())
 
     async def _may_repeat(self, fault: Passing) -> bool:
@@ -101,6 +101,8 @@ def _settled(verdict: Verdict) -> Value | FunctionAbsent:
     match verdict:
         case Misconfigured(reason):
             raise SourceMisconfigured(reason)
+        case Passing(reason, retry_after, late=True):
+            raise OutOfTime(reason, retry_after=retry_after)
         case Passing(reason, retry_after, _, outage):
             raise SourceUnavailable(reason, retry_after=retry_after, outage=outage)
         case Broken(reason):

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..breaker import RateBreaker, State
 from ..errors import SourceUnavailable
+from .exchange import OutOfTime
 
 logger = logging.getLogger("ctxmiddleware.sources")
 
@@ -19,7 +20,8 @@ class Paths:
     """Guards calls by the way they take: one that keeps failing is left alone for a while, the others go on.
 
     A call fails where the source could not answer; a wrong row is an answer. That a call for many users failed tells
-    nothing of the way unless it was an outage: it may have been too much, or the fault of one of them.
+    nothing of the way unless it was an outage or ran out of time: it may have been too much, or the fault of one of
+    them. And one user who cannot be answered, however often asked for, is no reason to leave the others alone.
 
     Args:
         names: the ways.
@@ -37,12 +39,15 @@ class Paths:
         """Return the state of each way."""
         return {name: breaker.state for name, breaker in self._breakers.items()}
 
-    async def through(self, path: str, call: Callable[[], Awaitable[R]], *, many: bool = False) -> R:
+    async def through(
+        self, path: str, call: Callable[[], Awaitable[R]], *, who: str | None = None, many: bool = False
+    ) -> R:
         """Make a call, unless its way is closed to calls for now.
 
         Args:
             path: the way it takes.
             call: makes it.
+            who: the normalised address it is for, where it is for one user.
             many: whether it is for many users.
 
         Raises:
@@ -58,8 +63,10 @@ class Paths:
         try:
             answer = await call()
         except SourceUnavailable as error:
-            if error.outage or not many or breaker.state != "closed":
+            if error.outage:
                 self._failed(path, breaker)
+            elif not many or isinstance(error, OutOfTime) or breaker.state != "closed":
+                self._failed(path, breaker, who)
             raise
         except Exception:
             self._answered(path, breaker)
@@ -67,13 +74,13 @@ class Paths:
         except BaseException:
             # Half-open, it was the one call that tries: another must be let in.
             if self._cancelled_fails or breaker.state != "closed":
-                self._failed(path, breaker)
+                self._failed(path, breaker, who)
             raise
         self._answered(path, breaker)
         return answer
 
-    def _failed(self, path: str, breaker: RateBreaker) -> None:
-        if breaker.failure():
+    def _failed(self, path: str, breaker: RateBreaker, who: str | None = None) -> None:
+        if breaker.failure(who):
             logger.warning("the source keeps failing: it is left alone for a while", extra={"path": path})
 
     def _answered(self, path: str, breaker: RateBreaker) -> None:

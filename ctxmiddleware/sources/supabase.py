@@ -10,6 +10,7 @@ from typing import Final, Self, TypeAlias
 
 import anyio
 
+from ..address import normalise
 from ..breaker import State
 from ..errors import ConfigurationError, SourceError, SourceUnavailable
 from ..model import UserContext
@@ -20,7 +21,7 @@ from .answers import FunctionAbsent
 from .arguments import faults_of
 from .base import BatchSource, Loaded
 from .endpoint import Server, api_root
-from .exchange import HttpClient
+from .exchange import HttpClient, OutOfTime
 from .freshly import FreshlyInvalidated
 from .legacy import read_tables
 from .load import Load
@@ -141,11 +142,11 @@ class SupabaseSource(BatchSource[UserContext]):
         load = self._load(self._server_for(email))
         if not self._absence.remembered:
             call = function_call(asked[0])
-            answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION))
+            answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION), who=normalise(email))
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await self._paths.through("tables", lambda: read_tables(load, asked))
+        context = await self._paths.through("tables", lambda: read_tables(load, asked), who=normalise(email))
         return Loaded(context, origin="legacy", ttl=LEGACY_NEGATIVE_TTL if context is None else None)
 
     async def fetch_many(self, emails: Sequence[str]) -> Answers:
@@ -160,32 +161,35 @@ class SupabaseSource(BatchSource[UserContext]):
             SourceError: the answer is no answer.
         """
         asked = [email for email in dict.fromkeys(emails) if spellings(email)]
-        found: Answers = dict.fromkeys(emails, Loaded[UserContext](None))
-        if not self._batch_absence.remembered and not self._is_batch_left_alone():
-            answers = await self._in_batches(asked)
-            if answers is not None:
-                return found | answers
-        return found | await self._one_by_one(asked)
+        answers = {} if self._batch_absence.remembered else await self._in_batches(asked)
+        answers |= await self._one_by_one([email for email in asked if email not in answers])
+        return dict.fromkeys(emails, Loaded[UserContext](None)) | answers
 
     def path_states(self) -> Mapping[str, State]:
         """Return whether each way to the database is open to calls."""
         return self._paths.states()
 
-    def _is_batch_left_alone(self) -> bool:
-        # What is too much for one call may be had one by one, as long as that works.
-        states = self._paths.states()
-        return states["batch"] == "open" and states["rpc"] == "closed"
-
-    async def _in_batches(self, asked: Sequence[str]) -> Answers | None:
+    async def _in_batches(self, asked: Sequence[str]) -> Answers:
+        """Return what the function for many gave, up to where the rest had better go one by one."""
         found: Answers = {}
         servers = {email: self._server_for(email) for email in asked}
         for server in dict.fromkeys(servers.values()):
             for piece in batches(server, [email for email in asked if servers[email] is server]):
-                answer = await self._batch(server, piece)
+                try:
+                    answer = await self._batch(server, piece)
+                except SourceUnavailable as error:
+                    if not self._may_go_one_by_one(error):
+                        raise
+                    return found
                 if answer is None:
-                    return None
+                    return found
                 found |= answer
         return found
+
+    def _may_go_one_by_one(self, error: SourceUnavailable) -> bool:
+        # A batch that ran out of time leaves none to halve it again and again; and while the way for many is left alone
+        # or tried, nobody waits for it to be well whom the way for one can answer.
+        return isinstance(error, OutOfTime) or self._paths.states()["batch"] != "closed"
 
     async def _batch(self, server: Server, emails: Sequence[str]) -> Answers | None:
         load, call = self._load(server), batch_call(emails)
@@ -199,17 +203,24 @@ class SupabaseSource(BatchSource[UserContext]):
     async def _one_by_one(self, asked: Sequence[str]) -> Answers:
         found: Answers = {}
         waiting = iter(asked)
-        outage: SourceUnavailable | None = None
+        failed_in_a_row = 0
+        ends: SourceUnavailable | None = None
 
         async def work() -> None:
-            nonlocal outage
+            nonlocal failed_in_a_row, ends
             for email in waiting:
                 try:
-                    found[email] = await self.fetch(email) if outage is None else outage
+                    found[email] = await self.fetch(email) if ends is None else ends
+                    failed_in_a_row = 0
+                except SourceUnavailable as error:
+                    found[email] = error
+                    failed_in_a_row += 1
+                    # As many as are under way, and no answer among them: the next ones would wait as long for nothing.
+                    if error.outage or failed_in_a_row >= ONE_BY_ONE_AT_ONCE:
+                        ends = error
                 except SourceError as error:
                     found[email] = error
-                    if isinstance(error, SourceUnavailable) and error.outage:
-                        outage = error
+                    failed_in_a_row = 0
 
         async with anyio.create_task_group() as tasks:
             for _ in range(min(ONE_BY_ONE_AT_ONCE, len(asked))):

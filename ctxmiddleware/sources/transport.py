@@ -121,7 +121,7 @@ class Transport:
                 return await held.connection.send(call)
         if held.dies_at < given_up:
             raise _Retired
-        raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False, outage=True)
+        raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False, late=True)
 
     def _no_place(self) -> NoReply:
         return NoReply(
@@ -197,7 +197,7 @@ class _Lent:
                 follow_redirects=False,
             ) as response:
                 return await _whole(response)
-        raise NoReply(f"no whole answer within {self._total_timeout:g} s", again=False, outage=True)
+        raise NoReply(f"no whole answer within {self._total_timeout:g} s", again=False, late=True)
 
     async def aclose(self) -> None:
         """Leave it open: it is its owner's."""
@@ -252,7 +252,7 @@ def _translated(error: Exception, options: PoolOptions) -> SourceError:
     if "ConnectTimeout" in kinds:
         return NoReply(f"no connection within {options.connect_timeout:g} s", again=True, outage=True)
     if "TimeoutException" in kinds:
-        return NoReply(f"no answer within {options.read_timeout:g} s", again=False, outage=True)
+        return NoReply(f"no answer within {options.read_timeout:g} s", again=False, late=True)
     if "ConnectError" in kinds:
         return NoReply(f"cannot connect: {_reason(error)}", again=True, outage=True)
     if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:

@@ -206,6 +206,7 @@ def test_an_outage_is_told_from_a_query_that_failed(status: int, code: str, *, o
     verdict = judged(status, code)
     assert isinstance(verdict, Passing)
     assert verdict.outage is outage
+    assert verdict.late is (code == "57014")
 
 
 @pytest.mark.parametrize(("status", "outage"), [(429, True), (500, False), (502, True), (503, True), (504, True)])

@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
+from ctxmiddleware.sources.exchange import OutOfTime
 from ctxmiddleware.sources.postgrest import FUNCTION
 from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import Keys, Postgres, PostgREST, SupabaseFront, SupabaseProject, TcpProxy
@@ -96,7 +97,7 @@ async def test_a_function_over_statement_timeout_is_tried_twice(
         project.execute("alter role service_role set statement_timeout = '100ms'; notify pgrst, 'reload config'")
         project.postgrest.restart()
         try:
-            error = await refused(build, SourceUnavailable)
+            error = await refused(build, OutOfTime)
         finally:
             project.execute("alter role service_role reset statement_timeout; notify pgrst, 'reload config'")
             project.postgrest.restart()
