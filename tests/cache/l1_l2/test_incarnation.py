@@ -21,6 +21,7 @@ from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, look_one, redis_tier, store_one
+from tests.cache.switch import Switch
 from tests.waiting import eventually, eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -28,20 +29,6 @@ KEEP_MS = 1_260_000
 SPACE = KeySpace("test", b"")
 QUICK = RedisOptions(probe_every=0.02)
 TALK = "ctxmiddleware.redis"
-
-
-class Switch(TcpProxy):
-    """The address of whichever server is the master now."""
-
-    def lead_to(self, server: Valkey) -> None:
-        """Lead to another server, as a failover does: connections are lost."""
-        self._target = (self._target[0], server.port)
-        self.drop()
-
-    @property
-    def url(self) -> str:
-        """Its address, as if it were Redis."""
-        return f"redis://{self.host}:{self.port}/0"
 
 
 @pytest.fixture

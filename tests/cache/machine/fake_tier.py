@@ -6,12 +6,18 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TypeAlias
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
+from ctxmiddleware.cache.incarnation import MARK_MS
 from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
 
-_EVERYONE: Final = ("everyone", "")
+Generation: TypeAlias = tuple[str, str]
+"""Of whom it is: of everyone, as the bucket of a name holds it, or of the name."""
+
+
+def _both(name: str) -> tuple[Generation, Generation]:
+    return ("everyone", name), ("name", name)
 
 
 @dataclass
@@ -27,9 +33,10 @@ class FakeServer:
     """What all instances share: generations, values and marks, and whether it can be reached."""
 
     clock: Callable[[], float]
-    generations: dict[tuple[str, str], tuple[bytes, float]] = field(default_factory=dict)
+    generations: dict[Generation, tuple[bytes, float]] = field(default_factory=dict)
     values: dict[Key, _Kept] = field(default_factory=dict)
-    moved: dict[tuple[str, str], float] = field(default_factory=dict)
+    moved: dict[str | None, float] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     is_down: bool = False
     _tokens: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -39,32 +46,47 @@ class FakeServer:
 
     def fence(self, name: str, keep_ms: int) -> Fence:
         """Return the generations in force, creating absent ones."""
-        return Fence(self._generation(_EVERYONE, keep_ms), self._generation(("name", name), keep_ms))
+        self.names.add(name)
+        for which in _both(name):
+            if self.in_force(which) is None:
+                self.generations[which] = (self.token(), self.clock() + 2 * keep_ms / 1000)
+            self.outlives(which, keep_ms / 1000)
+        return Fence(*(self.generations[which][0] for which in _both(name)))
 
-    def _generation(self, which: tuple[str, str], keep_ms: int) -> bytes:
-        held = self.in_force(which)
-        token = self.token() if held is None else held
-        self.generations[which] = (token, self.clock() + keep_ms / 1000)
-        return token
+    def outlives(self, which: Generation, seconds: float) -> None:
+        """Prolong a generation that would not live as long."""
+        token, dies_at = self.generations[which]
+        if dies_at - self.clock() < seconds:
+            self.generations[which] = (token, self.clock() + 2 * seconds)
 
-    def in_force(self, which: tuple[str, str]) -> bytes | None:
+    def in_force(self, which: Generation) -> bytes | None:
         """Return a generation, or None where it is absent."""
         held = self.generations.get(which)
         return None if held is None or self.clock() >= held[1] else held[0]
 
     def is_in_force(self, name: str, fence: Fence) -> bool:
         """Return whether both generations are these."""
-        return (self.in_force(_EVERYONE), self.in_force(("name", name))) == fence
+        return tuple(self.in_force(which) for which in _both(name)) == fence
 
     def renew(self, name: str | None, keep_ms: int) -> None:
         """Put a new generation in force."""
-        which = _EVERYONE if name is None else ("name", name)
-        self.generations[which] = (self.token(), self.clock() + keep_ms / 1000)
-        self.moved[which] = self.clock()
+        renewed = self._of_everyone() if name is None else [("name", name)]
+        for which in renewed:
+            self.generations[which] = (self.token(), self.clock() + keep_ms / 1000)
+        self.moved[name] = self.clock()
+
+    def lose(self, name: str | None) -> None:
+        """Lose a generation, as eviction does."""
+        for which in self._of_everyone() if name is None else [("name", name)]:
+            self.generations.pop(which, None)
+
+    def _of_everyone(self) -> list[Generation]:
+        return [("everyone", name) for name in self.names]
 
     def moved_ago(self, name: str) -> float:
         """Return the seconds since the name, or everyone, was invalidated."""
-        return self.clock() - max(self.moved.get(which, -math.inf) for which in (_EVERYONE, ("name", name)))
+        ago = self.clock() - max(self.moved.get(each, -math.inf) for each in (None, name))
+        return ago if ago < MARK_MS / 1000 else math.inf
 
     def flush(self) -> None:
         """Lose everything."""
@@ -79,7 +101,11 @@ class FakeServer:
     def fail_over_to(self, older: FakeServer) -> None:
         """Take an older state; as every connection does, begin anew before anything is read from it."""
         self.generations, self.values = dict(older.generations), dict(older.values)
-        self.renew(None, 3_600_000)
+        self.moved = dict(older.moved)
+        for which in self._of_everyone():
+            if self.in_force(which) is not None:
+                self.generations[which] = (self.token(), self.generations[which][1])
+                self.moved[None] = self.clock()
 
 
 class FakeTier:
@@ -143,9 +169,8 @@ class FakeTier:
         left = value.keep_ms / 1000 - value.stored.age
         if left > 0:
             server.values[value.key] = _Kept(value.fence, value.stored, server.clock(), server.clock() + left)
-            for which in (_EVERYONE, ("name", value.key[1])):
-                token, dies_at = server.generations[which]
-                server.generations[which] = (token, max(dies_at, server.clock() + 2 * left))
+            for which in _both(value.key[1]):
+                server.outlives(which, left)
         return True
 
     async def invalidate(self, name: str | None, keep_ms: int) -> None:

@@ -136,9 +136,9 @@ class Machine(RuleBasedStateMachine):
             case "flush":
                 server.flush()
             case "everyone":
-                server.generations.pop(("everyone", ""), None)
+                server.lose(None)
             case "name":
-                server.generations.pop(("name", key[1]), None)
+                server.lose(key[1])
             case "value":
                 server.values.pop(key, None)
             case "copy":
