@@ -68,6 +68,7 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
         overtaken=counters.get("overtaken", REDIS),
         rejected=counters.get("rejected", REDIS),
         unstorable=counters.get("unstorable", REDIS),
+        renewed=counters.get("renewed", REDIS),
         state="not open" if is_up is None else "up" if is_up else "down",
     )
 

@@ -82,7 +82,8 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
 
     `faults` counts commands that failed or timed out, `busy` look-ups given up for want of a free connection,
     `overtaken` values found that were stored before an invalidation, `rejected` values that were not ours, `unstorable`
-    contexts that msgpack cannot hold, and `state` is `"up"`, or `"down"` while only a background probe asks it.
+    contexts that msgpack cannot hold, `renewed` how often all that it held was forgotten because the server
+    was not the one it had been, and `state` is `"up"`, or `"down"` while only a background probe asks it.
     """
 
     faults: int
@@ -90,6 +91,7 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
     overtaken: int
     rejected: int
     unstorable: int
+    renewed: int
     state: Literal["up", "down", "not open"]
 
 

@@ -27,6 +27,11 @@ class Database:
         await asyncio.sleep(LOAD_SECONDS)
         return row
 
+    @property
+    def told(self) -> str:
+        """How often it was loaded, in words."""
+        return f"{self.loads} load{'' if self.loads == 1 else 's'}"
+
 
 @dataclass
 class Peer:
@@ -145,7 +150,7 @@ async def first_of_twenty_cancelled(make: Make) -> str:
     await asyncio.sleep(LOAD_SECONDS / 2)
     callers[0].cancel()
     answers = await asyncio.wait_for(asyncio.gather(*callers[1:], return_exceptions=True), 5)
-    return f"{sum(answer == 'old' for answer in answers)} of 19, {database.loads} loads"
+    return f"{sum(answer == 'old' for answer in answers)} of 19, {database.told}"
 
 
 async def a_thousand_at_once(make: Make) -> str:
@@ -153,7 +158,7 @@ async def a_thousand_at_once(make: Make) -> str:
     database = Database()
     peer = await make(database)
     await asyncio.wait_for(asyncio.gather(*(peer.read() for _ in range(1000))), 30)
-    return f"{database.loads} loads"
+    return database.told
 
 
 CASES = {

@@ -265,7 +265,7 @@ async def test_clear_costs_the_same_whatever_the_number_of_users(redis_url: str,
 
 
 async def test_an_invalidation_costs_two_writes(redis_url: str, server: Any) -> None:
-    """One generation is put in force and marked as new; nothing is read and nothing else touched."""
+    """One generation is put in force, after the former one, and marked as new; nothing else is touched."""
     async with instance(url=redis_url) as one:
         await one.get()
         before = set(server.scan_iter())
