@@ -21,8 +21,9 @@ import signal, sys, time
 from contextlib import ExitStack
 from examples.servers import Keys, Postgres, PostgREST, SupabaseFront, Valkey
 
-# A shell that runs the tests in the background has told them to ignore it.
+# A shell that runs the tests in the background, or nohup, has told them to ignore these.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with ExitStack() as exits:
     valkey = exits.enter_context(Valkey.start())
     postgres = exits.enter_context(Postgres.start())
