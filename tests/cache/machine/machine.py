@@ -165,7 +165,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seconds=st.sampled_from([0.6, 2.5, 4.0]), seed=SEEDS)
     def slow_source(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
-        """A user is invalidated elsewhere while the source takes its time, and somebody else joins the load."""
+        """A user is invalidated, mostly elsewhere, while the source takes its time, and somebody else asks too."""
         world = self.world
         world.source = "well"
         self.get_to_the_end(instance, [key], seed)
@@ -175,11 +175,43 @@ class Machine(RuleBasedStateMachine):
             world.loop.settle(_chooser(seed))
             world.gates.open(0)
         world.loop.settle(_chooser(seed))
-        self.invalidate_to_the_end(1 - instance, key[1], everybody=bool(seed % 3 == 0), seed=seed)
+        where = instance if seed % 4 == 0 else 1 - instance
+        self.invalidate_to_the_end(where, key[1], everybody=bool(seed % 3 == 0), seed=seed)
         world.loop.now += seconds
         world.instances[instance].ask(key)
         world.source = "down" if seed % 2 else "well"
         self.run(seed % 40, seed)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
+    def nobody_waits_any_more(self, instance: int, key: tuple[str, str], seed: int) -> None:
+        """The only caller goes away, the user is invalidated, and only then the source answers."""
+        world = self.world
+        world.source = "well"
+        caller = world.instances[instance].ask(key)
+        for _ in range(2):
+            world.loop.settle(_chooser(seed))
+            world.gates.open(0)
+        world.loop.settle(_chooser(seed))
+        caller.cancel()
+        self.invalidate_to_the_end(instance, key[1], everybody=bool(seed % 3 == 0), seed=seed)
+        self.let_all_through(seed)
+        world.instances[instance].peek(key)
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), answered=st.booleans(), seed=SEEDS)
+    def asked_while_redis_is_told(self, instance: int, key: tuple[str, str], seed: int, *, answered: bool) -> None:
+        """An invalidation is on its way to Redis, and a look that began after it arrives there first."""
+        world = self.world
+        world.source = "well"
+        self.get_to_the_end(instance, [key], seed)
+        self.let_all_through(seed)
+        self.change_and_invalidate(instance, key[1], 0, seed)
+        world.loop.settle(_chooser(seed))
+        world.instances[instance].ask(key)
+        for place in (1, 1, 0, 0) if answered else (1, 0, 0, 0):
+            world.loop.settle(_chooser(seed))
+            world.gates.open(place)
+        world.loop.settle(_chooser(seed))
+        world.instances[instance].peek(key)
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
     def cut_off_after_hearing(self, instance: int, key: tuple[str, str], seed: int) -> None:

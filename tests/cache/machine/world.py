@@ -178,9 +178,10 @@ class Instance:
             return Fetched(None, "db")
         return Fetched(f"{asked}/{world.version}/{self.number}.{call}", "db", 4.0 if asked == "acme/cy" else None)
 
-    def ask(self, key: Key) -> None:
+    def ask(self, key: Key) -> asyncio.Task[None]:
         """Let a caller come."""
         self.callers.append(self.world.loop.create_task(self._get(key)))
+        return self.callers[-1]
 
     async def _get(self, key: Key) -> None:
         began, cache = self.world.loop.time(), self.cache
@@ -193,6 +194,8 @@ class Instance:
         except NotOpen:
             self.world.counts["came after the end"] += 1
             return
+        if self._is_standby():
+            began, done = self.world.loop.time(), len(self.world.invalidations)
         self.judge(key, found, began, done, learned)
 
     def peek(self, key: Key) -> None:
@@ -240,10 +243,6 @@ class Instance:
         served = self.counters.get("load", "slow")
         is_new, self._standbys = served > self._standbys, served
         return is_new
-
-    def _own_versions(self, name: str) -> list[int]:
-        own = [each for each in self.world.invalidations if each.instance == self.number]
-        return [each.version for each in own if each.name in (None, name)]
 
     def _must_know(self, each: Invalidation, found: Found[str]) -> bool:
         # What was loaded while Redis could not be asked has no generation that anybody could have moved.
