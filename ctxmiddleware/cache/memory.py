@@ -41,7 +41,7 @@ class MemoryTier(Generic[V]):
         self._bytes = 0
         self._lock = threading.Lock()
         self._entries: dict[Key, Entry[V]] = {}
-        self._known: S3Fifo[V] = S3Fifo(max_entries)
+        self._known: S3Fifo[V] = S3Fifo()
         self._unknown: OrderedDict[Key, None] = OrderedDict()
         self._expiry = Expiry()
         self._sharing = Sharing(share)
@@ -79,7 +79,9 @@ class MemoryTier(Generic[V]):
             for _ in range(BURIALS):
                 self._bury(now)
             former = self._entries.get(key)
-            if former is not None and _keeps_place(former, entry) and entry.size <= self.max_bytes:
+            if former is not None:
+                entry.visited = former.visited
+            if former is not None and self._keeps_place(former, entry):
                 self._replace(key, former, entry)
             else:
                 self._remove(key)
@@ -111,8 +113,12 @@ class MemoryTier(Generic[V]):
             self._bytes = 0
             return count
 
+    def _keeps_place(self, former: Entry[V], entry: Entry[V]) -> bool:
+        # Who becomes known, or unknown, changes sides; and where room has to be made, that is before it is in.
+        is_on_its_side = (former.value is None) is (entry.value is None)
+        return is_on_its_side and self.bytes - former.size + entry.size <= self.max_bytes
+
     def _replace(self, key: Key, former: Entry[V], entry: Entry[V]) -> None:
-        entry.visited = former.visited
         self._let_go(key, former)
         self._hold(key, entry)
         if entry.value is not None:
@@ -180,8 +186,3 @@ class MemoryTier(Generic[V]):
         if not self._partitions[key[0]]:
             del self._partitions[key[0]]
         return True
-
-
-def _keeps_place(former: Entry[V], entry: Entry[V]) -> bool:
-    # Who becomes known, or unknown, changes sides.
-    return (former.value is None) is (entry.value is None)

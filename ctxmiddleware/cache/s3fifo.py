@@ -9,7 +9,7 @@ from .base import Entry, Key
 
 V = TypeVar("V")
 
-# Of the places, how many are for newcomers that were not asked for again yet (the paper's 10 %).
+# Of all keys, how many may be newcomers that were not asked for again yet (the paper's 10 %).
 NEWCOMERS = 0.1
 
 
@@ -18,14 +18,11 @@ class S3Fifo(Generic[V]):
 
     Newcomers that nobody asks for again leave first, so that a flood of them does not drive out the rest; one that
     comes back soon after it left is taken for regular at once. After "FIFO queues are all you need for cache eviction"
-    (Yang et al., SOSP 2023), with one bit an entry, `Entry.visited`, which readers set without a lock.
-
-    Args:
-        places: keys it is meant to hold.
+    (Yang et al., SOSP 2023), with one bit an entry, `Entry.visited`, which readers set without a lock. There is as much
+    room as there are keys when one has to leave, whether their number or their bytes set the limit.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self) -> None:
         # Ordinary dicts would search ever further for their first key while the front is being emptied.
         self._newcomers: OrderedDict[Key, Entry[V]] = OrderedDict()
         self._regulars: OrderedDict[Key, Entry[V]] = OrderedDict()
@@ -62,7 +59,7 @@ class S3Fifo(Generic[V]):
             KeyError: there is none.
         """
         while True:
-            if self._newcomers and (not self._regulars or len(self._newcomers) >= NEWCOMERS * self._places):
+            if self._newcomers and len(self._newcomers) >= NEWCOMERS * len(self):
                 key, entry = self._newcomers.popitem(last=False)
                 if not entry.visited:
                     self._haunt(key)
@@ -76,5 +73,5 @@ class S3Fifo(Generic[V]):
 
     def _haunt(self, key: Key) -> None:
         self._ghosts[hash(key)] = None
-        while len(self._ghosts) > self._places:
+        while len(self._ghosts) > len(self) + 1:
             self._ghosts.popitem(last=False)

@@ -395,3 +395,29 @@ def test_who_comes_back_soon_after_leaving_is_a_regular_at_once() -> None:
     assert ("", "0") in memory._known._regulars
     memory.put(("", "99"), _entry(), 0.0)
     assert ("", "99") in memory._known._newcomers
+
+
+def test_who_is_asked_for_again_outlasts_a_flood_where_bytes_are_the_limit() -> None:
+    """Newcomers are few of those there is room for, not of those there might be if they were smaller."""
+    memory: MemoryTier[str] = MemoryTier(100_000, 100)
+    regulars: list[Key] = [("regular", str(number)) for number in range(80)]
+    for key in regulars:
+        memory.put(key, _entry(size=1), 0.0)
+    for number in range(1000):
+        for key in regulars:
+            memory.get(key)
+        memory.put(("passing", str(number)), _entry(size=1), 0.0)
+    assert all(memory.get(key) for key in regulars)
+    assert len(memory) == 100
+
+
+def test_one_that_has_grown_stays_and_another_leaves() -> None:
+    """Who was kept already is not the first to leave for want of the room it takes now."""
+    memory: MemoryTier[str] = MemoryTier(5, 100)
+    memory.put(("", "ada"), _entry(size=1), 0.0)
+    memory.put(("", "bob"), _entry(size=58), 0.0)
+    grown = _entry(size=43)
+    memory.put(("", "ada"), grown, 0.0)
+    assert memory.get(("", "ada")) is grown
+    assert memory.get(("", "bob")) is None
+    assert (memory.bytes, memory.evictions) == (43, 1)
