@@ -11,6 +11,14 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _CLEANING_UP_TAKES = 15.0
 
 
+class ToldToLeave(KeyboardInterrupt):
+    """The process was told to end.
+
+    A class of its own: once Python has seen KeyboardInterrupt itself, and no subclass, pass through code compiled from
+    a string, as that of dataclasses is, it ends by the signal, whatever exit status is returned.
+    """
+
+
 class _Leave:
     def __init__(self) -> None:
         self._told_at = float("-inf")
@@ -19,11 +27,11 @@ class _Leave:
         now = time.monotonic()
         if now - self._told_at > _CLEANING_UP_TAKES:
             self._told_at = now
-            raise KeyboardInterrupt
+            raise ToldToLeave
 
 
 def by_signal() -> None:
-    """Let each of the signals that ask a process to end raise KeyboardInterrupt, once."""
+    """Let each of the signals that ask a process to end raise ToldToLeave, a KeyboardInterrupt, once."""
     leave = _Leave()
     for name in _SIGNALS:
         # Windows has no SIGHUP.
