@@ -27,7 +27,7 @@ from .middleware import UserContextMiddleware
 from .model import Assignment, Employee, Region, Slot, UserContext, Zone
 from .plugin import ContextPlugin
 from .refusal import OnRefusal
-from .resolver import InvalidationReport, Resolution, WarmReport
+from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
 from .secret import Secret
 from .sources.base import BatchSource, ContextSource, Loaded
 from .sources.pool import PoolOptions
@@ -78,6 +78,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # answers
     "Resolution",
     "InvalidationReport",
+    "Confirmed",
+    "Silent",
     "WarmReport",
     "Stats",
     # errors

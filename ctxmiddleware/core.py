@@ -22,7 +22,7 @@ from .identity.base import Identify, Identity
 from .identity.scope_user import ScopeUser
 from .model import Region, Slot, UserContext
 from .perloop import PerLoop
-from .resolver import InvalidationReport, Resolution, WarmReport
+from .reports import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
 from .snapshot import snapshot
 from .sources.base import ContextSource

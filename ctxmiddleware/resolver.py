@@ -6,17 +6,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 import msgspec
 
 from .cache.base import Entry, Found
-from .cache.shared import SharedTierFailed
+from .cache.shared import NOWHERE, Reach, SharedTierFailed
 from .cache.tiered import TieredCache
 from .errors import InvalidationFailed, SourceUnavailable
 from .identity.base import Identity
 from .loading import Loading
+from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
 from .stats import MEMORY, Counters
 from .zones.base import ZoneSnapshot
 
@@ -25,53 +26,6 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 T = TypeVar("T")
 
 WARM_AT_ONCE = 16
-
-
-class Resolution(msgspec.Struct, Generic[T], frozen=True):
-    """What is known of a user.
-
-    Args:
-        context: the context, or None for an unknown user.
-        origin: `"memory"`, `"redis"`, `"rpc"`, `"legacy"`, or the source's own word.
-        age: seconds since the source was asked.
-        stale: whether it is past its time, served because the source cannot answer.
-    """
-
-    context: T | None
-    origin: str
-    age: float
-    stale: bool = False
-
-
-class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an invalidation did.
-
-    Args:
-        reach: `"fleet"`, or `"this process only"` where there is no Redis.
-        memory: entries this process has forgotten.
-        redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
-        confirmed: the instances that have confirmed it.
-        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated, or
-            None where no other instance can be told. One that is cut off from Redis asks the source, and where that is
-            down too it may serve what it knows for the policy's `stale_for`.
-        duration_ms: milliseconds it took.
-    """
-
-    reach: Literal["fleet", "this process only"]
-    memory: int
-    redis: Literal["done", "failed", "absent"]
-    confirmed: tuple[str, ...]
-    others_stop_within: float | None
-    duration_ms: float
-
-
-class WarmReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What warming did: how many contexts are now in memory, are of unknown users, or could not be loaded."""
-
-    warmed: int
-    unknown: int
-    failed: int
-    duration_ms: float
 
 
 class Resolver(Generic[T]):
@@ -151,13 +105,13 @@ class Resolver(Generic[T]):
         """
         started = time.perf_counter()
         failure: SharedTierFailed | None = None
-        dropped = 0
+        dropped, reach = 0, NOWHERE
         self._loading.tell_source(name, 0.0)
         try:
-            dropped = await self._cache.invalidate(name)
+            dropped, reach = await self._cache.invalidate(name)
         except SharedTierFailed as error:
             failure, dropped = error, error.dropped
-        report = self._report(dropped, failure, (time.perf_counter() - started) * 1000)
+        report = self._report(dropped, reach, failure, (time.perf_counter() - started) * 1000)
         logger.log(
             logging.ERROR if failure else logging.INFO,
             "contexts were invalidated" if failure is None else "an invalidation did not reach Redis",
@@ -199,12 +153,17 @@ class Resolver(Generic[T]):
         if identity.expires_at is not None and self._wall_clock() >= identity.expires_at:
             raise SourceUnavailable("the source cannot answer, and the identity has expired meanwhile")
 
-    def _report(self, dropped: int, failure: SharedTierFailed | None, duration_ms: float) -> InvalidationReport:
+    def _report(
+        self, dropped: int, reach: Reach, failure: SharedTierFailed | None, duration_ms: float
+    ) -> InvalidationReport:
+        confirmed = [Confirmed(instance, round(ms, 3)) for instance, ms in reach.confirmed]
+        is_told = self._shared and failure is None
         return InvalidationReport(
             reach="fleet" if self._shared else "this process only",
             memory=dropped,
             redis="absent" if not self._shared else "failed" if failure else "done",
-            confirmed=(f"pid {os.getpid()}",),
-            others_stop_within=self._cache.policy.untrusted_ttl if self._shared and failure is None else None,
+            confirmed=(Confirmed(reach.me or f"{os.getpid()}", 0.0), *confirmed),
+            silent=tuple(Silent(instance, seconds) for instance, seconds in reach.silent),
+            others_stop_within=max([0.0, *(seconds for _, seconds in reach.silent)]) if is_told else None,
             duration_ms=round(duration_ms, 3),
         )

@@ -10,6 +10,7 @@ import msgspec
 
 MEMORY: Final = "memory"
 REDIS: Final = "redis"
+CHANNEL: Final = "channel"
 
 
 class Count:

@@ -12,12 +12,13 @@ import anyio
 import msgspec
 import pytest
 
-from ctxmiddleware.cache.shared import Look, SharedTierFailed
+from ctxmiddleware.cache.shared import Listener, Look, Reach, SharedTierFailed
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import InvalidationFailed, SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.identity.base import Identity
 from ctxmiddleware.loading import Loading
-from ctxmiddleware.resolver import WARM_AT_ONCE, InvalidationReport, Resolver
+from ctxmiddleware.reports import Confirmed, InvalidationReport, Silent
+from ctxmiddleware.resolver import WARM_AT_ONCE, Resolver
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock, StaticSource
@@ -162,10 +163,14 @@ class Tier:
     async def store(self, values: Sequence[object]) -> list[bool | None]:
         return [None] * len(values)
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> None:
+    def listen(self, listener: Listener) -> None:
+        self.listener = listener
+
+    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         self.names.append(name)
         if self.failure is not None:
             raise self.failure
+        return Reach("me", (("one", 2.5),), (("two", 5.0),))
 
 
 async def test_without_redis_the_report_says_this_process_only(caplog: pytest.LogCaptureFixture) -> None:
@@ -195,6 +200,8 @@ async def test_with_redis_the_report_says_when_others_stop() -> None:
     async with _resolver(StaticSource({}), tier=tier) as rig:
         report = await rig.resolver.invalidate("ada@example.org")
     assert (report.reach, report.redis, report.others_stop_within) == ("fleet", "done", 5.0)
+    assert report.confirmed == (Confirmed("me", 0.0), Confirmed("one", 2.5))
+    assert report.silent == (Silent("two", 5.0),)
     assert report.duration_ms >= 0
     assert tier.names == ["ada@example.org"]
 
@@ -271,6 +278,9 @@ async def test_a_subclass_of_the_context_type_would_lose_fields_on_its_way(tier:
     """In memory a subclass is as good as its base; through Redis it would come back as the base: it is refused."""
 
     class Tier:
+        def listen(self, listener: Listener) -> None:
+            pass
+
         async def look(self, keys: Sequence[object], keep_ms: int) -> list[Look[str] | None]:
             return [None] * len(keys)
 

@@ -28,12 +28,15 @@ class Entry(Generic[V]):
         origin: where the value came from.
         loaded_at: monotonic seconds at which the source was asked.
         expires_at: monotonic seconds at which its time to live ends.
-        trusted_until: monotonic seconds until which no news of an invalidation can have been missed.
-        stale_until: monotonic seconds after which it is not served even while the source is down.
+        trusted_until: monotonic seconds until which its own look proves that no news of an invalidation can have been
+            missed; the channel may prove it for longer.
+        grace: seconds past its time, or past the trust in it, that it may be served while the source is down.
         fence: the generations it was loaded under, or None where Redis had no part in it.
         size: bytes it holds in memory.
         visited: whether it was read since eviction passed it last.
         ahead_at: monotonic seconds from which a hit starts a refresh behind it.
+        renew_at: monotonic seconds from which a hit does so where only its own look vouches for it.
+        epoch: the epoch of trust in which it was looked up.
         stands_in_until: monotonic seconds until which it is served stale without asking a source that just failed.
         derived: a form of the value that was made once, and what it was made for.
     """
@@ -43,11 +46,13 @@ class Entry(Generic[V]):
     loaded_at: float
     expires_at: float
     trusted_until: float
-    stale_until: float
+    grace: float
     fence: Fence | None = None
     size: int = 0
     visited: bool = False
     ahead_at: float = math.inf
+    renew_at: float = math.inf
+    epoch: int = 0
     stands_in_until: float = 0.0
     derived: tuple[object, V] | None = None
 

@@ -24,6 +24,9 @@ from .scripts import Script
 URL_FORMS: Final = "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
 
 Client: TypeAlias = "Redis"
+Connection: TypeAlias = AbstractConnection
+Refused = ResponseError
+"""What Redis answers where it will not do what it is told."""
 Command: TypeAlias = Sequence[bytes | str | int]
 Send: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[object]]]
 """Sends commands in one trip and returns their answers, errors of Redis among them."""
@@ -51,6 +54,7 @@ class RedisOptions:
         check_every: seconds between looks at whether an open connection still leads to the server it led to.
         fault_threshold: faults in a row after which only the background probe asks Redis.
         invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
+        confirm_timeout: seconds it waits for the other instances to confirm it.
     """
 
     timeout: float = 0.25
@@ -60,6 +64,7 @@ class RedisOptions:
     check_every: float = 5.0
     fault_threshold: int = 3
     invalidation_wait: float = 1.0
+    confirm_timeout: float = 0.25
 
 
 def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False) -> Client:
@@ -89,6 +94,15 @@ def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = F
     if alone:
         pool.max_connections = 1
     return Redis.from_pool(pool)
+
+
+async def connection_for(client: Client, key: str) -> Connection:  # noqa: ARG001 - a cluster has many servers
+    """Return a connection of its own to the server that holds a key, not connected yet; whoever asks closes it.
+
+    It speaks RESP3, or news of keys could not come while it waits for something else.
+    """
+    pool = client.connection_pool
+    return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
 
 
 class _Watched(AbstractConnection):

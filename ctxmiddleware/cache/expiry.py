@@ -48,4 +48,4 @@ class Expiry:
 
 
 def _bucket(entry: Entry[object]) -> int:
-    return int(max(entry.expires_at, entry.stale_until) // GRAIN_SECONDS)
+    return int((entry.expires_at + entry.grace) // GRAIN_SECONDS)

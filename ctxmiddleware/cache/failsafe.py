@@ -14,6 +14,7 @@ from .flight import Flight, Flights
 from .keeping import Keeping
 from .policy import CachePolicy, Verdict, judge
 from .shared import Look
+from .trust import Trust
 
 logger = logging.getLogger("ctxmiddleware.cache")
 
@@ -33,6 +34,7 @@ class FailSafe(Generic[V]):
         keeping: the tiers.
         counters: where events are counted.
         clock: monotonic seconds.
+        trust: how far memory is trusted.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class FailSafe(Generic[V]):
         keeping: Keeping[V],
         counters: Counters,
         clock: Callable[[], float],
+        trust: Trust,
     ) -> None:
         self._pause = min(PAUSE_SECONDS, policy.untrusted_ttl)
         self._flights = flights
         self._keeping = keeping
         self._counters = counters
         self._clock = clock
+        self._trust = trust
         self._say_at = -math.inf
 
     def standby(self, flight: Flight[V]) -> Found[V] | None:
@@ -56,7 +60,7 @@ class FailSafe(Generic[V]):
         if flight.overtaken or not flight.has_looked or flight.known is None:
             return None
         # Whoever can ask Redis may serve what Redis has just confirmed, and not what it confirmed long ago.
-        if flight.look is not None and now >= flight.known.entry.trusted_until:
+        if flight.look is not None and now >= self._trust.of(flight.known.entry):
             return None
         found = self._servable(flight, now)
         if found is not None:
@@ -91,7 +95,7 @@ class FailSafe(Generic[V]):
         # That nobody was known does not stand in for what a new employee may have by now.
         if known is None or known.entry.value is None:
             return None
-        verdict = judge(known.entry, now)
+        verdict = judge(known.entry, now, self._trust)
         if verdict is Verdict.GONE:
             return None
         if verdict is Verdict.STALE:
@@ -101,7 +105,7 @@ class FailSafe(Generic[V]):
     def _put_off(self, flight: Flight[V], now: float) -> None:
         # A refresh that failed is tried again after a pause, and not by every hit.
         if flight.behind and flight.held is not None:
-            flight.held.ahead_at = now + PAUSE_SECONDS
+            flight.held.ahead_at = flight.held.renew_at = now + PAUSE_SECONDS
 
     def _pause_after(self, flight: Flight[V], entry: Entry[V], now: float) -> None:
         # Without a pause every request of this user would wait for the failing source before it is served; longer than

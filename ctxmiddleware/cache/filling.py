@@ -15,10 +15,12 @@ from .base import Ask, Entry, Fence, Fetched, Found, Stored
 from .failsafe import FailSafe
 from .flight import DRAIN_SECONDS, Flight, Flights
 from .keeping import Keeping
+from .keys import digest_of
 from .memory import MemoryTier
 from .policy import CachePolicy
 from .queue import LoadQueue, QueueLimits
 from .shared import Look, SharedTier, Storing
+from .trust import Trust
 
 V = TypeVar("V")
 
@@ -48,6 +50,7 @@ class Filling(Generic[V]):
         clock: monotonic seconds.
         rng: scatters times to live.
         drain_seconds: seconds loads under way get at shut-down to land.
+        trust: how far memory is trusted.
     """
 
     def __init__(
@@ -61,13 +64,18 @@ class Filling(Generic[V]):
         clock: Callable[[], float],
         rng: random.Random,
         drain_seconds: float = DRAIN_SECONDS,
+        trust: Trust,
     ) -> None:
         limits = QueueLimits(load.batch_size, policy.max_batches, policy.max_loads, policy.max_waiting)
         self.flights: Flights[V] = Flights(
-            self._depart, lambda tasks: LoadQueue(tasks, self._call, limits), drain_seconds
+            self._depart,
+            lambda tasks: LoadQueue(tasks, self._call, limits),
+            drain_seconds,
+            digest=None if shared is None else digest_of,
         )
         self.keeping: Keeping[V] = Keeping(policy, memory, shared, self.flights, clock)
-        self.fail_safe: FailSafe[V] = FailSafe(policy, self.flights, self.keeping, counters, clock)
+        self.fail_safe: FailSafe[V] = FailSafe(policy, self.flights, self.keeping, counters, clock, trust)
+        self._trust = trust
         self._policy = policy
         self._load = load
         self._counters = counters
@@ -79,6 +87,8 @@ class Filling(Generic[V]):
         for flight in flights:
             flight.held = self.keeping.held(flight)
             flight.known = None if flight.held is None else Found(flight.held, MEMORY, stale=True)
+            # Before the look, and doubts of before are settled by it: what is heard from now on counts.
+            flight.epoch, flight.doubted = self._trust.epoch, False
         asked_at = self._clock()
         looks = await self.keeping.look(flights)
         for flight in flights:
@@ -102,7 +112,7 @@ class Filling(Generic[V]):
         if held is not None and held.fence != look.fence:
             self.keeping.discard(flight, held)
         flight.look = look
-        flight.known = known = self._under(look, held, asked_at)
+        flight.known = known = self._under(flight, look, asked_at)
         if known is None or known.stale:
             return False
         self.keeping.keep(flight, known.entry)
@@ -111,10 +121,11 @@ class Filling(Generic[V]):
         self.flights.land(flight, known)
         return True
 
-    def _under(self, look: Look[V], held: Entry[V] | None, asked_at: float) -> Found[V] | None:
+    def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
         """Return what is known under the generations in force; stale where it may only stand in for the source."""
-        ours = None if held is None or held.fence != look.fence else self._policy.confirmed(held, asked_at)
-        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at)
+        held, epoch = flight.held, flight.epoch
+        ours = None if held is None or held.fence != look.fence else self._policy.confirmed(held, asked_at, epoch)
+        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
         if known is None or asked_at >= known.expires_at:
@@ -123,9 +134,16 @@ class Filling(Generic[V]):
         self._counters.add("hit", REDIS)
         return Found(known, REDIS)
 
-    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float) -> Entry[V]:
+    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float, epoch: int) -> Entry[V]:
         return self._policy.entry(
-            stored.value, stored.origin, asked_at, stored.lifetime, shared=True, fence=fence, age=stored.age
+            stored.value,
+            stored.origin,
+            asked_at,
+            stored.lifetime,
+            shared=True,
+            fence=fence,
+            age=stored.age,
+            epoch=epoch,
         )
 
     async def _queue_up(self, flights: Sequence[Flight[V]]) -> None:
@@ -190,16 +208,23 @@ class Filling(Generic[V]):
     async def _bring(self, brought: Sequence[tuple[Flight[V], Fetched[V]]], asked_at: float) -> None:
         entries = [self._loaded(flight, fetched, asked_at) for flight, fetched in brought]
         pairs = list(zip(brought, entries, strict=True))
+        epoch, doubted = self._trust.epoch, {flight for flight, _ in brought if flight.doubted}
+        for flight, _ in brought:
+            flight.doubted = False
         # Loaded while Redis could not be asked, it has no generation and is for this process alone.
         confirmed = await self.keeping.store(
             [self._storing(flight, entry, entry.fence) for (flight, _), entry in pairs if entry.fence is not None]
         )
         now = self._clock()
         for (flight, fetched), entry in pairs:
+            # Storing has compared the generations again: what was doubted, or missed, before it is settled.
+            flight.epoch = epoch if flight.key in confirmed else flight.epoch
+            flight.doubted |= flight in doubted and flight.key not in confirmed
+            entry.epoch = flight.epoch
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
             # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
-            is_trusted = now < entry.trusted_until or flight.key in confirmed
+            is_trusted = now < self._trust.of(entry) or flight.key in confirmed
             self.flights.land(flight, Found(entry, fetched.origin, stale=not is_trusted))
 
     def _loaded(self, flight: Flight[V], fetched: Fetched[V], asked_at: float) -> Entry[V]:

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from ..errors import SourceUnavailable
 from ..perloop import PerLoop
 from .base import Entry, Found, Key
+from .names import Names
 from .shared import Look
 
 V = TypeVar("V")
@@ -33,6 +34,8 @@ class Flight(Generic[V]):
         behind: whether nobody waits for it, because what memory holds still answers.
 
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
+    `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
+    `epoch` is the epoch of trust before it looked.
     """
 
     def __init__(self, runway: Runway[V], key: Key, asked: str, *, behind: bool) -> None:
@@ -41,6 +44,8 @@ class Flight(Generic[V]):
         self.asked = asked
         self.behind = behind
         self.overtaken = False
+        self.doubted = False
+        self.epoch = 0
         self.started_at = anyio.current_time()
         self.has_looked = False
         self.held: Entry[V] | None = None
@@ -118,16 +123,22 @@ class Flights(Generic[V]):
         depart: takes the flights of one turn on their way; those it leaves in the air are landed by others.
         queue: makes an event loop's queue at the source, whose calls run in the task group it is given.
         drain_seconds: seconds loads under way get at shut-down to land.
+        digest: stands for a name in news of it; None where there are none.
     """
 
     def __init__(
-        self, depart: Carry[V], queue: Callable[[TaskGroup], Queue[V]], drain_seconds: float = DRAIN_SECONDS
+        self,
+        depart: Carry[V],
+        queue: Callable[[TaskGroup], Queue[V]],
+        drain_seconds: float = DRAIN_SECONDS,
+        digest: Callable[[str], bytes] | None = None,
     ) -> None:
         self._depart = depart
         self._queue = queue
         self._drain_seconds = drain_seconds
         self._lock = threading.Lock()
         self._by_name: dict[str, set[Flight[V]]] = {}
+        self.names = None if digest is None else Names(digest)
         self.opened: PerLoop[Runway[V]] = PerLoop("the cache", self._open)
 
     def __len__(self) -> int:
@@ -168,18 +179,28 @@ class Flights(Generic[V]):
         """Raise an error in all who wait for a flight."""
         self._end(flight, None, error)
 
-    def overtake(self, name: str | None, forget: Callable[[], int]) -> int:
+    def overtake(
+        self, name: str | None, forget: Callable[[], int], spared: Callable[[Flight[V]], bool] | None = None
+    ) -> int:
         """Mark the flights of a name, or all where it is None, and forget what is in memory, in one step.
 
         Args:
             name: the name that was invalidated.
             forget: drops it from memory; its result is returned.
+            spared: says of a flight whether it may land all the same.
         """
         with self._lock:
             names = list(self._by_name) if name is None else [name]
             for flight in [flight for each in names for flight in self._by_name.get(each, ())]:
-                flight.overtaken = True
+                flight.overtaken = flight.overtaken or spared is None or not spared(flight)
             return forget()
+
+    def doubt(self, name: str, doubt: Callable[[], None]) -> None:
+        """Mark the flights of a name as doubted, and carry out `doubt` in memory, in one step."""
+        with self._lock:
+            for flight in self._by_name.get(name, ()):
+                flight.doubted = True
+            doubt()
 
     def settle(self, flight: Flight[V], keep: Callable[[], None]) -> bool:
         """Carry out `keep` unless the flight was overtaken, in one step with the check; return whether it was kept."""
@@ -209,6 +230,8 @@ class Flights(Generic[V]):
         runway.in_the_air.add(flight)
         with self._lock:
             self._by_name.setdefault(flight.key[1], set()).add(flight)
+            if self.names is not None:
+                self.names.hold(flight.key[1])
         runway.departing.append(flight)
         if len(runway.departing) == 1:
             # In a context of its own: a load must not see, or keep alive, what belongs to the request that came first.
@@ -229,6 +252,8 @@ class Flights(Generic[V]):
         if runway.flights.get(flight.key) is flight:
             del runway.flights[flight.key]
         with self._lock:
+            if self.names is not None:
+                self.names.release(flight.key[1])
             flights = self._by_name[flight.key[1]]
             flights.discard(flight)
             if not flights:

@@ -46,7 +46,7 @@ class Incarnation:
         token: Callable[[], bytes],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = [*keys.incarnation(), *(key for pair in keys.everyone() for key in pair)]
+        self._keys = [*keys.incarnation(), keys.channel().state, *(key for pair in keys.everyone() for key in pair)]
         self._counters = counters
         self._token = token
         self._clock = clock

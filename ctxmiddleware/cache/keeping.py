@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from .base import Entry, Key
+from .base import Entry, Fence, Key
 from .flight import Flight, Flights
+from .keys import digest_of
 from .memory import MemoryTier
 from .policy import CachePolicy
 from .shared import Look, SharedTier, Storing
+from .trust import NO_EPOCH
 
 V = TypeVar("V")
 
 
 class Keeping(Generic[V]):
     """Reads and writes both tiers for flights, and never for one that an invalidation has overtaken.
+
+    `expected` are digests, or None for everyone, whose invalidation is under way elsewhere, and until when.
 
     Args:
         policy: how long generations live.
@@ -39,16 +44,45 @@ class Keeping(Generic[V]):
         self._shared = shared
         self._flights = flights
         self._clock = clock
+        self.expected: dict[bytes | None, float] = {}
 
     @property
     def is_shared(self) -> bool:
         """Whether there is a tier the fleet shares."""
         return self._shared is not None
 
-    def forget(self, name: str | None) -> int:
-        """Drop a name, or everybody where it is None, from memory and from what is in the air; return how many."""
+    def forget(self, name: str | None, generation: bytes | None = None) -> int:
+        """Drop a name, or everybody where it is None, from memory and from what is in the air; return how many.
+
+        Args:
+            name: the name.
+            generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
+        """
         memory = self._memory
-        return self._flights.overtake(name, memory.clear if name is None else lambda: memory.drop(name))
+        if name is None:
+            return self._flights.overtake(None, memory.clear)
+        if generation is None:
+            return self._flights.overtake(name, lambda: memory.drop(name))
+
+        def is_new(fence: Fence | None) -> bool:
+            return fence is not None and fence.name == generation
+
+        return self._flights.overtake(
+            name,
+            lambda: memory.drop(name, lambda entry: is_new(entry.fence)),
+            lambda flight: flight.look is not None and is_new(flight.look.fence),
+        )
+
+    def named(self, digest: bytes) -> str | None:
+        """Return the name a digest stands for, where it is in memory or in the air."""
+        flying, held = self._flights.names, self._memory.names
+        return (flying and flying.of(digest)) or (held and held.of(digest)) or None
+
+    def doubt(self, digest: bytes) -> None:
+        """Trust what is held, or on its way, of a name only once it was looked up again."""
+        name = self.named(digest)
+        if name is not None:
+            self._flights.doubt(name, lambda: self._memory.change(name, _doubt))
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:
         """Return what memory holds for a flight, whatever it is still good for."""
@@ -56,7 +90,17 @@ class Keeping(Generic[V]):
 
     def keep(self, flight: Flight[V], entry: Entry[V]) -> bool:
         """Keep an entry in memory, unless its user was invalidated meanwhile; return whether it was kept."""
-        return self._flights.settle(flight, lambda: self._memory.put(flight.key, entry, self._clock()))
+
+        def keep() -> None:
+            if flight.doubted or (self.expected and self._is_expected(flight.key[1])):
+                _doubt(entry)
+            self._memory.put(flight.key, entry, self._clock())
+
+        return self._flights.settle(flight, keep)
+
+    def _is_expected(self, name: str) -> bool:
+        now = self._clock()
+        return any(now < self.expected.get(each, -math.inf) for each in (None, digest_of(name)))
 
     def discard(self, flight: Flight[V], entry: Entry[V]) -> None:
         """Forget an entry that is known to be overtaken: it must not come back when Redis cannot be asked later."""
@@ -81,3 +125,7 @@ class Keeping(Generic[V]):
             if stored is False:
                 self.forget(value.key[1])
         return {value.key for value, stored in zip(values, answers, strict=True) if stored}
+
+
+def _doubt(entry: Entry[V]) -> None:
+    entry.epoch = NO_EPOCH

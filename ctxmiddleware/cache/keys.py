@@ -20,6 +20,15 @@ class RedisKeys(NamedTuple):
     mark: str
 
 
+class ChannelKeys(NamedTuple):
+    """The keys of the channel: its state, its stream, who listens, and what each listener's own stream begins with."""
+
+    state: str
+    stream: str
+    listeners: str
+    inbox: str
+
+
 class KeySpace:
     """The keys of one namespace.
 
@@ -41,20 +50,41 @@ class KeySpace:
         name = _digest(key[1])
         tag = self._tag(name[:2])
         value = _digest(f"{key[0]}\0{key[1]}")
-        return RedisKeys(f"{tag}:n", f"{tag}:g:{name}", f"{tag}:v:{self._shape}:{value}", f"{tag}:m", f"{tag}:m:{name}")
+        return RedisKeys(
+            f"ctx:{tag}:n",
+            f"ctx:g:{tag}:{name}",
+            f"ctx:{tag}:v:{self._shape}:{value}",
+            f"ctx:{tag}:m",
+            f"ctx:{tag}:m:{name}",
+        )
 
     def everyone(self) -> list[tuple[str, str]]:
         """Return the keys of everyone's generation and mark in each bucket."""
         tags = [self._tag(f"{bucket:02x}") for bucket in range(BUCKETS)]
-        return [(f"{tag}:n", f"{tag}:m") for tag in tags]
+        return [(f"ctx:{tag}:n", f"ctx:{tag}:m") for tag in tags]
 
     def incarnation(self) -> tuple[str, str]:
         """Return the keys of the server's incarnation, and of the mark that says since when it is known by it."""
         tag = self._tag("00")
-        return f"{tag}:i", f"{tag}:i:m"
+        return f"ctx:{tag}:i", f"ctx:{tag}:i:m"
+
+    def channel(self) -> ChannelKeys:
+        """Return the keys of the channel."""
+        tag = self._tag("00")
+        return ChannelKeys(f"ctx:{tag}:c", f"ctx:{tag}:s", f"ctx:{tag}:p", f"ctx:{tag}:b:")
+
+    @property
+    def generations(self) -> str:
+        """What the keys of all names' generations, and no others, begin with."""
+        return f"ctx:g:{{{self._namespace}:"
 
     def _tag(self, bucket: str) -> str:
-        return f"ctx:{{{self._namespace}:{bucket}}}"
+        return f"{{{self._namespace}:{bucket}}}"
+
+
+def digest_of(name: str) -> bytes:
+    """Return what stands for a name in keys and in news of it."""
+    return _digest(name).encode()
 
 
 def _digest(name: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .base import Entry, Key
 from .expiry import Expiry
+from .names import Names
 from .s3fifo import S3Fifo
 from .sharing import Sharing
 from .weight import weigh
@@ -29,10 +31,17 @@ class MemoryTier(Generic[V]):
         max_bytes: bytes kept; an entry larger than that is not kept at all.
         max_unknown: names kept that the source does not know.
         share: types of rows that many values have in common, kept and counted once.
+        digest: stands for a name in news of it; None where there are none.
     """
 
     def __init__(
-        self, max_entries: int, max_bytes: int, *, max_unknown: int = 10_000, share: tuple[type, ...] = ()
+        self,
+        max_entries: int,
+        max_bytes: int,
+        *,
+        max_unknown: int = 10_000,
+        share: tuple[type, ...] = (),
+        digest: Callable[[str], bytes] | None = None,
     ) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
@@ -46,6 +55,7 @@ class MemoryTier(Generic[V]):
         self._expiry = Expiry()
         self._sharing = Sharing(share)
         self._partitions: Counter[str] = Counter()
+        self.names = None if digest is None else Names(digest)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,16 +105,30 @@ class MemoryTier(Generic[V]):
             if self._entries.get(key) is entry:
                 self._remove(key)
 
-    def drop(self, name: str) -> int:
-        """Forget a name in every partition and return how many entries that were."""
+    def drop(self, name: str, spared: Callable[[Entry[V]], bool] | None = None) -> int:
+        """Forget a name in every partition and return how many entries that were.
+
+        Args:
+            name: the name.
+            spared: says of an entry whether it stays.
+        """
         with self._lock:
-            return sum([self._remove((partition, name)) for partition in list(self._partitions)])
+            held = [entry for entry in self._of(name) if spared is None or not spared(entry[1])]
+            return sum([self._remove(key) for key, _ in held])
+
+    def change(self, name: str, change: Callable[[Entry[V]], None]) -> None:
+        """Change the entries of a name, in every partition, where they are."""
+        with self._lock:
+            for _, entry in self._of(name):
+                change(entry)
 
     def clear(self) -> int:
         """Forget everything and return how many entries that were."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
+            if self.names is not None:
+                self.names.clear()
             self._known.clear()
             self._unknown.clear()
             self._expiry.clear()
@@ -112,6 +136,10 @@ class MemoryTier(Generic[V]):
             self._partitions.clear()
             self._bytes = 0
             return count
+
+    def _of(self, name: str) -> list[tuple[Key, Entry[V]]]:
+        keys = [(partition, name) for partition in self._partitions]
+        return [(key, self._entries[key]) for key in keys if key in self._entries]
 
     def _keeps_place(self, former: Entry[V], entry: Entry[V]) -> bool:
         # Who becomes known, or unknown, changes sides; and where room has to be made, that is before it is in.
@@ -133,6 +161,8 @@ class MemoryTier(Generic[V]):
     def _insert(self, key: Key, entry: Entry[V]) -> None:
         self._hold(key, entry)
         self._partitions[key[0]] += 1
+        if self.names is not None:
+            self.names.hold(key[1])
         if entry.value is None:
             self._unknown[key] = None
         else:
@@ -182,6 +212,8 @@ class MemoryTier(Generic[V]):
             self._unknown.pop(key, None)
         else:
             self._known.remove(key)
+        if self.names is not None:
+            self.names.release(key[1])
         self._partitions[key[0]] -= 1
         if not self._partitions[key[0]]:
             del self._partitions[key[0]]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError
 from .base import Entry, Fence
+from .trust import Trust
 
 V = TypeVar("V")
 
@@ -114,6 +115,7 @@ class CachePolicy:
         shared: bool,
         fence: Fence | None = None,
         age: float = 0.0,
+        epoch: int = 0,
     ) -> Entry[V]:
         """Return the entry of a value.
 
@@ -125,20 +127,23 @@ class CachePolicy:
             shared: whether other processes can invalidate it, which ends trust in it after `untrusted_ttl`.
             fence: the generations it was loaded under.
             age: seconds between asking the source and `asked_at`.
+            epoch: the epoch of trust at `asked_at` or before.
         """
         loaded_at = asked_at - age
         trusted_until = asked_at + self.untrusted_ttl if shared else math.inf
-        entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, 0.0, fence)
+        grace = self.grace(known=value is not None)
+        entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, grace, fence, epoch=epoch)
         return self._dated(entry, asked_at)
 
-    def confirmed(self, entry: Entry[V], asked_at: float) -> Entry[V]:
+    def confirmed(self, entry: Entry[V], asked_at: float, epoch: int = 0) -> Entry[V]:
         """Return an entry whose generations were found unchanged.
 
         Args:
             entry: what memory holds.
             asked_at: monotonic seconds before Redis was asked.
+            epoch: the epoch of trust at `asked_at` or before.
         """
-        return self._dated(replace(entry, trusted_until=asked_at + self.untrusted_ttl), asked_at)
+        return self._dated(replace(entry, trusted_until=asked_at + self.untrusted_ttl, epoch=epoch), asked_at)
 
     def is_due(self, entry: Entry[V], now: float) -> bool:
         """Return whether an entry is old enough to be loaded again behind the answers it still gives."""
@@ -148,18 +153,30 @@ class CachePolicy:
         return entry.loaded_at + self.refresh_ahead * (entry.expires_at - entry.loaded_at)
 
     def _dated(self, entry: Entry[V], asked_at: float) -> Entry[V]:
-        ends = min(entry.expires_at, entry.trusted_until)
-        entry.stale_until = ends + self.grace(known=entry.value is not None)
         # Unknown users are not refreshed: whoever floods us with names must not keep the source busy behind them.
-        entry.ahead_at = ends
+        entry.ahead_at, entry.renew_at = entry.expires_at, entry.trusted_until
         if entry.value is not None:
-            trust_ahead = asked_at + self.refresh_ahead * (entry.trusted_until - asked_at)
-            entry.ahead_at = min(ends, self._due_at(entry), trust_ahead)
+            entry.ahead_at = self._due_at(entry)
+            entry.renew_at = asked_at + self.refresh_ahead * (entry.trusted_until - asked_at)
         return entry
 
 
-def judge(entry: Entry[V], now: float) -> Verdict:
-    """Return what an entry is good for at a monotonic time in seconds."""
-    if now < entry.expires_at and now < entry.trusted_until:
-        return Verdict.FRESH if now < entry.ahead_at else Verdict.AHEAD
-    return Verdict.STALE if now < entry.stale_until else Verdict.GONE
+def judge(entry: Entry[V], now: float, trust: Trust) -> Verdict:
+    """Return what an entry is good for at a monotonic time in seconds.
+
+    Args:
+        entry: what memory holds.
+        now: monotonic seconds.
+        trust: what is known of the channel.
+    """
+    if now < entry.expires_at and entry.epoch == trust.epoch:
+        if now < trust.until:
+            return Verdict.FRESH if now < entry.ahead_at else Verdict.AHEAD
+        if now < entry.trusted_until:
+            return Verdict.FRESH if now < entry.ahead_at and now < entry.renew_at else Verdict.AHEAD
+    return Verdict.STALE if now < stale_until(entry, trust) else Verdict.GONE
+
+
+def stale_until(entry: Entry[V], trust: Trust) -> float:
+    """Return the monotonic second after which an entry is not served even while the source is down."""
+    return min(entry.expires_at, trust.of(entry)) + entry.grace

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,19 +12,23 @@ from contextlib import asynccontextmanager
 from typing import Final, Generic, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ..perloop import PerLoop
 from ..secret import Secret
 from ..stats import REDIS, Counters
+from .announcing import Announcer, instance_name
 from .base import Fence, Key
+from .channel import Channel, Follower
 from .codec import Codec, NoValue
-from .driver import Call, Client, RedisOptions, checked, connect
+from .driver import Client, Command, RedisOptions, checked, connect, connection_for
+from .ear import Ear, EarOptions
 from .incarnation import MARK_MS, Incarnation
 from .keys import KeySpace
-from .order import MAX_USERS, Errand, Order, answer_of
-from .scripts import LOOK, RENEW, STORE, Found, Script
+from .order import MAX_USERS, Errand, Order
+from .scripts import LOOK, STORE, Found, Script
 from .session import Session, Way
-from .shared import Look, SharedTierFailed, Storing
+from .shared import Listener, Look, Reach, SharedTierFailed, Storing
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
@@ -69,10 +74,23 @@ class RedisTier(Generic[V]):
         self._token = token
         self._clock = clock
         self._incarnation = Incarnation(self._keys, counters, token, clock)
+        self._channel = Channel()
+        self._listener: Listener | None = None
+        self._follower: Follower | None = None
+        self._me = ""
         self._sessions: PerLoop[Session] = PerLoop("Redis", self._open)
 
     def __repr__(self) -> str:
         return f"<RedisTier: namespace {self._namespace!r}>"
+
+    def listen(self, listener: Listener) -> None:
+        """Tell an instance what is heard of the others from now on; called once, before anything else."""
+        self._listener = listener
+        self._follower = Follower(listener, self._counters, self._channel.own)
+
+    def is_heard(self) -> bool:
+        """Return whether this process hears what the others invalidate."""
+        return self._follower is not None and self._follower.is_following and self._channel.is_heard()
 
     @property
     def opened(self) -> PerLoop[Session]:
@@ -132,8 +150,11 @@ class RedisTier(Generic[V]):
             for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
         ]
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> None:
-        """Put a new generation in force for a name, or for everyone where it is None.
+    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+        """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
+
+        Returns:
+            which of them have confirmed it.
 
         Raises:
             SharedTierFailed: Redis did not say that it has.
@@ -142,25 +163,33 @@ class RedisTier(Generic[V]):
         wait = self._options.invalidation_wait
         if not await session.take_place(wait):
             raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
-        pairs = self._keys.everyone()
-        if name is not None:
-            one = self._keys.of(("", name))
-            pairs = [(one.generation, one.mark)]
-        try:
-            with anyio.fail_after(wait):
-                await self._renew(session.pool, pairs, keep_ms)
-        except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
-            session.fault(error)
-            raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
-        finally:
-            session.places.release()
-        session.success()
+        announcer = self._announcer()
+        with announcer.begin() as announcement:
+            try:
+                with anyio.fail_after(wait):
+                    await announcer.carry_out(announcement, session.pool, name, keep_ms)
+            except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
+                session.fault(error)
+                raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
+            finally:
+                session.places.release()
+            session.success()
+            return await announcement.reach(0.0 if self._listener is None else self._listener.lasts)
 
-    async def _renew(self, way: Way, pairs: Sequence[tuple[str, str]], keep_ms: int) -> None:
-        token = self._token()
-        (reply,) = await way.run([Call(RENEW, [key for pair in pairs for key in pair], (token, MARK_MS, keep_ms))])
-        if answer_of(RENEW, token, reply) != len(pairs):
-            raise ConnectionError("Redis answered an invalidation with something else than it was told")
+    def _announcer(self) -> Announcer:
+        return Announcer(
+            self._keys,
+            self._channel,
+            me=self._instance(),
+            token=self._token,
+            confirm_timeout=self._options.confirm_timeout,
+        )
+
+    def _instance(self) -> str:
+        # Named late: processes are forked from one that has made the plugin already.
+        if f":{os.getpid()}:" not in self._me:
+            self._me = instance_name()
+        return self._me
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
@@ -182,8 +211,35 @@ class RedisTier(Generic[V]):
         session = Session(pool, own, self._options, self._counters, self._token, self._clock)
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
+            if self._follower is not None:
+                await self._begin_to_listen(tasks, pool, self._follower)
             try:
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
-                await session.close()
+                await session.close(self._leaving)
+
+    async def _begin_to_listen(self, tasks: TaskGroup, pool: Way, follower: Follower) -> None:
+        ear = self._ear(pool, follower)
+        tasks.start_soon(ear.listen)
+        # Whoever looks before he is known as a listener is told of nothing that happens in between.
+        with anyio.move_on_after(2 * self._options.timeout):
+            await ear.settled.wait()
+
+    def _ear(self, pool: Way, follower: Follower) -> Ear:
+        keys, lasts = self._keys.channel(), follower.lasts
+        return Ear(
+            lambda: connection_for(pool.client, keys.state),
+            self._channel,
+            follower,
+            keys=keys,
+            generations=self._keys.generations,
+            me=self._instance(),
+            options=EarOptions(beat=min(1.0, lasts / 4), timeout=self._options.timeout),
+            token=self._token,
+        )
+
+    @property
+    def _leaving(self) -> Command | None:
+        # Or every invalidation would wait for it for a while.
+        return None if self._follower is None else (b"ZREM", self._keys.channel().listeners, self._me)

@@ -10,6 +10,17 @@ R = TypeVar("R")
 Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int]
 """Of one user: the generations of everyone and of the name, the value and its milliseconds, and those of the mark."""
 
+Listening: TypeAlias = tuple[bytes, int]
+"""Who listens to the channel, and the milliseconds since he last said so."""
+
+
+class Beat(NamedTuple):
+    """The state of the channel: its incarnation, the number of the last announcement, and its place in the stream."""
+
+    incarnation: bytes
+    number: int
+    place: bytes
+
 
 class Script(NamedTuple, Generic[R]):
     """A Lua script, the digest by which Redis knows it once it has seen it, and the type of its answer.
@@ -40,6 +51,64 @@ end
 local function next_after(key)
   return ARGV[1] .. string.sub(redis.sha1hex(text(key) or ''), 1, 16)
 end
+"""
+
+# What happened is announced in the stream, with a number one higher than the last: whoever misses one notices. The
+# state names the incarnation of the channel, which is another one whenever its state was lost.
+_CHANNEL: Final = """
+local function keep(...)
+  for _, key in ipairs({...}) do
+    redis.call('PEXPIRE', key, 86400000)
+  end
+end
+local function incarnation(state, stream)
+  local held = redis.call('HGET', state, 'i')
+  if not held then
+    held = ARGV[1]
+    redis.call('HSET', state, 'i', held)
+    redis.call('DEL', stream)
+  end
+  return held
+end
+local function announce(state, stream, kind, name, generation, from)
+  local held = incarnation(state, stream)
+  local number = redis.call('HINCRBY', state, 'n', 1)
+  redis.call('XADD', stream, 'MAXLEN', '~', 10000, '*',
+    'i', held, 'n', number, 'k', kind, 'd', name, 'g', generation, 't', ARGV[1], 'f', from)
+  keep(state, stream)
+end
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+local function listeners(key)
+  local found, now = {}, now_ms()
+  local held = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  for place = 1, #held, 2 do
+    found[#found + 1] = {held[place], math.max(0, now - tonumber(held[place + 1]))}
+  end
+  return found
+end
+"""
+
+# Who listens says so, and is forgotten some time after he last did.
+_BEAT: Final = """
+local state, stream, all = unpack(KEYS, 1, 3)
+local held = incarnation(state, stream)
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', all, '-inf', now - tonumber(ARGV[3]))
+redis.call('ZADD', all, now, ARGV[2])
+keep(state, stream, all)
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+return {ARGV[1], {held, tonumber(redis.call('HGET', state, 'n') or 0), last[1] and last[1][1] or '0-0'}}
+"""
+
+_POST: Final = """
+for place, inbox in ipairs(KEYS) do
+  redis.call('XADD', inbox, 'MAXLEN', '~', 10000, '*', 'k', ARGV[2 * place + 1], 'v', ARGV[2 * place + 2])
+  redis.call('PEXPIRE', inbox, ARGV[2])
+end
+return {ARGV[1], #KEYS}
 """
 
 _LOOK: Final = """
@@ -81,12 +150,33 @@ end
 return {ARGV[1], kept}
 """
 
-_RENEW: Final = """
-for first = 1, #KEYS, 2 do
-  redis.call('SET', KEYS[first + 1], '', 'PX', ARGV[2])
-  redis.call('SET', KEYS[first], next_after(KEYS[first]), 'PX', ARGV[3])
+_RENEWING: Final = """
+local function renew(last)
+  local generation
+  for first = 1, last, 2 do
+    generation = next_after(KEYS[first])
+    redis.call('SET', KEYS[first + 1], '', 'PX', ARGV[2])
+    redis.call('SET', KEYS[first], generation, 'PX', ARGV[3])
+  end
+  return generation
 end
-return {ARGV[1], #KEYS / 2}
+"""
+
+_RENEW: Final = """
+return {ARGV[1], renew(#KEYS)}
+"""
+
+_ANNOUNCE: Final = """
+local state, stream, all = unpack(KEYS, 1, 3)
+announce(state, stream, unpack(ARGV, 2, 5))
+return {ARGV[1], listeners(all)}
+"""
+
+_INVALIDATE: Final = """
+local state, stream, all = unpack(KEYS, #KEYS - 2)
+local generation = renew(#KEYS - 3)
+announce(state, stream, 'done', ARGV[4], ARGV[4] == '' and '' or generation, ARGV[5])
+return {ARGV[1], listeners(all)}
 """
 
 # The server is `current`; this process has known it as `known` until `since` milliseconds ago. Where it is another,
@@ -101,15 +191,17 @@ if stored == current and known ~= '' and known ~= current then
 end
 local renewed = 0
 if lost then
-  for first = 3, #KEYS, 2 do
+  for first = 4, #KEYS, 2 do
     if redis.call('PTTL', KEYS[first]) ~= -2 then
       redis.call('SET', KEYS[first], next_after(KEYS[first]), 'KEEPTTL')
       renewed = renewed + 1
     end
   end
-  for first = 3, renewed > 0 and #KEYS or 0, 2 do
+  for first = 4, renewed > 0 and #KEYS or 0, 2 do
     redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
   end
+  -- News it had lost may have numbers that are given again: whoever listens begins anew.
+  redis.call('DEL', KEYS[3])
   redis.call('SET', KEYS[2], '', 'PX', mark_ms)
 end
 redis.call('SET', KEYS[1], current, 'PX', kept_ms)
@@ -118,17 +210,27 @@ return {ARGV[1], renewed}
 
 
 def _script(text: str, reply: type[tuple[bytes, R]]) -> Script[R]:
-    return Script(_COMMON + text, hashlib.sha1((_COMMON + text).encode(), usedforsecurity=False).hexdigest(), reply)
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), reply)
 
 
 # One step, so that no invalidation falls between the generations and the value that is judged by them.
-LOOK: Final = _script(_LOOK, tuple[bytes, list[Found]])
+LOOK: Final = _script(_COMMON + _LOOK, tuple[bytes, list[Found]])
 
 # Compare and set: an absent generation is unlike every other, so nothing loaded under a lost one comes back.
-STORE: Final = _script(_STORE, tuple[bytes, list[int]])
+STORE: Final = _script(_COMMON + _STORE, tuple[bytes, list[int]])
 
 # New generations, marked as new: whoever loads under them knows how new they are.
-RENEW: Final = _script(_RENEW, tuple[bytes, int])
+RENEW: Final = _script(_COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])
+
+# The same and its announcement in one step: nobody can renew and die before the others are told.
+INVALIDATE: Final = _script(_COMMON + _CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, list[Listening]])
+
+# The announcement alone, where generations and channel are on two servers of a cluster.
+ANNOUNCE: Final = _script(_CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+
+BEAT: Final = _script(_CHANNEL + _BEAT, tuple[bytes, Beat])
+
+POST: Final = _script(_POST, tuple[bytes, int])
 
 # Everyone's generations are new before a server that may hold old ones is called by its name.
-ADMIT: Final = _script(_ADMIT, tuple[bytes, int])
+ADMIT: Final = _script(_COMMON + _ADMIT, tuple[bytes, int])

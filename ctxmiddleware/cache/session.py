@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from ..breaker import Breaker
 from ..stats import REDIS, Counters
-from .driver import Call, Client, RedisOptions, is_busy, run, send
+from .driver import Call, Client, Command, RedisOptions, is_busy, run, send
 from .incarnation import Incarnation
 from .lane import Lane
 from .order import Batch, Order, OutOfStep, gathered
@@ -159,12 +160,22 @@ class Session:
         tasks.start_soon(self._probe, order)
         tasks.start_soon(self._look_after)
 
-    async def close(self) -> None:
-        """Close the connections that are ours."""
+    async def close(self, last: Command | None = None) -> None:
+        """Close the connections that are ours.
+
+        Args:
+            last: a command to send before, if Redis answers in time.
+        """
         try:
+            if last is not None and not self.breaker.is_open:
+                await self._say(last)
             await self.pool.close()
         finally:
             await self._own.close()
+
+    async def _say(self, last: Command) -> None:
+        with anyio.move_on_after(self._options.timeout, shield=True), contextlib.suppress(Exception):
+            await send(self.client, [last])
 
     def _is_quiet(self) -> bool:
         return self.lane.is_idle and not self._alone and self.places.available_tokens > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from ..errors import ContextError
 from .base import Fence, Key, Stored
@@ -51,6 +51,57 @@ class Storing(Generic[V]):
     keep_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far an invalidation has come.
+
+    Args:
+        me: the name of this instance; empty where it has none.
+        confirmed: instances that have forgotten, and the milliseconds after which each had said so.
+        silent: instances that have not said so, and the seconds within which each stops serving what it had.
+    """
+
+    me: str = ""
+    confirmed: tuple[tuple[str, float], ...] = ()
+    silent: tuple[tuple[str, float], ...] = ()
+
+
+NOWHERE: Final = Reach()
+
+
+class Listener(Protocol):
+    """Whoever is told what is heard from the channel, from any thread."""
+
+    @property
+    def lasts(self) -> float:
+        """Seconds that trust in memory lasts after the last proof that nothing was missed."""
+        ...
+
+    def now(self) -> float:
+        """Return the monotonic second by which memory is trusted."""
+        ...
+
+    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+        """A name, or everyone where it is None, was invalidated; its new generation where it is known."""
+        ...
+
+    def expect(self, digest: bytes | None) -> None:
+        """A name, or everyone where it is None, will be invalidated at any moment."""
+        ...
+
+    def doubt(self, digest: bytes) -> None:
+        """A name's generation was touched, by whomever."""
+        ...
+
+    def missed(self) -> None:
+        """News were missed, nobody knows which."""
+        ...
+
+    def prove(self, at: float) -> None:
+        """Nothing had been missed at a monotonic second."""
+        ...
+
+
 class SharedTier(Protocol[V]):
     """The tier a fleet shares. Its faults are never exceptions, except where an invalidation did not reach it."""
 
@@ -71,8 +122,15 @@ class SharedTier(Protocol[V]):
         """
         ...
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> None:
-        """Put a new generation in force for a name, or for everyone where it is None.
+    def listen(self, listener: Listener) -> None:
+        """Tell an instance what is heard of the others from now on; called once, before anything else."""
+        ...
+
+    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+        """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
+
+        Returns:
+            which of them have confirmed it.
 
         Raises:
             SharedTierFailed: it did not say that it has.

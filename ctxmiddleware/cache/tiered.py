@@ -14,9 +14,12 @@ from ..stats import MEMORY, Counters
 from .base import Entry, Found, Key
 from .filling import Filling, Loader
 from .flight import DRAIN_SECONDS, Flight, Flights
+from .hearing import Hearing
+from .keys import digest_of
 from .memory import MemoryTier
-from .policy import CachePolicy, Verdict, judge
-from .shared import SharedTier, SharedTierFailed
+from .policy import CachePolicy, Verdict, judge, stale_until
+from .shared import NOWHERE, Reach, SharedTier, SharedTierFailed
+from .trust import Trust
 
 V = TypeVar("V")
 
@@ -53,8 +56,13 @@ class TieredCache(Generic[V]):
     ) -> None:
         self.policy = policy
         self.memory: MemoryTier[V] = MemoryTier(
-            policy.max_users, policy.max_bytes, max_unknown=policy.max_unknown, share=share
+            policy.max_users,
+            policy.max_bytes,
+            max_unknown=policy.max_unknown,
+            share=share,
+            digest=None if shared is None else digest_of,
         )
+        self.trust = Trust(policy.untrusted_ttl)
         self._filling: Filling[V] = Filling(
             policy,
             self.memory,
@@ -64,8 +72,12 @@ class TieredCache(Generic[V]):
             clock=clock,
             rng=rng or random.Random(),  # noqa: S311 - it scatters times to live
             drain_seconds=drain_seconds,
+            trust=self.trust,
         )
         self.flights: Flights[V] = self._filling.flights
+        self.hearing = Hearing(self.trust, self._filling.keeping, clock)
+        if shared is not None:
+            shared.listen(self.hearing)
         self._shared = shared
         self._counters = counters
         self._hits = counters.of("hit", MEMORY)
@@ -87,7 +99,7 @@ class TieredCache(Generic[V]):
         entry = self.memory.get(key)
         if entry is None:
             return None
-        verdict = judge(entry, self._clock())
+        verdict = judge(entry, self._clock(), self.trust)
         if verdict is Verdict.FRESH:
             return entry
         if verdict is not Verdict.AHEAD:
@@ -111,7 +123,7 @@ class TieredCache(Generic[V]):
             return Found(entry, MEMORY)
         self._counters.add("miss", MEMORY)
         entry = self.memory.get(key)
-        if entry is not None and self._clock() < min(entry.stands_in_until, entry.stale_until):
+        if entry is not None and self._clock() < min(entry.stands_in_until, stale_until(entry, self.trust)):
             return Found(entry, MEMORY, stale=True)
         for attempt in range(MAX_ATTEMPTS):
             if attempt and self.flights.opened.peek() is None:
@@ -148,24 +160,24 @@ class TieredCache(Generic[V]):
                 raise SourceUnavailable("the load goes on past its time, because it cannot be cancelled")
             until = anyio.current_time() + self.policy.soft_timeout
 
-    async def invalidate(self, name: str | None) -> int:
+    async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.
 
         Returns:
-            how many entries memory held.
+            how many entries memory held, and what the other instances said.
 
         Raises:
             SharedTierFailed: Redis could not be told; this process has forgotten all the same.
         """
         keeping = self._filling.keeping
-        dropped = keeping.forget(name)
+        dropped, reach = keeping.forget(name), NOWHERE
         if self._shared is not None:
             try:
-                await self._shared.invalidate(name, keeping.keep_ms)
+                reach = await self._shared.invalidate(name, keeping.keep_ms)
             except SharedTierFailed as error:
                 error.dropped = dropped
                 raise
             finally:
                 # A flight that began in between may have read the former generation.
                 dropped += keeping.forget(name)
-        return dropped
+        return dropped, reach

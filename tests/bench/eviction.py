@@ -31,7 +31,7 @@ def ours(places: int) -> Policy:
         key = ("", str(user))
         if tier.get(key) is not None:
             return True
-        tier.put(key, Entry("context", "db", 0.0, 900.0, 900.0, 900.0, size=1), 0.0)
+        tier.put(key, Entry("context", "db", 0.0, 900.0, 900.0, 0.0, size=1), 0.0)
         return False
 
     return ask

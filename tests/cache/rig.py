@@ -14,7 +14,7 @@ from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.shared import Look, SharedTier, Storing
+from ctxmiddleware.cache.shared import Listener, Look, SharedTier, Storing
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
@@ -126,10 +126,11 @@ async def instance(
     options: RedisOptions | None = None,
     clock: FakeClock | None = None,
     drain_seconds: float = 5.0,
+    deaf: bool = False,
 ) -> AsyncIterator[Instance]:
-    """Open a cache: memory only, or with a tier it shares with others."""
+    """Open a cache: memory only, or with a tier it shares with others, whose news it hears unless it is deaf."""
     counters, clock, database = Counters(), clock or FakeClock(), database or Database()
-    redis = None if url is None else redis_tier(url, counters=counters, options=options)
+    redis = None if url is None else redis_tier(url, counters=counters, options=options, deaf=deaf)
     cache: TieredCache[str] = TieredCache(
         policy or STEADY,
         database,
@@ -146,6 +147,13 @@ async def instance(
         yield Instance(cache, database, counters, clock, redis)
 
 
+class Deaf(RedisTier[str]):
+    """A tier that cannot hear the channel, as where Redis forbids it."""
+
+    def listen(self, listener: Listener) -> None:
+        """Hear nothing."""
+
+
 def redis_tier(
     url: str | Client,
     *,
@@ -153,11 +161,11 @@ def redis_tier(
     options: RedisOptions | None = None,
     namespace: str = "test",
     label: str = "db",
+    deaf: bool = False,
 ) -> RedisTier[str]:
     """Return a tier for strings."""
-    return RedisTier(
-        url, codec=Codec(str, label), namespace=namespace, counters=counters or Counters(), options=options
-    )
+    kind: type[RedisTier[str]] = Deaf if deaf else RedisTier
+    return kind(url, codec=Codec(str, label), namespace=namespace, counters=counters or Counters(), options=options)
 
 
 async def look_one(tier: SharedTier[str], key: Key, keep_ms: int) -> Look[str] | None:

@@ -18,7 +18,7 @@ from ctxmiddleware.cache.memory import MemoryTier
 def _entry(
     value: str | None = "v", *, size: int = 10, expires_at: float = 100.0, stale_until: float = 100.0
 ) -> Entry[str]:
-    return Entry(value, "db", 0.0, expires_at, 100.0, stale_until, size=size)
+    return Entry(value, "db", 0.0, expires_at, 100.0, max(0.0, stale_until - expires_at), size=size)
 
 
 def _filled(count: int, *, max_entries: int = 4, max_bytes: int = 1000) -> MemoryTier[str]:
@@ -316,7 +316,7 @@ class Person(msgspec.Struct, frozen=True):
 
 def _person(number: int, regions: int = 2) -> Entry[Person]:
     rows = tuple(Region(each, f"region number {each}") for each in range(regions))
-    return Entry(Person(f"person {number}", rows, rows[0]), "db", 0.0, 100.0, 100.0, 100.0)
+    return Entry(Person(f"person {number}", rows, rows[0]), "db", 0.0, 100.0, 100.0, 0.0)
 
 
 def test_rows_that_many_have_in_common_are_kept_and_counted_once() -> None:
@@ -371,7 +371,7 @@ def test_rows_that_only_compare_equal_are_not_taken_for_one_another() -> None:
 
     memory: MemoryTier[Holder] = MemoryTier(10, 10**9, share=(Loose,))
     for name, id in (("a", 1), ("b", 1.0), ("c", True)):  # noqa: A001 - the field's name
-        memory.put(("", name), Entry(Holder(Loose(id)), "db", 0.0, 100.0, 100.0, 100.0), 0.0)
+        memory.put(("", name), Entry(Holder(Loose(id)), "db", 0.0, 100.0, 100.0, 0.0), 0.0)
     kinds = [type(entry.value.row.id) for entry in memory._entries.values() if entry.value]
     assert kinds == [int, float, bool]
 

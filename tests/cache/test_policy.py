@@ -7,10 +7,12 @@ import math
 import pytest
 
 from ctxmiddleware.cache.base import Entry, Fence
-from ctxmiddleware.cache.policy import LONGEST, CachePolicy, Verdict, judge
+from ctxmiddleware.cache.policy import LONGEST, CachePolicy, Verdict, judge, stale_until
+from ctxmiddleware.cache.trust import Trust
 from ctxmiddleware.errors import ConfigurationError
 
 POLICY = CachePolicy(ttl=900, negative_ttl=60, stale_for=300, untrusted_ttl=5, jitter=0.1, refresh_ahead=0.8)
+UNHEARD = Trust(5)
 
 
 def _entry(value: str | None = "v", *, lifetime: float = 900, shared: bool = False, age: float = 0) -> Entry[str]:
@@ -31,7 +33,7 @@ def _entry(value: str | None = "v", *, lifetime: float = 900, shared: bool = Fal
 )
 def test_memory_alone_is_trusted_for_its_time(now: float, verdict: Verdict) -> None:
     """Without a shared tier a value is fresh, refreshed behind late in its time, stale for its grace, then gone."""
-    assert judge(_entry(), now) is verdict
+    assert judge(_entry(), now, UNHEARD) is verdict
 
 
 @pytest.mark.parametrize(
@@ -48,14 +50,14 @@ def test_memory_alone_is_trusted_for_its_time(now: float, verdict: Verdict) -> N
 )
 def test_beside_a_shared_tier_trust_ends_first(now: float, verdict: Verdict) -> None:
     """Beside Redis a value is not served by itself after `untrusted_ttl`, and its grace counts from there."""
-    assert judge(_entry(shared=True), now) is verdict
+    assert judge(_entry(shared=True), now, UNHEARD) is verdict
 
 
 def test_confirmed_it_is_trusted_again_but_not_for_longer_than_its_time() -> None:
     """Unchanged generations renew trust; they never lengthen the time to live."""
     renewed = POLICY.confirmed(_entry(shared=True), 1898.0)
-    assert (renewed.trusted_until, renewed.expires_at, renewed.stale_until) == (1903.0, 1900.0, 2200.0)
-    assert (judge(renewed, 1899.9), judge(renewed, 1900)) == (Verdict.AHEAD, Verdict.STALE)
+    assert (renewed.trusted_until, renewed.expires_at, stale_until(renewed, UNHEARD)) == (1903.0, 1900.0, 2200.0)
+    assert (judge(renewed, 1899.9, UNHEARD), judge(renewed, 1900, UNHEARD)) == (Verdict.AHEAD, Verdict.STALE)
 
 
 @pytest.mark.parametrize("lifetime", [0.0, 0.001, 900, LONGEST])
@@ -87,8 +89,8 @@ def test_times_are_scattered_downwards_only(scatter: float, expected: float) -> 
 def test_an_unknown_user_is_never_served_past_its_time() -> None:
     """Nothing stands in for an unknown user: there is nothing to serve."""
     unknown = _entry(None, lifetime=60)
-    assert judge(unknown, 1059.9) is Verdict.FRESH
-    assert judge(unknown, 1060) is Verdict.GONE
+    assert judge(unknown, 1059.9, UNHEARD) is Verdict.FRESH
+    assert judge(unknown, 1060, UNHEARD) is Verdict.GONE
 
 
 def test_the_age_in_the_shared_tier_counts() -> None:

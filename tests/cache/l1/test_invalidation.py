@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from ctxmiddleware.cache.base import Fetched
+from ctxmiddleware.cache.shared import NOWHERE
 from ctxmiddleware.cache.tiered import MAX_ATTEMPTS
 from ctxmiddleware.errors import SourceUnavailable
 from tests.cache.rig import ADA, BOB, Database, instance
@@ -22,7 +23,7 @@ async def test_what_is_in_memory_is_forgotten_in_every_partition(name: str | Non
         for key in (ADA, ("tenant", ADA[1]), BOB):
             await one.get(key)
         database.rows = {ADA[1]: "new", BOB[1]: "new"}
-        assert await one.cache.invalidate(name) == (2 if name else 3)
+        assert await one.cache.invalidate(name) == (2 if name else 3, NOWHERE)
         assert await one.value() == await one.value(("tenant", ADA[1])) == "new"
         assert (await one.value(BOB) == "new") is (name is None)
 

@@ -125,7 +125,7 @@ async def test_a_reply_cut_in_the_middle_is_a_miss(own: Valkey, cut_after: int) 
 async def test_a_dropped_connection_is_tried_again(own: Valkey, noticed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A connection reset while idle costs nothing but another one, whether the event loop knows of it yet or not."""
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=RedisOptions(timeout=2)) as one:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=RedisOptions(timeout=2), deaf=True) as one:
             assert one.redis is not None
             pool: Any = one.redis.opened.current.client.connection_pool
             for number in range(3):

@@ -16,7 +16,7 @@ import redis
 from ctxmiddleware.cache.base import Fence, Stored
 from ctxmiddleware.cache.keys import BUCKETS, KeySpace, RedisKeys
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.shared import SharedTierFailed
+from ctxmiddleware.cache.shared import Reach, SharedTierFailed
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
@@ -146,13 +146,13 @@ class Hesitant:
     """A real tier whose invalidations wait until the test lets them go on."""
 
     def __init__(self, tier: RedisTier[str]) -> None:
-        self.look, self.store, self._tier = tier.look, tier.store, tier
+        self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
         self.asked, self.go_on = anyio.Event(), anyio.Event()
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> None:
+    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         self.asked.set()
         await self.go_on.wait()
-        await self._tier.invalidate(name, keep_ms)
+        return await self._tier.invalidate(name, keep_ms)
 
 
 @pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
@@ -174,9 +174,9 @@ async def test_what_is_read_while_redis_is_being_told_is_not_kept(redis_url: str
 
 
 async def test_another_instance_serves_the_old_for_untrusted_ttl_at_most(redis_url: str) -> None:
-    """To the last moment of its trust and not beyond, whenever it last asked Redis."""
+    """Where the channel cannot be heard: to the last moment of its trust and not beyond, whenever it last asked."""
     database = Database({ADA[1]: "old"})
-    async with _fleet(redis_url, database, policy=replace(STEADY, untrusted_ttl=2)) as (a, b, clock):
+    async with _fleet(redis_url, database, policy=replace(STEADY, untrusted_ttl=2), deaf=True) as (a, b, clock):
         await b.get()
         clock.advance(1)
         database.rows[ADA[1]] = "new"
@@ -254,7 +254,7 @@ async def test_clear_costs_the_same_whatever_the_number_of_users(redis_url: str,
         for number in range(users):
             await one.get(("", f"user{number}"))
         server.config_resetstat()
-        assert await one.cache.invalidate(None) == users
+        assert (await one.cache.invalidate(None))[0] == users
         done = {name: stats["calls"] for name, stats in server.info("commandstats").items()}
         assert done.pop("cmdstat_set") == 2 * BUCKETS
         assert not set(done) & {"cmdstat_keys", "cmdstat_scan", "cmdstat_del", "cmdstat_unlink", "cmdstat_flushdb"}
@@ -264,15 +264,17 @@ async def test_clear_costs_the_same_whatever_the_number_of_users(redis_url: str,
         assert len(database.calls) == calls + min(users, 20)
 
 
-async def test_an_invalidation_costs_two_writes(redis_url: str, server: Any) -> None:
+async def test_an_invalidation_costs_two_writes_and_its_announcement(redis_url: str, server: Any) -> None:
     """One generation is put in force, after the former one, and marked as new; nothing else is touched."""
     async with instance(url=redis_url) as one:
         await one.get()
         before = set(server.scan_iter())
         server.config_resetstat()
         await one.cache.invalidate(ADA[1])
-        assert server.info("commandstats")["cmdstat_set"]["calls"] == 2
-        assert set(server.scan_iter()) - before == {KeySpace("test", b"").of(ADA).mark.encode()}
+        done = server.info("commandstats")
+        assert (done["cmdstat_set"]["calls"], done["cmdstat_xadd"]["calls"]) == (2, 1)
+        keys = KeySpace("test", b"")
+        assert set(server.scan_iter()) - before == {keys.of(ADA).mark.encode(), keys.channel().stream.encode()}
 
 
 async def test_the_fleet_knows_how_long_ago_somebody_was_invalidated(redis_url: str) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.incarnation import MARK_MS
-from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
+from ctxmiddleware.cache.shared import NOWHERE, Listener, Look, Reach, SharedTierFailed, Storing
 
 Generation: TypeAlias = tuple[str, str]
 """Of whom it is: of everyone, as the bucket of a name holds it, or of the name."""
@@ -173,7 +173,11 @@ class FakeTier:
                 server.outlives(which, left)
         return True
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> None:
+    def listen(self, listener: Listener) -> None:
+        """Tell an instance what is heard of the others."""
+        self._listener = listener
+
+    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force; a reply that is lost is a failure, carried out or not."""
         await self._wait()
         if self._is_cut_off():
@@ -182,6 +186,7 @@ class FakeTier:
         await self._wait()
         if self._is_cut_off():
             raise SharedTierFailed("the reply was lost")
+        return NOWHERE
 
     def _is_cut_off(self) -> bool:
         return self._server.is_down

@@ -71,8 +71,8 @@ GUARDS = (
     Guard(
         "serving by memory for longer than it is trusted",
         _POLICY,
-        "    if now < entry.expires_at and now < entry.trusted_until:\n",
-        "    if now < entry.expires_at:\n",
+        "        if now < entry.trusted_until:\n",
+        "        if entry.fence is not None:\n",
     ),
     Guard(
         "standing in for the source after an invalidation elsewhere",
@@ -83,7 +83,7 @@ GUARDS = (
     Guard(
         "standing in, while the source is slow, on trust that has ended",
         _FAILSAFE,
-        "        if flight.look is not None and now >= flight.known.entry.trusted_until:\n            return None\n",
+        "        if flight.look is not None and now >= self._trust.of(flight.known.entry):\n            return None\n",
         "",
     ),
     Guard(
@@ -95,7 +95,7 @@ GUARDS = (
     Guard(
         "standing in without end",
         _POLICY,
-        "return Verdict.STALE if now < entry.stale_until else Verdict.GONE",
+        "return Verdict.STALE if now < stale_until(entry, trust) else Verdict.GONE",
         "return Verdict.STALE",
     ),
     Guard(
@@ -119,7 +119,7 @@ GUARDS = (
     Guard(
         "an invalidation that reaches one partition only",
         "cache/memory.py",
-        "for partition in list(self._partitions)",
+        "for partition in self._partitions",
         'for partition in [""]',
     ),
     Guard(

@@ -1,0 +1,120 @@
+"""How an invalidation is put in force in Redis and announced, and who has confirmed it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Self
+
+import anyio
+
+from ..bell import Bell
+from .channel import Channel, Confirmation
+from .driver import Call
+from .incarnation import MARK_MS
+from .keys import KeySpace, digest_of
+from .order import answer_of
+from .scripts import INVALIDATE, Listening, Script
+from .session import Way
+from .shared import Reach
+
+# Who has not said for longer that he listens is not waited for; he is told of all the same.
+LIVE_MS: Final = 3000
+
+
+def instance_name() -> str:
+    """Return a name for this process that no other has, and that tells an operator which one it is."""
+    host = socket.gethostname().encode("ascii", "replace").decode()[:64]
+    return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class Announcer:
+    """Carries out invalidations.
+
+    Args:
+        keys: of the namespace.
+        channel: where confirmations arrive.
+        me: the instance's name.
+        token: makes a value never used before.
+        confirm_timeout: seconds to wait for the instances that listen.
+    """
+
+    def __init__(
+        self, keys: KeySpace, channel: Channel, *, me: str, token: Callable[[], bytes], confirm_timeout: float
+    ) -> None:
+        self._keys = keys
+        self._channel = channel
+        self._me = me
+        self._token = token
+        self._confirm_timeout = confirm_timeout
+
+    def begin(self) -> Announcement:
+        """Return an invalidation that is not carried out yet."""
+        return Announcement(self._channel, self._token(), self._me, self._confirm_timeout)
+
+    async def carry_out(self, announcement: Announcement, way: Way, name: str | None, keep_ms: int) -> None:
+        """Put a new generation in force for a name, or for everyone where it is None, and announce it.
+
+        Raises:
+            Exception: Redis did not say that it has.
+        """
+        pairs = self._keys.everyone()
+        digest = b""
+        if name is not None:
+            one = self._keys.of(("", name))
+            pairs, digest = [(one.generation, one.mark)], digest_of(name)
+        keys = [key for pair in pairs for key in pair]
+        arguments = (MARK_MS, keep_ms, digest, self._me)
+        announcement.listening = await self._run(
+            way, INVALIDATE, [*keys, *self._keys.channel()[:3]], announcement.token, arguments
+        )
+
+    async def _run(
+        self, way: Way, script: Script[Any], keys: Sequence[str], token: bytes, arguments: Sequence[bytes | str | int]
+    ) -> Any:
+        (reply,) = await way.run([Call(script, keys, (token, *arguments))])
+        return answer_of(script, token, reply)
+
+
+class Announcement:
+    """One invalidation on its way, inside `with`: who listens, and who has confirmed it.
+
+    Args:
+        channel: where confirmations arrive.
+        token: a value never used before.
+        me: the instance's name.
+        timeout: seconds to wait for the instances that listen.
+    """
+
+    def __init__(self, channel: Channel, token: bytes, me: str, timeout: float) -> None:
+        self.token = token
+        self.listening: Sequence[Listening] = ()
+        self._channel = channel
+        self._me = me
+        self._timeout = timeout
+        self._bell = Bell()
+        self._confirmation = Confirmation(self._bell.ring)
+
+    def __enter__(self) -> Self:
+        self._channel.expect(self.token, self._confirmation)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._channel.unexpect(self.token, failed=kind is not None)
+
+    async def reach(self, lasts: float) -> Reach:
+        """Wait for the instances that listen, and return which have confirmed.
+
+        Args:
+            lasts: seconds that instances trust their memory for.
+        """
+        others = {name.decode(): age for name, age in self.listening if name != self._me.encode()}
+        live = {name for name, age in others.items() if age <= LIVE_MS}
+        heard = self._confirmation.heard
+        with anyio.move_on_after(self._timeout):
+            while not live <= heard.keys():
+                await self._bell.wait()
+        silent = tuple((name, lasts) for name in sorted(others) if name not in heard)
+        return Reach(self._me, tuple(sorted(heard.items())), silent)

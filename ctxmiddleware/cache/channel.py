@@ -1,0 +1,232 @@
+"""What the instances of a fleet are told of each other's invalidations, in order, and whether something is missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from ..stats import CHANNEL, Counters
+from .scripts import Beat
+from .shared import Listener
+
+CONFIRMED: Final = b"confirmed"
+
+# Of so many invalidations a process knows that they were its own; what it hears of more costs it another look.
+_OWN_KNOWN: Final = 1000
+
+
+class News(NamedTuple):
+    """One announcement: its place in the stream, the channel's incarnation and its number, and what it says."""
+
+    place: bytes
+    incarnation: bytes
+    number: int
+    kind: Literal["intent", "done"]
+    digest: bytes | None
+    generation: bytes | None
+    token: bytes
+    sender: bytes
+
+
+class Follower:
+    """Takes announcements in their order, and tells the listener when one is missing.
+
+    Nothing here waits or asks: whoever reads the channel hands over what was read. What proves that nothing was missed
+    is a beat, the state of the channel at a moment, once all announcements up to its number have been taken.
+
+    Args:
+        listener: who is told.
+        counters: where events are counted.
+        own: tokens of invalidations by this process, which has forgotten already whom they are about.
+    """
+
+    def __init__(self, listener: Listener, counters: Counters, own: set[bytes]) -> None:
+        self._listener = listener
+        self._counters = counters
+        self._own = own
+        self._incarnation: bytes | None = None
+        self._number = 0
+        self._promised: tuple[int, float] | None = None
+        self.place = b"0-0"
+
+    def __repr__(self) -> str:
+        return f"<Follower: {f'after {self._number}' if self.is_following else 'lost'}>"
+
+    @property
+    def lasts(self) -> float:
+        """Seconds that trust in memory lasts after a proof."""
+        return self._listener.lasts
+
+    def now(self) -> float:
+        """Return the monotonic second by which memory is trusted."""
+        return self._listener.now()
+
+    def doubt(self, digest: bytes) -> None:
+        """Take note that a name's generation was touched."""
+        self._listener.doubt(digest)
+
+    @property
+    def is_following(self) -> bool:
+        """Whether it knows which announcement comes next."""
+        return self._incarnation is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether announcements up to the last beat have not been taken yet."""
+        return self._promised is not None
+
+    def beat(self, beat: Beat, asked_at: float) -> None:
+        """Take the state of the channel, asked for at a monotonic second."""
+        if beat.incarnation != self._incarnation or beat.number < self._number:
+            self.lose()
+            self._incarnation, self._number, self.place = beat.incarnation, beat.number, beat.place
+            # What was looked up before this moment may have missed what was announced before it.
+            self._listener.missed()
+        self._promised = beat.number, asked_at
+        self._prove()
+
+    def take(self, news: Sequence[News]) -> list[News]:
+        """Take announcements, and return those that were obeyed."""
+        taken = []
+        for each in news:
+            if each.incarnation != self._incarnation or each.number != self._number + 1:
+                self.lose()
+                break
+            self._obey(each)
+            self._number, self.place = each.number, each.place
+            taken.append(each)
+        self._prove()
+        return taken
+
+    def lose(self) -> None:
+        """Take note that something is missing: nothing is trusted, and the next beat is a new beginning."""
+        if self._incarnation is not None:
+            self._counters.add("missed", CHANNEL)
+            self._listener.missed()
+        self._incarnation, self._promised = None, None
+
+    def _obey(self, news: News) -> None:
+        if news.token in self._own:
+            return
+        self._counters.add("heard", CHANNEL)
+        if news.kind == "intent":
+            self._listener.expect(news.digest)
+        else:
+            self._listener.forget(news.digest, news.generation)
+
+    def _prove(self) -> None:
+        if self._promised is not None and self._number >= self._promised[0]:
+            self._listener.prove(self._promised[1])
+            self._promised = None
+
+
+@dataclass(eq=False)
+class Confirmation:
+    """Who has confirmed one invalidation, and how many milliseconds after it was announced.
+
+    Args:
+        wake: tells whoever waits for it, from any thread.
+        heard: who has, and when.
+    """
+
+    wake: Callable[[], None]
+    heard: dict[str, float] = field(default_factory=dict)
+
+
+class Channel:
+    """What all event loops of a process know of the channel.
+
+    Only one of them listens at a time; where its event loop ends, another goes on where it was.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ear: object | None = None
+        self._ear_until = 0.0
+        self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
+        self.own: set[bytes] = set()
+        self.inbox_place = b"0-0"
+
+    def take(self, ear: object, seconds: float) -> bool:
+        """Let an ear listen for so many seconds; return whether it may."""
+        now = self._clock()
+        with self._lock:
+            if self._ear not in (None, ear) and now < self._ear_until:
+                return False
+            self._ear, self._ear_until = ear, now + seconds
+            return True
+
+    def leave(self, ear: object) -> None:
+        """Let another ear listen."""
+        with self._lock:
+            if self._ear is ear:
+                self._ear = None
+
+    def is_heard(self) -> bool:
+        """Return whether an ear listens."""
+        return self._ear is not None and self._clock() < self._ear_until
+
+    def expect(self, token: bytes, confirmation: Confirmation) -> None:
+        """Take note of an invalidation by this process, which instances are to confirm."""
+        if len(self.own) >= _OWN_KNOWN:
+            self.own.clear()
+        self.own.add(token)
+        self._confirmations[token] = confirmation, self._clock()
+
+    def unexpect(self, token: bytes, *, failed: bool) -> None:
+        """Wait no more; where it failed, whatever is heard of it later is obeyed as if it were another's."""
+        self._confirmations.pop(token, None)
+        if failed:
+            self.own.discard(token)
+
+    def mail(self, fields: Mapping[bytes, bytes]) -> None:
+        """Take what another instance has put into this one's own stream; what is none of ours is left alone."""
+        if fields.get(b"k") != CONFIRMED:
+            return
+        try:
+            token, instance = msgspec.msgpack.decode(fields.get(b"v", b""), type=tuple[bytes, str])
+        except msgspec.MsgspecError:
+            return
+        self._confirmed(token, instance)
+
+    def _confirmed(self, token: bytes, instance: str) -> None:
+        confirmation, since = self._confirmations.get(token, (None, 0.0))
+        if confirmation is not None:
+            confirmation.heard.setdefault(instance, (self._clock() - since) * 1000)
+            confirmation.wake()
+
+
+def read_fields(item: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an item of a stream."""
+    return dict(zip(item[::2], item[1::2], strict=False))
+
+
+def read_news(place: bytes, fields: Mapping[bytes, bytes]) -> News:
+    """Return an announcement as the stream holds it.
+
+    Raises:
+        ValueError: it is none.
+        KeyError: it is none.
+    """
+    kind, digest, generation = fields[b"k"], fields[b"d"], fields[b"g"]
+    if kind not in (b"intent", b"done"):
+        raise KeyError(kind)
+    return News(
+        place,
+        fields[b"i"],
+        int(fields[b"n"]),
+        "intent" if kind == b"intent" else "done",
+        digest or None,
+        generation or None,
+        fields[b"t"],
+        fields[b"f"],
+    )

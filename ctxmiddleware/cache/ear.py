@@ -1,0 +1,203 @@
+"""How the channel is listened to: a connection that waits for news, and beats that prove nothing was missed."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import msgspec
+
+from .channel import CONFIRMED, Channel, Follower, News, read_fields, read_news
+from .driver import Connection, Refused
+from .keys import ChannelKeys
+from .scripts import BEAT, POST
+from .wire import Streams, Wire
+
+logger = logging.getLogger("ctxmiddleware.redis")
+
+# Much longer than an instance may be cut off and still serve: so long it is told of as silent.
+REMEMBERED_MS: Final = 60_000
+INBOX_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class EarOptions:
+    """How the channel is listened to.
+
+    Args:
+        beat: seconds between proofs that nothing was missed.
+        timeout: seconds for connecting and for one answer.
+        pause: seconds before another try where the channel was lost; twice that after each that failed.
+        longest_pause: seconds between tries at most.
+    """
+
+    beat: float = 1.0
+    timeout: float = 0.25
+    pause: float = 0.05
+    longest_pause: float = 1.0
+
+
+class Ear:
+    """One event loop's way to hear the channel; of all loops of a process only one listens at a time.
+
+    Args:
+        connect: makes the connection, not yet connected, to the server that holds the channel.
+        channel: what all event loops of the process share.
+        follower: takes what is heard.
+        keys: of the channel.
+        generations: what the keys of all names' generations begin with.
+        me: the instance's name.
+        options: times.
+        token: makes a value never used before.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        channel: Channel,
+        follower: Follower,
+        *,
+        keys: ChannelKeys,
+        generations: str,
+        me: str,
+        options: EarOptions,
+        token: Callable[[], bytes],
+    ) -> None:
+        self._connect = connect
+        self._channel = channel
+        self._follower = follower
+        self._keys = keys
+        self._inbox = keys.inbox + me
+        self._generations = generations.encode()
+        self._me = me
+        self._options = options
+        self._token = token
+        self._unconfirmed: list[News] = []
+        self._beat_at = -math.inf
+        self._is_lost = False
+        self._is_tracked = True
+        self.settled = anyio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Ear: {self._follower!r}>"
+
+    async def listen(self) -> None:
+        """Listen until it is cancelled, connecting again whenever the connection is lost."""
+        pause = self._options.pause
+        while True:
+            if not self._channel.take(self, self._turn):
+                self.settled.set()
+                await anyio.sleep(self._options.beat)
+                continue
+            heard = False
+            try:
+                heard = await self._listen_once()
+            except Exception as error:  # noqa: BLE001 - an ear that ends with its first surprise would be deaf for good
+                self._lost(error)
+            finally:
+                self.settled.set()
+                self._channel.leave(self)
+            pause = self._options.pause if heard else min(2 * pause, self._options.longest_pause)
+            await anyio.sleep(pause)
+
+    @property
+    def _turn(self) -> float:
+        # Not heard of for so long, it has died with its event loop.
+        return 3 * self._options.beat + 4 * self._options.timeout
+
+    async def _listen_once(self) -> bool:
+        """Listen over one connection, and return whether anything was heard when another loop took over."""
+        connection = await self._connect()
+        self._beat_at = -math.inf
+        try:
+            with anyio.fail_after(2 * self._options.timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
+            wire = Wire(connection, self._options.timeout, self._token)
+            await self._track(wire)
+            while self._channel.take(self, self._turn):
+                await self._trip(wire)
+        finally:
+            await connection.disconnect(nowait=True)
+        return True
+
+    async def _track(self, wire: Wire) -> None:
+        try:
+            await wire.track(self._generations, self._touched)
+        except Refused as error:
+            if self._is_tracked:
+                self._is_tracked = False
+                logger.warning(
+                    "Redis does not tell when generations are touched: allow CLIENT TRACKING, or one that is deleted "
+                    "by hand is noticed only when it is asked for again",
+                    exc_info=error,
+                )
+
+    def _touched(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._follower.lose()
+            return
+        for key in keys:
+            self._follower.doubt(key[len(self._generations) :].rpartition(b":")[2])
+
+    async def _trip(self, wire: Wire) -> None:
+        """Confirm what was heard, ask for the channel's state where that is due, and wait for news."""
+        wait = self._follower.is_following
+        confirmed, self._unconfirmed = self._unconfirmed, []
+        asked_at = self._follower.now()
+        is_due = not wait or anyio.current_time() >= self._beat_at + self._options.beat / 2
+        if confirmed:
+            wire.put(POST, *self._confirmations(confirmed))
+        if is_due:
+            self._beat_at = anyio.current_time()
+            wire.put(BEAT, (self._keys.state, self._keys.stream, self._keys.listeners), (self._me, REMEMBERED_MS))
+        if wait:
+            places = (self._follower.place, self._channel.inbox_place)
+            wire.put_wait(self._options.beat, (self._keys.stream, self._inbox), places)
+        await wire.send()
+        if confirmed:
+            await wire.answer(POST)
+        if is_due:
+            self._follower.beat(await wire.answer(BEAT), asked_at)
+            self._found()
+        if wait:
+            self._take(await wire.news(self._options.beat))
+
+    def _take(self, streams: Streams) -> None:
+        for place, item in streams.get(self._inbox.encode(), ()):
+            self._channel.inbox_place = place
+            self._channel.mail(read_fields(item))
+        try:
+            news = [read_news(place, read_fields(item)) for place, item in streams.get(self._keys.stream.encode(), ())]
+        except (KeyError, ValueError):
+            # Somebody else writes there: what is missing nobody knows.
+            self._follower.lose()
+            return
+        taken = self._follower.take(news)
+        self._unconfirmed = [each for each in taken if each.kind == "done" and each.sender != self._me.encode()]
+        if not news and self._follower.is_behind:
+            # Announced, and gone before it was read.
+            self._follower.lose()
+
+    def _confirmations(self, heard: Sequence[News]) -> tuple[list[str], list[bytes | int]]:
+        inboxes = [self._keys.inbox + each.sender.decode() for each in heard]
+        values = [msgspec.msgpack.encode((each.token, self._me)) for each in heard]
+        return inboxes, [INBOX_MS, *(word for value in values for word in (CONFIRMED, value))]
+
+    def _lost(self, error: Exception) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            logger.warning(
+                "the channel of invalidations is not heard: what other instances invalidate is noticed only when "
+                "Redis is asked again",
+                exc_info=error,
+            )
+
+    def _found(self) -> None:
+        self.settled.set()
+        if self._is_lost:
+            self._is_lost = False
+            logger.info("the channel of invalidations is heard again")

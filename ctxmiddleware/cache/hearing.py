@@ -1,0 +1,65 @@
+"""What an instance makes of what it hears from the channel: whom it forgets, and how far it trusts its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from .keeping import Keeping
+from .trust import Trust
+
+V = TypeVar("V")
+
+# An invalidation is over, or has failed, long before that.
+EXPECTED_SECONDS: Final = 10.0
+
+
+class Hearing(Generic[V]):
+    """The `Listener` of one process: called from whichever thread listens.
+
+    Args:
+        trust: how far memory is trusted.
+        keeping: what is in memory and in the air.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, trust: Trust, keeping: Keeping[V], clock: Callable[[], float]) -> None:
+        self._trust = trust
+        self._keeping = keeping
+        self._clock = clock
+
+    @property
+    def lasts(self) -> float:
+        """Seconds that trust in memory lasts after the last proof that nothing was missed."""
+        return self._trust.lasts
+
+    def now(self) -> float:
+        """Return the monotonic second by which memory is trusted."""
+        return self._clock()
+
+    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+        """Forget a name, or everyone where it is None, but for what was looked up under its new generation."""
+        self._keeping.expected.pop(digest, None)
+        if digest is None:
+            self._keeping.forget(None)
+            return
+        name = self._keeping.named(digest)
+        if name is not None:
+            self._keeping.forget(name, generation)
+
+    def expect(self, digest: bytes | None) -> None:
+        """Forget a name, or everyone, and keep nothing of them that is not looked up again until it has happened."""
+        self.forget(digest, None)
+        self._keeping.expected[digest] = self._clock() + EXPECTED_SECONDS
+
+    def doubt(self, digest: bytes) -> None:
+        """Ask again for a name before it is served."""
+        self._keeping.doubt(digest)
+
+    def missed(self) -> None:
+        """Ask again for everybody before they are served."""
+        self._trust.end(self._clock())
+
+    def prove(self, at: float) -> None:
+        """Trust memory for a while from a monotonic second at which nothing had been missed."""
+        self._trust.prove(at)

@@ -1,0 +1,46 @@
+"""Which names are held, by the digests under which news of them travel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Names:
+    """Names with their digests, counted, so that none outlives its use; whoever owns it locks it.
+
+    Args:
+        digest: what stands for a name in the shared tier and in its news, neither of which hold names.
+    """
+
+    def __init__(self, digest: Callable[[str], bytes]) -> None:
+        self._digest = digest
+        self._by_digest: dict[bytes, str] = {}
+        self._held: dict[str, tuple[bytes, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, name: str) -> None:
+        """Take note of one more use of a name."""
+        held = self._held.get(name)
+        if held is None:
+            held = self._digest(name), 0
+            self._by_digest[held[0]] = name
+        self._held[name] = held[0], held[1] + 1
+
+    def release(self, name: str) -> None:
+        """Take note of one use less."""
+        digest, count = self._held[name]
+        if count > 1:
+            self._held[name] = digest, count - 1
+        else:
+            del self._held[name], self._by_digest[digest]
+
+    def clear(self) -> None:
+        """Forget all names."""
+        self._held.clear()
+        self._by_digest.clear()
+
+    def of(self, digest: bytes) -> str | None:
+        """Return the name a digest stands for, or None where it is not held."""
+        return self._by_digest.get(digest)

@@ -1,0 +1,52 @@
+"""How far memory is trusted beside a tier that a fleet shares: a deadline that the channel moves on."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from .base import Entry
+
+V = TypeVar("V")
+
+NO_EPOCH = -1
+"""The epoch of an entry that nothing but a look into the shared tier makes trusted again."""
+
+
+class Trust:
+    """Until when memory may answer by itself.
+
+    An entry is trusted until the later of what its own look proved and what the channel has proven since, plus
+    `lasts`; and not at all once news were missed, which begins another epoch: a flush of everybody that costs nothing.
+
+    Args:
+        lasts: seconds trust lasts after a proof.
+    """
+
+    __slots__ = ("ended_at", "epoch", "lasts", "until")
+
+    def __init__(self, lasts: float) -> None:
+        self.lasts = lasts
+        self.epoch = 0
+        self.until = -math.inf
+        self.ended_at = math.inf
+
+    def __repr__(self) -> str:
+        return f"<Trust: epoch {self.epoch}, until {self.until:g}>"
+
+    def of(self, entry: Entry[V]) -> float:
+        """Return the monotonic second until which an entry is, or was, trusted."""
+        if entry.epoch == self.epoch:
+            return max(entry.trusted_until, self.until)
+        return min(entry.trusted_until, self.ended_at)
+
+    def prove(self, at: float) -> None:
+        """Take note that at this monotonic second nothing had been missed."""
+        self.until = max(self.until, at + self.lasts)
+
+    def end(self, now: float) -> None:
+        """Trust nothing any more that was looked up before: news were missed."""
+        # In this order, or a thread could trust an entry of the former epoch by a proof of the new one.
+        self.until = -math.inf
+        self.ended_at = now
+        self.epoch += 1

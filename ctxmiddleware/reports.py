@@ -1,0 +1,73 @@
+"""What users are told of what was resolved, invalidated and warmed."""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Resolution(msgspec.Struct, Generic[T], frozen=True):
+    """What is known of a user.
+
+    Args:
+        context: the context, or None for an unknown user.
+        origin: `"memory"`, `"redis"`, `"rpc"`, `"legacy"`, or the source's own word.
+        age: seconds since the source was asked.
+        stale: whether it is past its time, served because the source cannot answer.
+    """
+
+    context: T | None
+    origin: str
+    age: float
+    stale: bool = False
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """An instance that has confirmed an invalidation: its name, and after how many milliseconds."""
+
+    instance: str
+    ms: float
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """An instance that has not confirmed an invalidation: its name, and in how many seconds it stops at the latest."""
+
+    instance: str
+    stops_within: float
+
+
+class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an invalidation did.
+
+    Args:
+        reach: `"fleet"`, or `"this process only"` where there is no Redis.
+        memory: entries this process has forgotten.
+        redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
+        confirmed: the instances that have confirmed it, this one first.
+        silent: the instances that listen, or did lately, and have not.
+        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated: 0
+            where all that are known have confirmed it, or None where no other instance can be told. One that is cut
+            off from Redis asks the source, and where that is down too it may serve what it knows for the policy's
+            `stale_for`.
+        duration_ms: milliseconds it took.
+    """
+
+    reach: Literal["fleet", "this process only"]
+    memory: int
+    redis: Literal["done", "failed", "absent"]
+    confirmed: tuple[Confirmed, ...]
+    silent: tuple[Silent, ...] = ()
+    others_stop_within: float | None
+    duration_ms: float
+
+
+class WarmReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What warming did: how many contexts are now in memory, are of unknown users, or could not be loaded."""
+
+    warmed: int
+    unknown: int
+    failed: int
+    duration_ms: float

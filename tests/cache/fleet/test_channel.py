@@ -1,0 +1,312 @@
+"""Whether instances hear of each other's invalidations at once, and notice whatever they did not hear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
+
+from ctxmiddleware.cache.driver import RedisOptions
+from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.testing import FakeClock
+from examples.servers import TcpProxy
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
+from tests.waiting import eventually_async
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+
+KEYS = KeySpace("test", b"")
+CHANNEL = KEYS.channel()
+OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0)
+LASTS = STEADY.untrusted_ttl
+
+
+@pytest.fixture
+def server(redis_url: str) -> Any:
+    """A client of the server, for what is done by hand."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@dataclass
+class Pair:
+    """Two instances; the second one reaches Redis by a proxy of its own."""
+
+    one: Instance
+    two: Instance
+    way: TcpProxy
+    database: Database
+    clock: FakeClock
+
+    async def both_know(self, *keys: tuple[str, str]) -> None:
+        """Let both have users in memory, and hear the channel."""
+        for each in (self.one, self.two):
+            await eventually_async(partial(is_heard, each))
+            for key in keys or (ADA,):
+                await each.get(key)
+
+
+def is_heard(one: Instance) -> bool:
+    """Return whether an instance hears the channel, and its memory is trusted for that."""
+    assert one.redis is not None
+    return one.redis.is_heard() and one.cache.trust.until > one.clock()
+
+
+def has_missed(one: Instance) -> bool:
+    """Return whether an instance knows that news were missed, once."""
+    return one.counters.get("missed", "channel") == 1
+
+
+def is_gone(one: Instance) -> bool:
+    """Return whether an instance does not answer for Ada by memory alone."""
+    return in_memory(one) is None
+
+
+def in_memory(one: Instance, key: tuple[str, str] = ADA) -> str | None:
+    """Return what an instance answers by memory alone."""
+    entry = one.cache.peek(key, key[1])
+    return None if entry is None else entry.value
+
+
+@asynccontextmanager
+async def _pair(url: str) -> AsyncIterator[Pair]:
+    database, clock = Database(), FakeClock()
+    port = redis.Redis.from_url(url).connection_pool.connection_kwargs["port"]
+    with TcpProxy.start("127.0.0.1", port) as way:
+        async with AsyncExitStack() as stack:
+            one, two = [
+                await stack.enter_async_context(instance(database, url=where, clock=clock, options=OPTIONS))
+                for where in (url, f"redis://127.0.0.1:{way.port}/0")
+            ]
+            yield Pair(one, two, way, database, clock)
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_once_it_returns_every_instance_has_forgotten(redis_url: str, name: str | None) -> None:
+    """No time passes: who has confirmed has forgotten, and nobody is silent."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know(ADA, BOB)
+        pair.database.rows = {ADA[1]: "new", BOB[1]: "new"}
+        dropped, reach = await pair.one.cache.invalidate(name)
+        assert dropped == (1 if name else 2)
+        assert [instance for instance, _ in reach.confirmed] == [pair.two.redis._instance()]  # type: ignore[union-attr]
+        assert reach.silent == ()
+        assert in_memory(pair.two) is None
+        assert (in_memory(pair.two, BOB) is None) is (name is None)
+        assert await pair.two.value() == "new"
+        assert pair.two.counters.get("missed", "channel") == 0
+
+
+async def test_while_the_channel_is_heard_memory_answers_without_asking_redis(redis_url: str) -> None:
+    """Trust goes on for as long as beats prove that nothing was missed, far beyond what one look is good for."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        asked = pair.two.counters.get("hit", "redis")
+        for _ in range(4):
+            pair.clock.advance(LASTS - 1)
+            await eventually_async(lambda: pair.two.cache.trust.until > pair.clock() + 1)
+            assert in_memory(pair.two) is not None
+        assert pair.two.counters.get("hit", "redis") == asked
+        assert len(pair.database.calls) == 1
+
+
+async def test_an_instance_that_stops_hearing_asks_redis_once_its_trust_has_ended(redis_url: str) -> None:
+    """What it has not heard for `untrusted_ttl` it does not answer by memory, though nothing has told it anything."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        pair.way.black_hole()
+        pair.database.rows[ADA[1]] = "new"
+        _, reach = await pair.one.cache.invalidate(ADA[1])
+        assert reach.confirmed == ()
+        assert reach.silent == ((pair.two.redis._instance(), LASTS),)  # type: ignore[union-attr]
+        assert in_memory(pair.two) == f"{ADA[1]} 1"
+        pair.clock.advance(LASTS)
+        assert in_memory(pair.two) is None
+
+
+async def test_after_a_short_break_it_hears_what_it_missed(redis_url: str) -> None:
+    """The stream keeps the recent past: whom it holds and nobody invalidated stays trusted."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know(ADA, BOB)
+        pair.way.refuse()
+        await eventually_async(lambda: not is_heard(pair.two))
+        pair.database.rows[ADA[1]] = "new"
+        await pair.one.cache.invalidate(ADA[1])
+        assert in_memory(pair.two) == f"{ADA[1]} 1"
+        pair.way.pass_through()
+        await eventually_async(lambda: in_memory(pair.two) is None)
+        assert in_memory(pair.two, BOB) == f"{BOB[1]} 1"
+        assert pair.two.counters.get("missed", "channel") == 0
+
+
+async def test_a_break_that_is_longer_than_the_stream_ends_all_trust(redis_url: str, server: Any) -> None:
+    """News that are gone before they were read are noticed by their numbers."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know(ADA, BOB)
+        pair.way.refuse()
+        await eventually_async(lambda: not is_heard(pair.two))
+        for name in (ADA[1], "somebody else"):
+            await pair.one.cache.invalidate(name)
+        [first, _] = server.xrange(CHANNEL.stream)
+        server.xdel(CHANNEL.stream, first[0])
+        pair.way.pass_through()
+        await eventually_async(partial(has_missed, pair.two))
+        assert in_memory(pair.two) is in_memory(pair.two, BOB) is None
+        assert (await pair.two.get(BOB)).origin == "memory" or len(pair.database.calls) == 2
+
+
+async def test_an_announcement_that_was_lost_is_noticed_by_the_next_beat(redis_url: str, server: Any) -> None:
+    """Counted and never put into the stream, or taken out of it: nothing is trusted that was looked up before."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        server.hincrby(CHANNEL.state, "n", 1)
+        for each in (pair.one, pair.two):
+            await eventually_async(partial(has_missed, each))
+            assert in_memory(each) is None
+            await eventually_async(partial(is_heard, each))
+            # Confirmed by Redis and not loaded again: nobody was invalidated.
+            assert await each.value() == f"{ADA[1]} 1"
+        assert len(pair.database.calls) == 1
+
+
+async def test_what_somebody_else_writes_into_the_stream_ends_trust(redis_url: str, server: Any) -> None:
+    """It is no announcement, so nobody knows what is missing."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        server.xadd(CHANNEL.stream, {"x": "y"})
+        await eventually_async(partial(has_missed, pair.two))
+        assert in_memory(pair.two) is None
+        await eventually_async(lambda: is_heard(pair.two))
+        pair.database.rows[ADA[1]] = "new"
+        await pair.one.cache.invalidate(ADA[1])
+        assert await pair.two.value() == "new"
+
+
+async def test_flushall_is_noticed_at_once(redis_url: str, server: Any) -> None:
+    """Whoever empties Redis means that everybody is asked for again; no beat has to pass."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        pair.database.rows[ADA[1]] = "new"
+        server.flushall()
+        await eventually_async(lambda: in_memory(pair.two) is None)
+        assert await pair.two.value() == "new"
+        await eventually_async(lambda: is_heard(pair.two))
+        assert in_memory(pair.two) == "new"
+
+
+async def test_a_generation_deleted_by_hand_is_noticed_at_once(redis_url: str, server: Any) -> None:
+    """That user is asked for again by every instance, and nobody else is."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know(ADA, BOB)
+        pair.database.rows = {ADA[1]: "new", BOB[1]: "new"}
+        server.delete(KEYS.of(ADA).generation)
+        for each in (pair.one, pair.two):
+            await eventually_async(partial(is_gone, each))
+            assert await each.value() == "new"
+            assert in_memory(each, BOB) == f"{BOB[1]} 1"
+
+
+async def test_a_generation_changed_without_an_announcement_is_noticed_at_once(redis_url: str, server: Any) -> None:
+    """As where whoever changed it died before it could tell."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        pair.database.rows[ADA[1]] = "new"
+        server.set(KEYS.of(ADA).generation, b"another", px=60_000)
+        await eventually_async(lambda: in_memory(pair.two) is None)
+        assert await pair.two.value() == "new"
+
+
+async def test_a_generation_that_a_first_load_makes_costs_no_second_look(redis_url: str) -> None:
+    """News of one's own load are settled by its store: the next hit is a hit."""
+    async with _pair(redis_url) as pair:
+        await eventually_async(lambda: is_heard(pair.one))
+        for number in range(50):
+            key = ("", f"user{number}")
+            await pair.one.get(key)
+            assert in_memory(pair.one, key) is not None
+        # Whatever was still on its way has arrived with an announcement that came after it.
+        await pair.one.cache.invalidate("somebody else")
+        held = [number for number in range(50) if in_memory(pair.one, ("", f"user{number}")) is not None]
+        assert len(held) == 50
+
+
+async def test_an_instance_that_leaves_is_not_waited_for(redis_url: str, server: Any) -> None:
+    """Closed in good order it is no longer among those who listen."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        async with instance(url=redis_url, options=OPTIONS) as third:
+            await eventually_async(lambda: is_heard(third))
+            assert server.zcard(CHANNEL.listeners) == 3
+        assert server.zcard(CHANNEL.listeners) == 2
+        _, reach = await pair.one.cache.invalidate(ADA[1])
+        assert (len(reach.confirmed), reach.silent) == (1, ())
+
+
+async def test_one_that_died_is_told_of_and_waited_for_only_while_it_may_be_alive(redis_url: str, server: Any) -> None:
+    """After a few beats an invalidation does not wait for it; it is listed until it is forgotten."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        server.zadd(CHANNEL.listeners, {"dead": server.time()[0] * 1000 - 10_000})
+        _, reach = await pair.one.cache.invalidate(ADA[1])
+        assert [name for name, _ in reach.silent] == ["dead"]
+        assert [name for name, _ in reach.confirmed] == [pair.two.redis._instance()]  # type: ignore[union-attr]
+
+
+async def test_own_news_do_not_drop_what_was_loaded_since(redis_url: str) -> None:
+    """An instance hears of its own clear, and has forgotten already."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        for name in (None, ADA[1]):
+            pair.database.rows[ADA[1]] = f"after {name}"
+            await pair.one.cache.invalidate(name)
+            calls = len(pair.database.calls)
+            assert await pair.one.value() == await pair.two.value() == f"after {name}"
+            # It has heard that and all that came before.
+            await pair.two.cache.invalidate("somebody else")
+            assert in_memory(pair.one) == in_memory(pair.two) == f"after {name}"
+            assert len(pair.database.calls) == calls + 1
+
+
+async def test_where_tracking_is_forbidden_the_channel_is_heard_all_the_same(
+    redis_url: str, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning says what is not noticed then."""
+    server.acl_setuser(
+        "listener", enabled=True, passwords=["+word"], keys=["*"], commands=["+@all", "-client|tracking"]
+    )
+    caplog.set_level(logging.WARNING, "ctxmiddleware")
+    url = redis_url.replace("redis://", "redis://listener:word@")
+    async with _pair(redis_url) as pair, instance(pair.database, url=url, clock=pair.clock) as third:
+        await pair.both_know()
+        await eventually_async(lambda: is_heard(third))
+        await third.get()
+        _, reach = await pair.one.cache.invalidate(ADA[1])
+        assert len(reach.confirmed) == 2
+        assert in_memory(third) is None
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "Redis does not tell when generations are touched"
+    ]
+
+
+async def test_a_lost_channel_is_told_of_once_and_so_is_its_return(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it tries to connect."""
+    caplog.set_level(logging.INFO, "ctxmiddleware.redis")
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        pair.way.refuse()
+        await eventually_async(lambda: not is_heard(pair.two))
+        pair.clock.advance(LASTS)
+        await pair.two.get()
+        pair.way.pass_through()
+        await eventually_async(lambda: is_heard(pair.two))
+    said = [record.message.partition(":")[0] for record in caplog.records if "channel" in record.message]
+    assert said == ["the channel of invalidations is not heard", "the channel of invalidations is heard again"]
