@@ -198,7 +198,7 @@ async def test_flushall_is_noticed_at_once(redis_url: str, server: Any) -> None:
         await eventually_async(lambda: in_memory(pair.two) is None)
         assert await pair.two.value() == "new"
         await eventually_async(lambda: is_heard(pair.two))
-        assert in_memory(pair.two) == "new"
+        assert await pair.two.value() == in_memory(pair.two) == "new"
 
 
 async def test_a_generation_deleted_by_hand_is_noticed_at_once(redis_url: str, server: Any) -> None:
