@@ -15,6 +15,7 @@ from .scripts import Beat
 from .shared import Listener
 
 CONFIRMED: Final = b"confirmed"
+LANDED: Final = b"landed"
 
 # Of so many invalidations a process knows that they were its own; what it hears of more costs it another look.
 _OWN_KNOWN: Final = 1000
@@ -144,10 +145,12 @@ class Channel:
     Only one of them listens at a time; where its event loop ends, another goes on where it was.
 
     Args:
+        landed: told of loads by other instances that somebody here waits for.
         clock: monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, landed: Callable[[Sequence[bytes]], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._landed = landed
         self._clock = clock
         self._lock = threading.Lock()
         self._ear: object | None = None
@@ -190,10 +193,13 @@ class Channel:
 
     def mail(self, fields: Mapping[bytes, bytes]) -> None:
         """Take what another instance has put into this one's own stream; what is none of ours is left alone."""
-        if fields.get(b"k") != CONFIRMED:
+        kind, value = fields.get(b"k"), fields.get(b"v", b"")
+        if kind == LANDED:
+            self._landed([value])
+        if kind != CONFIRMED:
             return
         try:
-            token, instance = msgspec.msgpack.decode(fields.get(b"v", b""), type=tuple[bytes, str])
+            token, instance = msgspec.msgpack.decode(value, type=tuple[bytes, str])
         except msgspec.MsgspecError:
             return
         self._confirmed(token, instance)

@@ -55,6 +55,7 @@ class RedisOptions:
         fault_threshold: faults in a row after which only the background probe asks Redis.
         invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
         confirm_timeout: seconds it waits for the other instances to confirm it.
+        lease: seconds after which the lease of a load ends whose owner has died; a live one keeps it.
     """
 
     timeout: float = 0.25
@@ -65,6 +66,7 @@ class RedisOptions:
     fault_threshold: int = 3
     invalidation_wait: float = 1.0
     confirm_timeout: float = 0.25
+    lease: float = 0.75
 
 
 def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False) -> Client:

@@ -98,7 +98,41 @@ class Filling(Generic[V]):
             for flight, look in zip(flights, looks, strict=True)
             if look is None or not self._is_answered(flight, look, asked_at)
         ]
-        await self._queue_up(waiting)
+        await self._share(waiting)
+
+    async def _share(self, flights: Sequence[Flight[V]]) -> None:
+        """Queue up the loads that are to be made here, and wait for those that other instances make."""
+        alone = [flight for flight in flights if flight.look is None or self._has_waited(flight)]
+        await self._queue_up(alone)
+        shared = [flight for flight in flights if flight.look is not None and not self._has_waited(flight)]
+        if shared:
+            await self._claim(shared)
+
+    def _has_waited(self, flight: Flight[V]) -> bool:
+        return anyio.current_time() >= self._waits_until(flight)
+
+    def _waits_until(self, flight: Flight[V]) -> float:
+        return flight.started_at + self._policy.lease_wait
+
+    async def _claim(self, flights: Sequence[Flight[V]]) -> None:
+        with self.keeping.landings(flights) as landings:
+            claims = await self.keeping.claim(flights)
+            mine, until = [], dict[Flight[V], float]()
+            for flight, claim in zip(flights, claims, strict=True):
+                flight.lease = claim.lease
+                if claim.wait:
+                    until[flight] = min(anyio.current_time() + claim.wait, self._waits_until(flight))
+                else:
+                    mine.append(flight)
+            await self._queue_up(mine)
+            self._counters.add("load", "leased", len(until))
+            while until:
+                landed = await landings.next(min(until.values()) - anyio.current_time())
+                now = anyio.current_time()
+                ready = [flight for flight in until if flight.key in landed or now >= until[flight]]
+                for flight in ready:
+                    del until[flight]
+                self.flights.depart_again(ready)
 
     def _still_wanted(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
         for flight in flights:
@@ -159,6 +193,7 @@ class Filling(Generic[V]):
             flights[0].runway.queue.dispatch()
         if full is not None:
             self._counters.add("load", "refused", len(refused))
+            await self.keeping.release(refused)
             await self.fail_safe.stand_in(refused, [full] * len(refused))
 
     async def _call(self, batch: Sequence[Flight[V]]) -> None:
@@ -171,6 +206,7 @@ class Filling(Generic[V]):
                 brought = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Fetched)]
                 failed = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Exception)]
                 await self._bring(brought, asked_at)
+                await self.keeping.release([flight for flight, _ in failed])
                 await self.fail_safe.stand_in([flight for flight, _ in failed], [error for _, error in failed])
 
     async def _in_time(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
@@ -238,7 +274,7 @@ class Filling(Generic[V]):
         lifetime = entry.expires_at - entry.loaded_at
         keep_ms = int((lifetime + self._policy.grace(known=entry.value is not None)) * 1000)
         stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
-        return Storing(flight.key, fence, stored, keep_ms)
+        return Storing(flight.key, fence, stored, keep_ms, flight.lease)
 
 
 def _newest(ours: Entry[V] | None, theirs: Entry[V] | None) -> Entry[V] | None:

@@ -35,7 +35,7 @@ class Flight(Generic[V]):
 
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
-    `epoch` is the epoch of trust before it looked.
+    `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """
 
     def __init__(self, runway: Runway[V], key: Key, asked: str, *, behind: bool) -> None:
@@ -46,6 +46,7 @@ class Flight(Generic[V]):
         self.overtaken = False
         self.doubted = False
         self.epoch = 0
+        self.lease = b""
         self.started_at = anyio.current_time()
         self.has_looked = False
         self.held: Entry[V] | None = None
@@ -238,10 +239,18 @@ class Flights(Generic[V]):
             runway.context.copy().run(runway.tasks.start_soon, self._depart_together, runway)
         return flight
 
+    def depart_again(self, flights: Sequence[Flight[V]]) -> None:
+        """Send flights of one event loop on their way once more, in a task of their own."""
+        if flights:
+            flights[0].runway.tasks.start_soon(self._carry, flights)
+
     async def _depart_together(self, runway: Runway[V]) -> None:
         departing, runway.departing = runway.departing, []
-        with self.aboard(departing):
-            await self._depart(departing)
+        await self._carry(departing)
+
+    async def _carry(self, flights: Sequence[Flight[V]]) -> None:
+        with self.aboard(flights):
+            await self._depart(flights)
 
     def _end(self, flight: Flight[V], result: Found[V] | None, error: Exception | None) -> None:
         if flight.landed:

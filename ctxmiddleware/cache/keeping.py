@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Generic, TypeVar
 
 from .base import Entry, Fence, Key
@@ -11,7 +13,7 @@ from .flight import Flight, Flights
 from .keys import digest_of
 from .memory import MemoryTier
 from .policy import CachePolicy
-from .shared import Look, SharedTier, Storing
+from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH
 
 V = TypeVar("V")
@@ -112,6 +114,27 @@ class Keeping(Generic[V]):
             return [None] * len(flights)
         return await self._shared.look([flight.key for flight in flights], self.keep_ms)
 
+    async def claim(self, flights: Sequence[Flight[V]]) -> Sequence[Claim]:
+        """Return of each load whether it may be made here, or for how long to wait for another instance's."""
+        wanted = [
+            Claiming(flight.key, flight.look.fence, partial(_landed, flight)) for flight in flights if flight.look
+        ]
+        if self._shared is None or len(wanted) < len(flights):
+            return [ASK] * len(flights)
+        return await self._shared.claim(wanted)
+
+    async def release(self, flights: Sequence[Flight[V]]) -> None:
+        """Let other instances load what these did not bring."""
+        leases = [flight.lease for flight in flights if flight.lease]
+        if self._shared is not None and leases:
+            await self._shared.release(leases)
+
+    def landings(self, flights: Sequence[Flight[V]]) -> AbstractContextManager[Waiting]:
+        """Listen for loads of the same users by other instances."""
+        if self._shared is None:
+            return nullcontext(_Nobody())
+        return self._shared.landings([flight.key for flight in flights])
+
     async def store(self, values: Sequence[Storing[V]]) -> set[Key]:
         """Keep values in the shared tier, and forget whoever was invalidated while they were loaded.
 
@@ -129,3 +152,12 @@ class Keeping(Generic[V]):
 
 def _doubt(entry: Entry[V]) -> None:
     entry.epoch = NO_EPOCH
+
+
+def _landed(flight: Flight[V]) -> bool:
+    return flight.landed
+
+
+class _Nobody:
+    async def next(self, seconds: float) -> set[Key]:  # noqa: ARG002 - the shape of Waiting
+        return set()

@@ -11,13 +11,14 @@ BUCKETS: Final = 256
 
 
 class RedisKeys(NamedTuple):
-    """The keys of one user: generations of everyone and of the name, the value, and the marks of invalidations."""
+    """The keys of one user: generations of everyone and of the name, the value, marks of invalidations, the lease."""
 
     everyone: str
     generation: str
     value: str
     everyone_mark: str
     mark: str
+    lease: str
 
 
 class ChannelKeys(NamedTuple):
@@ -56,6 +57,7 @@ class KeySpace:
             f"ctx:{tag}:v:{self._shape}:{value}",
             f"ctx:{tag}:m",
             f"ctx:{tag}:m:{name}",
+            f"ctx:{tag}:l:{self._shape}:{value}",
         )
 
     def everyone(self) -> list[tuple[str, str]]:

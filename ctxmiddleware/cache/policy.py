@@ -39,6 +39,7 @@ class CachePolicy:
         untrusted_ttl: seconds memory is trusted without having asked Redis whether there was an invalidation.
         soft_timeout: seconds a caller waits for the source where a context past its time is known that may stand in.
         load_timeout: seconds a load may take in all before its callers are told that the source is unavailable.
+        lease_wait: seconds a load waits for another instance's load of the same user before it asks the source itself.
         max_loads: calls of one event loop that may ask the source at the same time.
         max_batches: how many of them, while none is slow, where the source takes many users at once: with few in
             flight, later misses gather.
@@ -59,6 +60,7 @@ class CachePolicy:
     untrusted_ttl: float = 5.0
     soft_timeout: float = 0.5
     load_timeout: float = 30.0
+    lease_wait: float = 10.0
     max_loads: int = 64
     max_batches: int = 2
     max_waiting: int = 10_000
@@ -69,7 +71,7 @@ class CachePolicy:
     def __post_init__(self) -> None:
         faults = [
             f"CachePolicy.{name} was {value!r}, must be a number of seconds over 0 and at most {LONGEST:.0f}"
-            for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout")
+            for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout", "lease_wait")
             if not 0 < (value := getattr(self, name)) <= LONGEST
         ]
         if not 0 <= self.stale_for <= LONGEST:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Generic, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..perloop import PerLoop
 from ..secret import Secret
 from ..stats import REDIS, Counters
-from .announcing import Announcer, instance_name
 from .base import Fence, Key
-from .channel import Channel, Follower
 from .codec import Codec, NoValue
-from .driver import Client, Command, RedisOptions, checked, connect, connection_for
-from .ear import Ear, EarOptions
+from .driver import Client, RedisOptions, checked, connect
+from .fleet import Fleet
 from .incarnation import MARK_MS, Incarnation
 from .keys import KeySpace
+from .lease import Leases
 from .order import MAX_USERS, Errand, Order
 from .scripts import LOOK, STORE, Found, Script
 from .session import Session, Way
-from .shared import Listener, Look, Reach, SharedTierFailed, Storing
+from .shared import Claim, Claiming, Listener, Look, Reach, Storing, Waiting
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
@@ -74,10 +71,15 @@ class RedisTier(Generic[V]):
         self._token = token
         self._clock = clock
         self._incarnation = Incarnation(self._keys, counters, token, clock)
-        self._channel = Channel()
-        self._listener: Listener | None = None
-        self._follower: Follower | None = None
-        self._me = ""
+        self._fleet = Fleet(self._keys, counters, self._options, token)
+        self._leases = Leases(
+            self._ask,
+            self._keys,
+            me=lambda: self._fleet.me,
+            wake=self._wake,
+            token=token,
+            lasts=self._options.lease,
+        )
         self._sessions: PerLoop[Session] = PerLoop("Redis", self._open)
 
     def __repr__(self) -> str:
@@ -85,12 +87,16 @@ class RedisTier(Generic[V]):
 
     def listen(self, listener: Listener) -> None:
         """Tell an instance what is heard of the others from now on; called once, before anything else."""
-        self._listener = listener
-        self._follower = Follower(listener, self._counters, self._channel.own)
+        self._fleet.listen(listener)
 
     def is_heard(self) -> bool:
         """Return whether this process hears what the others invalidate."""
-        return self._follower is not None and self._follower.is_following and self._channel.is_heard()
+        return self._fleet.is_heard
+
+    @property
+    def instance(self) -> str:
+        """The name of this instance in the fleet."""
+        return self._fleet.me
 
     @property
     def opened(self) -> PerLoop[Session]:
@@ -104,7 +110,7 @@ class RedisTier(Generic[V]):
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
-        found = await self._ask(LOOK, [Errand(self._keys.of(key)) for key in keys], (keep_ms,))
+        found = await self._ask(LOOK, [Errand(self._keys.of(key)[:5]) for key in keys], (keep_ms,))
         return [None if each is None else self._look(key, each) for key, each in zip(keys, found, strict=True)]
 
     def _look(self, key: Key, found: Found) -> Look[V]:
@@ -120,14 +126,20 @@ class RedisTier(Generic[V]):
 
     async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
         """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
-        kept = await self._ask(STORE, [self._storing(value) for value in values])
-        return [None if each is None else each == 1 for each in kept]
+        answers = await self._ask(STORE, [self._storing(value) for value in values])
+        self._leases.forget([value.lease for value, each in zip(values, answers, strict=True) if each is not None])
+        self._wake([(value.key, each[1]) for value, each in zip(values, answers, strict=True) if each is not None])
+        return [None if each is None else each[0] == 1 for each in answers]
+
+    def _wake(self, waiting: Sequence[tuple[Key, Sequence[bytes]]]) -> None:
+        self._fleet.wake(self._sessions.current, waiting)
 
     def _storing(self, value: Storing[V]) -> Errand:
         left_ms = value.keep_ms - int(value.stored.age * 1000)
         # With nothing to keep the generations are compared all the same: others wait for what was loaded.
         data = self._packed(value) if left_ms > 0 else b""
-        return Errand(self._keys.of(value.key)[:3], (*value.fence, data, left_ms))
+        keys = self._keys.of(value.key)
+        return Errand((*keys[:3], keys.lease), (*value.fence, data, left_ms, value.lease))
 
     def _packed(self, value: Storing[V]) -> bytes:
         data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms)
@@ -150,6 +162,18 @@ class RedisTier(Generic[V]):
             for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
         ]
 
+    async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
+        """Return of each load whether it may be made here, or for how long to wait for another instance's."""
+        return await self._leases.claim(wanted)
+
+    async def release(self, leases: Sequence[bytes]) -> None:
+        """Give back the leases of loads that brought nothing to store."""
+        await self._leases.release(leases)
+
+    def landings(self, keys: Sequence[Key]) -> AbstractContextManager[Waiting]:
+        """Listen for loads of these keys by other instances; begun before they are claimed."""
+        return self._fleet.landings.of(keys)
+
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
 
@@ -159,42 +183,12 @@ class RedisTier(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not say that it has.
         """
-        session = await self._sessions.ensure()
-        wait = self._options.invalidation_wait
-        if not await session.take_place(wait):
-            raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
-        announcer = self._announcer()
-        with announcer.begin() as announcement:
-            try:
-                with anyio.fail_after(wait):
-                    await announcer.carry_out(announcement, session.pool, name, keep_ms)
-            except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
-                session.fault(error)
-                raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
-            finally:
-                session.places.release()
-            session.success()
-            return await announcement.reach(0.0 if self._listener is None else self._listener.lasts)
-
-    def _announcer(self) -> Announcer:
-        return Announcer(
-            self._keys,
-            self._channel,
-            me=self._instance(),
-            token=self._token,
-            confirm_timeout=self._options.confirm_timeout,
-        )
-
-    def _instance(self) -> str:
-        # Named late: processes are forked from one that has made the plugin already.
-        if f":{os.getpid()}:" not in self._me:
-            self._me = instance_name()
-        return self._me
+        return await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms)
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
         nobody = self._keys.of(("", secrets.token_hex()))
-        return Order(LOOK, [Errand(nobody)], (PROBE_KEEP_MS,), self._clock())
+        return Order(LOOK, [Errand(nobody[:5])], (PROBE_KEEP_MS,), self._clock())
 
     def _ways(self) -> tuple[Way, Way]:
         if not isinstance(self._target, Secret):
@@ -211,35 +205,10 @@ class RedisTier(Generic[V]):
         session = Session(pool, own, self._options, self._counters, self._token, self._clock)
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
-            if self._follower is not None:
-                await self._begin_to_listen(tasks, pool, self._follower)
+            tasks.start_soon(self._leases.keep)
+            await self._fleet.begin(tasks, pool)
             try:
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
-                await session.close(self._leaving)
-
-    async def _begin_to_listen(self, tasks: TaskGroup, pool: Way, follower: Follower) -> None:
-        ear = self._ear(pool, follower)
-        tasks.start_soon(ear.listen)
-        # Whoever looks before he is known as a listener is told of nothing that happens in between.
-        with anyio.move_on_after(2 * self._options.timeout):
-            await ear.settled.wait()
-
-    def _ear(self, pool: Way, follower: Follower) -> Ear:
-        keys, lasts = self._keys.channel(), follower.lasts
-        return Ear(
-            lambda: connection_for(pool.client, keys.state),
-            self._channel,
-            follower,
-            keys=keys,
-            generations=self._keys.generations,
-            me=self._instance(),
-            options=EarOptions(beat=min(1.0, lasts / 4), timeout=self._options.timeout),
-            token=self._token,
-        )
-
-    @property
-    def _leaving(self) -> Command | None:
-        # Or every invalidation would wait for it for a while.
-        return None if self._follower is None else (b"ZREM", self._keys.channel().listeners, self._me)
+                await session.close(self._fleet.farewell)

@@ -132,14 +132,68 @@ end
 return {ARGV[1], found}
 """
 
+# A lease says who loads, under which generations, and who waits. One under other generations is of a load that was
+# overtaken: it holds up nobody.
+_LEASES: Final = """
+local function waiting(lease, owner)
+  local found = {}
+  if owner ~= '' and redis.call('TYPE', lease).ok == 'hash' and redis.call('HGET', lease, 'o') == owner then
+    for _, field in ipairs(redis.call('HKEYS', lease)) do
+      if string.sub(field, 1, 2) == 'w:' then
+        found[#found + 1] = string.sub(field, 3)
+      end
+    end
+    redis.call('DEL', lease)
+  end
+  return found
+end
+"""
+
+_CLAIM: Final = """
+local taken = {}
+for user, lease in ipairs(KEYS) do
+  local everyone, name, owner, me = unpack(ARGV, 4 * user - 1, 4 * user + 2)
+  local left = redis.call('TYPE', lease).ok == 'hash' and redis.call('PTTL', lease) or 0
+  if left > 0 and redis.call('HGET', lease, 'e') == everyone and redis.call('HGET', lease, 'n') == name then
+    redis.call('HSET', lease, 'w:' .. me, '')
+    taken[user] = left
+  else
+    redis.call('DEL', lease)
+    redis.call('HSET', lease, 'o', owner, 'e', everyone, 'n', name)
+    redis.call('PEXPIRE', lease, ARGV[2])
+    taken[user] = 0
+  end
+end
+return {ARGV[1], taken}
+"""
+
+_PROLONG: Final = """
+local held = {}
+for user, lease in ipairs(KEYS) do
+  held[user] = 0
+  if redis.call('TYPE', lease).ok == 'hash' and redis.call('HGET', lease, 'o') == ARGV[user + 2] then
+    held[user] = redis.call('PEXPIRE', lease, ARGV[2])
+  end
+end
+return {ARGV[1], held}
+"""
+
+_RELEASE: Final = """
+local found = {}
+for user, lease in ipairs(KEYS) do
+  found[user] = waiting(lease, ARGV[user + 1])
+end
+return {ARGV[1], found}
+"""
+
 _STORE: Final = """
 local kept = {}
-for user = 0, #KEYS / 3 - 1 do
-  local everyone, name, value = unpack(KEYS, 3 * user + 1, 3 * user + 3)
-  local generation_of_all, generation, data, ms = unpack(ARGV, 4 * user + 2, 4 * user + 5)
-  kept[user + 1] = 0
+for user = 0, #KEYS / 4 - 1 do
+  local everyone, name, value, lease = unpack(KEYS, 4 * user + 1, 4 * user + 4)
+  local generation_of_all, generation, data, ms, owner = unpack(ARGV, 5 * user + 2, 5 * user + 6)
+  kept[user + 1] = {0, waiting(lease, owner)}
   if text(everyone) == generation_of_all and text(name) == generation then
-    kept[user + 1] = 1
+    kept[user + 1][1] = 1
     if data ~= '' then
       redis.call('SET', value, data, 'PX', ms)
       outlives(everyone, tonumber(ms))
@@ -217,7 +271,14 @@ def _script(text: str, reply: type[tuple[bytes, R]]) -> Script[R]:
 LOOK: Final = _script(_COMMON + _LOOK, tuple[bytes, list[Found]])
 
 # Compare and set: an absent generation is unlike every other, so nothing loaded under a lost one comes back.
-STORE: Final = _script(_COMMON + _STORE, tuple[bytes, list[int]])
+STORE: Final = _script(_COMMON + _LEASES + _STORE, tuple[bytes, list[tuple[int, list[bytes]]]])
+
+# Whoever is first loads; the rest are told how long to wait, and are woken.
+CLAIM: Final = _script(_CLAIM, tuple[bytes, list[int]])
+
+PROLONG: Final = _script(_PROLONG, tuple[bytes, list[int]])
+
+RELEASE: Final = _script(_LEASES + _RELEASE, tuple[bytes, list[list[bytes]]])
 
 # New generations, marked as new: whoever loads under them knows how new they are.
 RENEW: Final = _script(_COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])

@@ -107,6 +107,7 @@ class Session:
         self.places = anyio.CapacityLimiter(min(options.pool_size, pool.client.connection_pool.max_connections))
         self.breaker = Breaker(options.fault_threshold)
         self._alone = False
+        self._tasks: TaskGroup | None = None
         self._down = anyio.Event()
         self.lane = Lane(
             self._travel_together, self._busy, patience=options.pool_wait, longest=options.timeout, clock=clock
@@ -128,6 +129,19 @@ class Session:
             self.lane.place(order)
         for order in orders:
             await order.done.wait()
+
+    def tell(self, call: Call) -> None:
+        """Carry out a script behind whoever asks for it, whose answer nobody waits for."""
+        if self._tasks is not None and not self.breaker.is_open:
+            self._tasks.start_soon(self._tell, call)
+
+    async def _tell(self, call: Call) -> None:
+        if await self.take_place(self._options.timeout):
+            try:
+                with anyio.move_on_after(2 * self._options.timeout), contextlib.suppress(Exception):
+                    await self.pool.run([call])
+            finally:
+                self.places.release()
 
     async def take_place(self, seconds: float) -> bool:
         """Wait for a free connection, so many seconds at most, and return whether there was one."""
@@ -156,6 +170,7 @@ class Session:
             tasks: where.
             order: makes what is asked for to see whether Redis works again.
         """
+        self._tasks = tasks
         self.lane.open(tasks)
         tasks.start_soon(self._probe, order)
         tasks.start_soon(self._look_after)

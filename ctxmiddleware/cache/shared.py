@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -43,12 +44,14 @@ class Storing(Generic[V]):
         fence: the generations it was loaded under.
         stored: the value.
         keep_ms: milliseconds it is kept, counted from when its source was asked.
+        lease: the lease of its load, which ends with it; empty where there is none.
     """
 
     key: Key
     fence: Fence
     stored: Stored[V]
     keep_ms: int
+    lease: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,45 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """A load that an instance wants to make.
+
+    Args:
+        key: what for.
+        fence: the generations it would be made under.
+        is_over: says whether it has ended.
+    """
+
+    key: Key
+    fence: Fence
+    is_over: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What became of it.
+
+    Args:
+        lease: what is given back with the value, or where there is none; empty where nobody knows of the load.
+        wait: seconds that another instance's lease of the same load has left; 0 where the load may be made.
+    """
+
+    lease: bytes = b""
+    wait: float = 0.0
+
+
+ASK: Final = Claim()
+
+
+class Waiting(Protocol):
+    """Somebody who waits for loads of other instances."""
+
+    async def next(self, seconds: float) -> set[Key]:
+        """Wait so many seconds at most, and return the keys whose loads have landed since the last call."""
+        ...
+
+
 class SharedTier(Protocol[V]):
     """The tier a fleet shares. Its faults are never exceptions, except where an invalidation did not reach it."""
 
@@ -124,6 +166,18 @@ class SharedTier(Protocol[V]):
 
     def listen(self, listener: Listener) -> None:
         """Tell an instance what is heard of the others from now on; called once, before anything else."""
+        ...
+
+    async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
+        """Return of each load whether it may be made here, or for how long to wait for another instance's."""
+        ...
+
+    async def release(self, leases: Sequence[bytes]) -> None:
+        """Give back the leases of loads that brought nothing to store."""
+        ...
+
+    def landings(self, keys: Sequence[Key]) -> AbstractContextManager[Waiting]:
+        """Listen for loads of these keys by other instances; begun before they are claimed."""
         ...
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:

@@ -69,6 +69,12 @@ def is_gone(one: Instance) -> bool:
     return in_memory(one) is None
 
 
+def name_of(one: Instance) -> str:
+    """Return what an instance is called in the fleet."""
+    assert one.redis is not None
+    return one.redis.instance
+
+
 def in_memory(one: Instance, key: tuple[str, str] = ADA) -> str | None:
     """Return what an instance answers by memory alone."""
     entry = one.cache.peek(key, key[1])
@@ -96,7 +102,7 @@ async def test_once_it_returns_every_instance_has_forgotten(redis_url: str, name
         pair.database.rows = {ADA[1]: "new", BOB[1]: "new"}
         dropped, reach = await pair.one.cache.invalidate(name)
         assert dropped == (1 if name else 2)
-        assert [instance for instance, _ in reach.confirmed] == [pair.two.redis._instance()]  # type: ignore[union-attr]
+        assert [instance for instance, _ in reach.confirmed] == [name_of(pair.two)]
         assert reach.silent == ()
         assert in_memory(pair.two) is None
         assert (in_memory(pair.two, BOB) is None) is (name is None)
@@ -125,7 +131,7 @@ async def test_an_instance_that_stops_hearing_asks_redis_once_its_trust_has_ende
         pair.database.rows[ADA[1]] = "new"
         _, reach = await pair.one.cache.invalidate(ADA[1])
         assert reach.confirmed == ()
-        assert reach.silent == ((pair.two.redis._instance(), LASTS),)  # type: ignore[union-attr]
+        assert reach.silent == ((name_of(pair.two), LASTS),)
         assert in_memory(pair.two) == f"{ADA[1]} 1"
         pair.clock.advance(LASTS)
         assert in_memory(pair.two) is None
@@ -256,7 +262,7 @@ async def test_one_that_died_is_told_of_and_waited_for_only_while_it_may_be_aliv
         server.zadd(CHANNEL.listeners, {"dead": server.time()[0] * 1000 - 10_000})
         _, reach = await pair.one.cache.invalidate(ADA[1])
         assert [name for name, _ in reach.silent] == ["dead"]
-        assert [name for name, _ in reach.confirmed] == [pair.two.redis._instance()]  # type: ignore[union-attr]
+        assert [name for name, _ in reach.confirmed] == [name_of(pair.two)]
 
 
 async def test_own_news_do_not_drop_what_was_loaded_since(redis_url: str) -> None:

@@ -5,12 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.incarnation import MARK_MS
-from ctxmiddleware.cache.shared import NOWHERE, Listener, Look, Reach, SharedTierFailed, Storing
+from ctxmiddleware.cache.shared import (
+    ASK,
+    NOWHERE,
+    Claim,
+    Claiming,
+    Listener,
+    Look,
+    Reach,
+    SharedTierFailed,
+    Storing,
+    Waiting,
+)
 
 Generation: TypeAlias = tuple[str, str]
 """Of whom it is: of everyone, as the bucket of a name holds it, or of the name."""
@@ -108,6 +120,14 @@ class FakeServer:
                 self.moved[None] = self.clock()
 
 
+class Nobody:
+    """Hears nothing."""
+
+    async def next(self, seconds: float) -> set[Key]:
+        """Return nothing."""
+        return set()
+
+
 class FakeTier:
     """One instance's way to the server.
 
@@ -176,6 +196,17 @@ class FakeTier:
     def listen(self, listener: Listener) -> None:
         """Tell an instance what is heard of the others."""
         self._listener = listener
+
+    async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
+        """Let every instance load by itself."""
+        return [ASK] * len(wanted)
+
+    async def release(self, leases: Sequence[bytes]) -> None:
+        """There are none."""
+
+    def landings(self, keys: Sequence[Key]) -> AbstractContextManager[Waiting]:
+        """Listen for nothing: there are no leases."""
+        return nullcontext(Nobody())
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force; a reply that is lost is a failure, carried out or not."""

@@ -1,0 +1,126 @@
+"""An instance's place among the others that share a Redis: what it hears of them, and what it tells them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..stats import Counters
+from .announcing import Announcer, instance_name
+from .base import Key
+from .channel import LANDED, Channel, Follower
+from .driver import Call, Command, RedisOptions, connection_for
+from .ear import INBOX_MS, Ear, EarOptions
+from .keys import KeySpace
+from .landings import Landings
+from .scripts import POST
+from .session import Session, Way
+from .shared import Listener, Reach, SharedTierFailed
+
+LONGEST_BEAT: Final = 1.0
+
+
+class Fleet:
+    """What is shared by all event loops of this process.
+
+    Args:
+        keys: of the namespace.
+        counters: where events are counted.
+        options: times.
+        token: makes a value never used before.
+    """
+
+    def __init__(self, keys: KeySpace, counters: Counters, options: RedisOptions, token: Callable[[], bytes]) -> None:
+        self._keys = keys
+        self._counters = counters
+        self._options = options
+        self._token = token
+        self._me = ""
+        self._follower: Follower | None = None
+        self.landings = Landings(lambda key: keys.of(key).lease.encode())
+        self._channel = Channel(self.landings.landed)
+
+    @property
+    def me(self) -> str:
+        """The name of this instance."""
+        # Named late: processes are forked from one that has made the plugin already.
+        if f":{os.getpid()}:" not in self._me:
+            self._me = instance_name()
+        return self._me
+
+    def listen(self, listener: Listener) -> None:
+        """Tell somebody what is heard from now on."""
+        self._follower = Follower(listener, self._counters, self._channel.own)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether this process hears what the others invalidate."""
+        return self._follower is not None and self._follower.is_following and self._channel.is_heard()
+
+    async def begin(self, tasks: TaskGroup, way: Way) -> None:
+        """Listen, in a task that ends when it is cancelled."""
+        if self._follower is None:
+            return
+        ear = self._ear(way, self._follower)
+        tasks.start_soon(ear.listen)
+        # Whoever looks before he is known as a listener is told of nothing that happens in between.
+        with anyio.move_on_after(2 * self._options.timeout):
+            await ear.settled.wait()
+
+    @property
+    def farewell(self) -> Command | None:
+        """What to tell Redis at the end, or every invalidation would wait for this instance for a while."""
+        return None if self._follower is None else (b"ZREM", self._keys.channel().listeners, self.me)
+
+    async def invalidate(self, session: Session, name: str | None, keep_ms: int) -> Reach:
+        """Put a new generation in force for a name, or for everyone where it is None, and tell the others.
+
+        Raises:
+            SharedTierFailed: Redis did not say that it has.
+        """
+        wait = self._options.invalidation_wait
+        if not await session.take_place(wait):
+            raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
+        announcer = Announcer(
+            self._keys, self._channel, me=self.me, token=self._token, confirm_timeout=self._options.confirm_timeout
+        )
+        with announcer.begin() as announcement:
+            try:
+                with anyio.fail_after(wait):
+                    await announcer.carry_out(announcement, session.pool, name, keep_ms)
+            except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
+                session.fault(error)
+                raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
+            finally:
+                session.places.release()
+            session.success()
+            return await announcement.reach(0.0 if self._follower is None else self._follower.lasts)
+
+    def wake(self, session: Session, waiting: Iterable[tuple[Key, Iterable[bytes]]]) -> None:
+        """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""
+        channel = self._keys.channel()
+        letters = [
+            (channel.inbox + instance.decode(), self._keys.of(key).lease)
+            for key, instances in waiting
+            for instance in instances
+        ]
+        if letters:
+            arguments = [word for _, lease in letters for word in (LANDED, lease)]
+            session.tell(Call(POST, [inbox for inbox, _ in letters], (self._token(), INBOX_MS, *arguments)))
+
+    def _ear(self, way: Way, follower: Follower) -> Ear:
+        keys = self._keys.channel()
+        return Ear(
+            lambda: connection_for(way.client, keys.state),
+            self._channel,
+            follower,
+            keys=keys,
+            generations=self._keys.generations,
+            me=self.me,
+            options=EarOptions(beat=min(LONGEST_BEAT, follower.lasts / 4), timeout=self._options.timeout),
+            token=self._token,
+        )

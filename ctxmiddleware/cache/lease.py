@@ -1,0 +1,119 @@
+"""One load per user in the whole fleet: who has the lease of a load, and how it is kept while the load goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from .base import Fence, Key
+from .keys import KeySpace
+from .order import MAX_USERS, Errand
+from .scripts import CLAIM, PROLONG, RELEASE, Script
+from .shared import ASK, Claim, Claiming
+
+# So often a lease is prolonged before it would end: one prolongation may be lost.
+TRIES: Final = 3
+
+Ask = Callable[[Script[Any], Sequence[Errand], tuple[int, ...]], Awaitable[Sequence[Any]]]
+"""Carries out a script for some users, and returns their answers; None in the place of what nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    key: Key
+    is_over: Callable[[], bool]
+
+
+class Leases:
+    """The leases this process holds: prolonged while their loads go on, given back where those ended without a store.
+
+    Args:
+        ask: carries out scripts in the running event loop.
+        keys: of the namespace.
+        me: returns the name under which this instance is woken.
+        wake: wakes instances that wait for a key.
+        token: makes a value never used before.
+        lasts: seconds after which a lease ends that is not prolonged.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        keys: KeySpace,
+        *,
+        me: Callable[[], str],
+        wake: Callable[[Sequence[tuple[Key, Sequence[bytes]]]], None],
+        token: Callable[[], bytes],
+        lasts: float,
+    ) -> None:
+        self._ask = ask
+        self._keys = keys
+        self._me = me
+        self._wake = wake
+        self._token = token
+        self._lasts = lasts
+        self._lease_ms = int(lasts * 1000)
+        self._lock = threading.Lock()
+        self._held: dict[bytes, _Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
+        """Ask for the lease of each load."""
+        owners = [self._token() for _ in wanted]
+        errands = [self._claiming(each, owner) for each, owner in zip(wanted, owners, strict=True)]
+        # Noted before it is known: an answer that is lost leaves nobody's lease behind.
+        with self._lock:
+            self._held.update(
+                (owner, _Held(each.key, each.is_over)) for each, owner in zip(wanted, owners, strict=True)
+            )
+        taken: Sequence[int | None] = [None] * len(wanted)
+        try:
+            taken = await self._ask(CLAIM, errands, (self._lease_ms,))
+        finally:
+            self.forget([owner for owner, left_ms in zip(owners, taken, strict=True) if left_ms])
+        return [
+            ASK if left_ms is None else Claim(owner) if left_ms == 0 else Claim(wait=left_ms / 1000)
+            for owner, left_ms in zip(owners, taken, strict=True)
+        ]
+
+    def _claiming(self, wanted: Claiming, owner: bytes) -> Errand:
+        return Errand((self._keys.of(wanted.key).lease,), (*_told(wanted.fence), owner, self._me().encode()))
+
+    def forget(self, owners: Sequence[bytes]) -> None:
+        """Hold leases no more: a store has ended them, or they are another's."""
+        with self._lock:
+            for owner in owners:
+                self._held.pop(owner, None)
+
+    async def release(self, owners: Sequence[bytes]) -> None:
+        """Give leases back whose loads brought nothing, and wake whoever waits for them."""
+        with self._lock:
+            held = [(owner, self._held.pop(owner)) for owner in owners if owner in self._held]
+        if held:
+            answers = await self._ask(RELEASE, [self._errand(owner, each) for owner, each in held], ())
+            self._wake([(each.key, found) for (_, each), found in zip(held, answers, strict=True) if found])
+
+    async def keep(self) -> None:
+        """Prolong what is held, until it is cancelled."""
+        while True:
+            await anyio.sleep(self._lasts / TRIES)
+            with self._lock:
+                held = list(self._held.items())
+            await self.release([owner for owner, each in held if each.is_over()])
+            going_on = [(owner, each) for owner, each in held if not each.is_over()]
+            for start in range(0, len(going_on), MAX_USERS):
+                some = going_on[start : start + MAX_USERS]
+                await self._ask(PROLONG, [self._errand(owner, each) for owner, each in some], (self._lease_ms,))
+
+    def _errand(self, owner: bytes, held: _Held) -> Errand:
+        return Errand((self._keys.of(held.key).lease,), (owner,))
+
+
+def _told(fence: Fence) -> tuple[bytes, bytes]:
+    return fence.everyone, fence.name

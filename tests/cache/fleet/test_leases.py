@@ -1,0 +1,227 @@
+"""Whether a user who misses everywhere is loaded once, and nobody waits for an instance that does not load."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from ctxmiddleware.cache.driver import RedisOptions
+from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.policy import CachePolicy
+from ctxmiddleware.errors import SourceUnavailable
+from examples.servers import TcpProxy
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, STEADY, Database, Instance, instance, redis_tier
+from tests.waiting import eventually_async
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+
+# By itself no lease ends while a test runs: whoever goes on was woken.
+OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0, lease=60.0)
+PATIENT = replace(STEADY, lease_wait=25.0)
+SHORT = replace(OPTIONS, lease=0.75)
+CROWD = [("", f"user{number}") for number in range(250)]
+
+
+@pytest.fixture
+def server(redis_url: str) -> Any:
+    """A client of the server, for what is done by hand."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@dataclass
+class Fleet:
+    """Instances that each have a database of their own, so that it is seen who loads; the last one by a proxy."""
+
+    instances: list[Instance]
+    way: TcpProxy
+
+    @property
+    def loads(self) -> int:
+        """How many users were loaded in all."""
+        return sum(len(each.database.calls) for each in self.instances)
+
+    async def all_ask(self, *keys: tuple[str, str], callers: int = 1) -> list[str | None]:
+        """Let callers of every instance ask for users at once, and return what they got."""
+        answers: list[str | None] = []
+
+        async def ask(one: Instance, key: tuple[str, str]) -> None:
+            answers.append(await one.value(key))
+
+        async with anyio.create_task_group() as tasks:
+            for one in self.instances:
+                for key in keys:
+                    for _ in range(callers):
+                        tasks.start_soon(ask, one, key)
+        return answers
+
+
+@asynccontextmanager
+async def _fleet(url: str, *, policy: CachePolicy = PATIENT, options: RedisOptions = OPTIONS) -> AsyncIterator[Fleet]:
+    port = redis.Redis.from_url(url).connection_pool.connection_kwargs["port"]
+    with TcpProxy.start("127.0.0.1", port) as way:
+        async with AsyncExitStack() as stack:
+            urls = [url, url, f"redis://127.0.0.1:{way.port}/0"]
+            yield Fleet(
+                [
+                    await stack.enter_async_context(
+                        instance(Slow(batch_size=100), url=each, policy=policy, options=options)
+                    )
+                    for each in urls
+                ],
+                way,
+            )
+
+
+class Slow(Database):
+    """A database whose answers take as long as a real one's."""
+
+    async def load(self, asks: Any) -> Any:
+        """Answer after a while."""
+        answers = await super().load(asks)
+        await anyio.sleep(0.03)
+        return answers
+
+
+async def test_all_who_miss_at_once_are_served_by_one_load(redis_url: str) -> None:
+    """Whichever instance is first loads; the others take what it stored."""
+    async with _fleet(redis_url) as fleet:
+        answers = await fleet.all_ask(ADA, callers=50)
+        assert answers == [f"{ADA[1]} 1"] * 150
+        assert fleet.loads == 1
+
+
+async def test_a_crowd_is_loaded_once_each(redis_url: str) -> None:
+    """However the misses of many users fall to the instances."""
+    async with _fleet(redis_url) as fleet:
+        answers = await fleet.all_ask(*CROWD)
+        assert sorted(answers, key=str) == sorted([f"{name} 1" for _, name in CROWD] * 3)
+        assert fleet.loads == len(CROWD)
+
+
+async def test_those_who_wait_are_woken_and_do_not_look_meanwhile(redis_url: str, server: Any) -> None:
+    """While another instance loads nothing is asked of Redis, and its answer is there once it has landed."""
+    async with _fleet(redis_url) as fleet:
+        first, second, _ = fleet.instances
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.get)
+            await first.database.started(1)
+            tasks.start_soon(second.get)
+            await eventually_async(lambda: second.counters.get("load", "leased") == 1)
+            looks = second.counters.get("miss", "redis")
+            await anyio.sleep(0.3)
+            assert second.counters.get("miss", "redis") == looks
+            first.database.release()
+        assert second.database.calls == []
+        assert second.counters.get("hit", "redis") == 1
+
+
+async def test_a_long_load_keeps_its_lease(redis_url: str) -> None:
+    """Longer than a lease lasts by itself, and nobody loads beside it."""
+    async with _fleet(redis_url, options=SHORT) as fleet:
+        first, second, _ = fleet.instances
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.get)
+            await first.database.started(1)
+            tasks.start_soon(second.get)
+            await anyio.sleep(1.2)
+            first.database.release()
+        assert second.database.calls == []
+
+
+async def test_a_dead_owner_is_replaced(redis_url: str) -> None:
+    """One that is cut off, or killed, holds nobody up for longer than its lease lasts."""
+    async with _fleet(redis_url, options=SHORT) as fleet:
+        first, _, last = fleet.instances
+        last.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(last.get)
+            await last.database.started(1)
+            fleet.way.black_hole()
+            assert await first.value() == f"{ADA[1]} 1"
+            last.database.release()
+        assert fleet.loads == 2
+
+
+async def test_a_load_that_fails_lets_the_others_try_at_once(redis_url: str) -> None:
+    """Its lease is given back, and whoever waits is woken."""
+    async with _fleet(redis_url) as fleet:
+        first, second, _ = fleet.instances
+        first.database.error = SourceUnavailable("down")
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+
+            async def fails() -> None:
+                with pytest.raises(SourceUnavailable):
+                    await first.get()
+
+            tasks.start_soon(fails)
+            await first.database.started(1)
+            tasks.start_soon(second.get)
+            await eventually_async(lambda: second.counters.get("load", "leased") == 1)
+            first.database.release()
+            await second.database.started(1)
+
+
+async def test_nobody_waits_longer_than_lease_wait(redis_url: str) -> None:
+    """For however long another instance says that it loads, sooner or later it is loaded here."""
+    async with _fleet(redis_url, policy=replace(STEADY, lease_wait=1.0)) as fleet:
+        first, second, _ = fleet.instances
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.get)
+            await first.database.started(1)
+            assert await second.value() == f"{ADA[1]} 1"
+            first.database.release()
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_the_lease_of_an_overtaken_load_holds_nobody_up(redis_url: str, name: str | None) -> None:
+    """After an invalidation the next one loads anew, while the old load is still under way elsewhere."""
+    async with _fleet(redis_url) as fleet:
+        first, second, _ = fleet.instances
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.get)
+            await first.database.started(1)
+            await second.cache.invalidate(name)
+            second.database.rows[ADA[1]] = first.database.rows[ADA[1]] = "new"
+            assert await second.value() == "new"
+            first.database.release()
+        assert await first.value() == "new"
+
+
+async def test_leases_end_with_their_loads(redis_url: str, server: Any) -> None:
+    """Nothing is left in Redis or in the process, and a cancelled caller leaves nothing either."""
+    async with _fleet(redis_url) as fleet:
+        await fleet.all_ask(*CROWD[:20])
+        assert list(server.scan_iter("ctx:*:l:*")) == []
+        for each in fleet.instances:
+            assert each.redis is not None
+            assert len(each.redis._leases) == 0
+            assert len(each.redis._fleet.landings) == 0
+
+
+async def test_where_redis_cannot_be_asked_everybody_loads(redis_url: str) -> None:
+    """A lease is no condition: without an answer an instance goes on alone."""
+    async with _fleet(redis_url) as fleet:
+        last = fleet.instances[2]
+        fleet.way.refuse()
+        assert await last.value() == f"{ADA[1]} 1"
+
+
+async def test_what_is_not_a_lease_at_its_key_is_replaced(redis_url: str, server: Any) -> None:
+    """Whatever somebody has put there."""
+    async with _fleet(redis_url) as fleet:
+        tier = redis_tier(redis_url)
+        server.set(KeySpace("test", tier.codec.shape).of(ADA).lease, "garbage")
+        assert await fleet.instances[0].value() == f"{ADA[1]} 1"
