@@ -67,16 +67,15 @@ class Leases:
         """Ask for the lease of each load."""
         owners = [self._token() for _ in wanted]
         errands = [self._claiming(each, owner) for each, owner in zip(wanted, owners, strict=True)]
-        # Noted before it is known: an answer that is lost leaves nobody's lease behind.
-        with self._lock:
-            self._held.update(
-                (owner, _Held(each.key, each.is_over)) for each, owner in zip(wanted, owners, strict=True)
-            )
         taken: Sequence[int | None] = [None] * len(wanted)
         try:
             taken = await self._ask(CLAIM, errands, (self._lease_ms,))
         finally:
-            self.forget([owner for owner, left_ms in zip(owners, taken, strict=True) if left_ms])
+            # Where the answer is lost the lease may be there all the same: it is given back when the load is over.
+            with self._lock:
+                for each, owner, left_ms in zip(wanted, owners, taken, strict=True):
+                    if not left_ms:
+                        self._held[owner] = _Held(each.key, each.is_over)
         return [
             ASK if left_ms is None else Claim(owner) if left_ms == 0 else Claim(wait=left_ms / 1000)
             for owner, left_ms in zip(owners, taken, strict=True)

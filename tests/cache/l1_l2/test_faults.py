@@ -283,7 +283,7 @@ async def test_with_every_place_taken_a_look_up_travels_with_the_gathered_ones(o
 
 async def test_a_crowd_before_a_slow_server_travels_together(own: Valkey) -> None:
     """Forty look-ups of one moment wait for two connections no longer than one of them does, and none is a fault."""
-    options = RedisOptions(timeout=2.0, pool_size=2, pool_wait=0.01)
+    options = RedisOptions(timeout=2.0, pool_size=2, pool_wait=0.01, lease=60.0)
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
         async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=options) as one:
             await one.get()

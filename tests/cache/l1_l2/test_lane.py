@@ -12,7 +12,7 @@ import pytest
 
 from ctxmiddleware.cache.lane import TRIP_BYTES, TRIP_USERS, Lane
 from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered
-from ctxmiddleware.cache.scripts import LOOK, STORE
+from ctxmiddleware.cache.scripts import LOOK, PROLONG
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 def _order(users: int = 1, *, size: int = 0, keep: int = 1, at: float | None = None) -> Order[Any]:
     errands = [Errand((f"key{number}",), (b"x" * size,) if size else ()) for number in range(users)]
-    return Order(STORE, errands, (keep,), time.monotonic() if at is None else at)
+    return Order(PROLONG, errands, (keep,), time.monotonic() if at is None else at)
 
 
 class Ferry:
