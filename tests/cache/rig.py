@@ -14,6 +14,7 @@ from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.seal import Seal
 from ctxmiddleware.cache.shared import Look, SharedTier, Storing
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
@@ -124,12 +125,13 @@ async def instance(
     shared: SharedTier[str] | None = None,
     url: str | Client | None = None,
     options: RedisOptions | None = None,
+    seal: Seal | None = None,
     clock: FakeClock | None = None,
     drain_seconds: float = 5.0,
 ) -> AsyncIterator[Instance]:
     """Open a cache: memory only, or with a tier it shares with others."""
     counters, clock, database = Counters(), clock or FakeClock(), database or Database()
-    redis = None if url is None else redis_tier(url, counters=counters, options=options)
+    redis = None if url is None else redis_tier(url, counters=counters, options=options, seal=seal)
     cache: TieredCache[str] = TieredCache(
         policy or STEADY,
         database,
@@ -153,10 +155,11 @@ def redis_tier(
     options: RedisOptions | None = None,
     namespace: str = "test",
     label: str = "db",
+    seal: Seal | None = None,
 ) -> RedisTier[str]:
     """Return a tier for strings."""
     return RedisTier(
-        url, codec=Codec(str, label), namespace=namespace, counters=counters or Counters(), options=options
+        url, codec=Codec(str, label, seal=seal), namespace=namespace, counters=counters or Counters(), options=options
     )
 
 
