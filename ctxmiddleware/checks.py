@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction, ismethod, unwrap
 from typing import Final
 
@@ -61,6 +62,14 @@ def guard_faults(guard: object) -> list[str]:
     if guard is None or (callable(guard) and not isinstance(guard, type)):
         return []
     return [f"admin_guard was {_kind(guard)}; it is called with a connection: give BearerToken(token)"]
+
+
+def keys_faults(keys: object) -> list[str]:
+    """Return what is wrong with what holds keys; what it holds is not looked at, and not shown."""
+    # Each letter of a single key would be taken for a key.
+    if isinstance(keys, Iterable) and not isinstance(keys, (str, bytes)):
+        return []
+    return [f"encryption_keys was {_kind(keys)}; it is a list of keys"]
 
 
 def is_active_faults(is_active: object) -> list[str]:

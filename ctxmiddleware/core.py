@@ -49,7 +49,8 @@ class PluginCore(Generic[T]):
         policy: how long contexts live, and how many; None takes the defaults of `CachePolicy`.
         context_type: what the source gives, None for UserContext; values from Redis are decoded strictly as this type.
         admin_guard: who may use the admin; None keeps it closed.
-        encryption_keys: not supported by this version, and refused.
+        encryption_keys: seal the values in Redis; the first one seals, each of them opens. A key is 32 random bytes in
+            base64. Needs the extra `encryption`.
         name: keeps several plugins apart, in scopes and in Redis.
         zones_for: joins the zones in force into a context; needed with `zones` where the contexts are not UserContext.
         zones_ttl: seconds after which zones are read again.
@@ -86,7 +87,7 @@ class PluginCore(Generic[T]):
         faults.add(*checks.source_faults(source), *checks.identify_faults(identify))
         faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.policy_faults(policy))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
-        faults.add(*wiring.encryption_faults(encryption_keys))
+        seal = faults.built(lambda: wiring.seal_of(encryption_keys))
         faults.refuse()
         self.name = name
         self.scope_key = scope_key(name)
@@ -102,6 +103,7 @@ class PluginCore(Generic[T]):
             redis=redis,
             policy=policy or CachePolicy(),
             context_type=kind,
+            seal=seal,
             # What many users have in common; their own rows are theirs alone.
             shared_rows=(Slot, Region) if is_reference else (),
             clock=clock,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from .cache.seal import key_faults
 from .secret import Secret
 from .sources.endpoint import schema_faults
 
@@ -91,9 +92,9 @@ def token(text: str) -> Secret:
 
 
 def keys(text: str) -> tuple[Secret, ...]:
-    """Read one or more keys with commas between them."""
+    """Read one or more keys that seal, with commas between them."""
     keys = tuple(Secret(part.strip()) for part in text.split(",") if part.strip())
-    if not keys:
-        # Taken as none, it would leave in the clear what somebody has asked to seal.
+    # Taken as none, it would leave in the clear what somebody has asked to seal.
+    if not keys or key_faults(keys):
         raise ValueError(text)
     return keys

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from . import readers
 from .cache.policy import LONGEST
+from .cache.seal import KEY_FORM
 from .errors import ConfigurationError
 from .secret import Secret
 from .shown import shown
@@ -224,7 +225,14 @@ class Settings:
         ),
     )
     encryption_keys: tuple[Secret, ...] = _setting(
-        (), Rule("CTX_ENCRYPTION_KEYS", "keys, comma-separated", readers.keys, "Seal the values in Redis.", secret=True)
+        (),
+        Rule(
+            "CTX_ENCRYPTION_KEYS",
+            f"keys with commas between them, no two alike, each {KEY_FORM}",
+            readers.keys,
+            "Seal the values in Redis: the first one seals, each of them opens.",
+            secret=True,
+        ),
     )
 
 

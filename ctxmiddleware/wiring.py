@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from . import checks
 from .admin.guard import BearerToken
 from .cache.codec import Codec
 from .cache.policy import CachePolicy
+from .cache.seal import Seal
 from .cache.tiered import TieredCache
+from .errors import ConfigurationError
 from .faults import Faults
 from .loading import Loading
 from .model import UserContext
@@ -54,6 +57,7 @@ def assemble(
     redis: str | Secret | Client | None,
     policy: CachePolicy,
     context_type: type[T],
+    seal: Seal | None = None,
     shared_rows: tuple[type, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
@@ -63,7 +67,7 @@ def assemble(
         ConfigurationError: a part refuses what it was given.
     """
     counters = Counters()
-    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters)
+    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal)
     loading = Loading(source, context_type=context_type, exact=tier is not None)
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock)
@@ -90,8 +94,7 @@ def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = (
     Raises:
         ConfigurationError: something is wrong; the message names it all.
     """
-    settings, found = reading.settings, Faults(reading.faults)
-    found.add(*faults, *encryption_faults(settings.encryption_keys))
+    settings, found = reading.settings, Faults((*reading.faults, *faults))
     parts: dict[str, Any] = {
         "redis": settings.redis_url,
         "policy": found.built(lambda: _policy(settings)),
@@ -100,6 +103,7 @@ def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = (
         "admin_guard": found.built(lambda: _guard(settings), variable=ADMIN_TOKEN),
         "encryption_keys": settings.encryption_keys,
     }
+    found.built(lambda: seal_of(settings.encryption_keys))
     if settings.redis_url is not None:
         url = settings.redis_url
         found.built(lambda: _redis_tier(url, "default", None, UserContext, Counters()), variable="REDIS_URL")
@@ -111,11 +115,18 @@ def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = (
     return parts
 
 
-def encryption_faults(keys: Iterable[object]) -> list[str]:
-    """Return why values cannot be sealed, where somebody asks for it."""
-    if not tuple(keys or ()):
-        return []
-    return ["CTX_ENCRYPTION_KEYS (encryption_keys) is set, and this version does not seal values in Redis: unset it"]
+def seal_of(keys: Iterable[str | Secret]) -> Seal | None:
+    """Return what seals values in Redis, or None where there are no keys.
+
+    Raises:
+        ConfigurationError: they are no keys.
+        MissingExtra: the library that seals is not installed.
+    """
+    faults = checks.keys_faults(keys)
+    if faults:
+        raise ConfigurationError(*faults)
+    secrets = tuple(Secret(key) if isinstance(key, str) else key for key in keys)
+    return Seal(secrets) if secrets else None
 
 
 def _guard(settings: Settings) -> BearerToken | None:
@@ -172,10 +183,15 @@ def _zones(settings: Settings) -> ZoneSource | None:
 
 
 def _redis_tier(
-    target: str | Secret | Client, name: str, source: object, context_type: type[T], counters: Counters
+    target: str | Secret | Client,
+    name: str,
+    source: object,
+    context_type: type[T],
+    counters: Counters,
+    seal: Seal | None = None,
 ) -> RedisTier[T]:
     from .cache.redis import RedisTier
 
     # Values of another source are another's users, even where somebody gave two applications one name.
     label = str(getattr(source, "label", type(source).__qualname__))
-    return RedisTier(target, codec=Codec(context_type, label), namespace=name, counters=counters)
+    return RedisTier(target, codec=Codec(context_type, label, seal=seal), namespace=name, counters=counters)

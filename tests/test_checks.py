@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, ScopeUser, UserContext, Zone
+from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, ScopeUser, Secret, UserContext, Zone
 from ctxmiddleware.testing import StaticSource
+
+KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 class Zones:
@@ -94,6 +97,13 @@ WRONG = [
     ("zones_ttl", "60", "'60'"),
     ("zones_ttl", True, "True"),
     ("zones_ttl", None, "None"),
+    ("encryption_keys", KEY, "str"),
+    ("encryption_keys", KEY.encode(), "bytes"),
+    ("encryption_keys", Secret(KEY), "Secret"),
+    ("encryption_keys", None, "NoneType"),
+    ("encryption_keys", [KEY.encode()], "key 1 is not"),
+    ("encryption_keys", [KEY, "a-token"], "key 2 is not"),
+    ("encryption_keys", [KEY, Secret(KEY)], "key 2 is key 1 again"),
 ]
 
 
@@ -106,6 +116,7 @@ def test_an_argument_of_the_wrong_kind_is_refused(argument: str, value: Any, tol
     assert fault.startswith(argument)
     assert told in fault
     assert "a-token" not in fault
+    assert KEY not in fault
 
 
 def test_all_of_them_are_told_at_once() -> None:
@@ -155,6 +166,8 @@ def wrapped() -> Any:
         {"admin_guard": let_in},
         {"admin_guard": lambda connection: True},
         {"admin_guard": None, "policy": None, "identify": None},
+        {"encryption_keys": ()},
+        {"encryption_keys": iter([KEY])},
         {"identify": let_in},
         {"zones_for": lambda context, snapshot: context},
     ],

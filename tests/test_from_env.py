@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from ctxmiddleware.settings import read
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.wiring import parts_from
 
+KEY = base64.b64encode(bytes(range(32))).decode()
 SUPABASE = {"SUPABASE_URL": "https://project.example", "SUPABASE_KEY": "sb_secret_example"}
 
 
@@ -53,10 +55,11 @@ def test_tokens_that_nobody_would_verify_stop_the_start(variable: str) -> None:
     assert ContextPlugin.from_env(environ, identify=nobody).identify is nobody
 
 
-def test_encryption_that_nobody_would_do_stops_the_start() -> None:
-    """A setting that asks for sealed values is not ignored."""
-    with pytest.raises(ConfigurationError, match="CTX_ENCRYPTION_KEYS"):
-        ContextPlugin.from_env({**SUPABASE, "CTX_ENCRYPTION_KEYS": "key"})
+def test_keys_that_would_not_seal_stop_the_start() -> None:
+    """A setting that asks for sealed values is not ignored: the message names it and says how to make a key."""
+    with pytest.raises(ConfigurationError, match=r"^CTX_ENCRYPTION_KEYS held .*`openssl rand -base64 32`"):
+        ContextPlugin.from_env({**SUPABASE, "CTX_ENCRYPTION_KEYS": f"{KEY},key"})
+    assert ContextPlugin.from_env({**SUPABASE, "CTX_ENCRYPTION_KEYS": KEY})
 
 
 def test_policy_and_bounds_come_from_the_variables() -> None:
@@ -125,10 +128,10 @@ def test_all_faults_of_all_parts_are_told_at_once() -> None:
         "DB_MAX_CONNECTIONS held '1_0'",
         "CTX_TTL held '1e9'",
         "CTX_ADMIN_TOKEN held a value that is not shown",
+        "CTX_ENCRYPTION_KEYS held a value that is not shown",
         "BIGQUERY_PROJECT and BIGQUERY_ZONES_TABLE belong together",
         "name was 'a b'",
         "SUPABASE_JWT_SECRET or SUPABASE_JWKS_URL is set",
-        "CTX_ENCRYPTION_KEYS (encryption_keys) is set",
         "REDIS_URL: ",
         "SUPABASE_URL is not set",
         "SUPABASE_KEY is a publishable key",
@@ -140,10 +143,15 @@ def test_all_faults_of_all_parts_are_told_at_once() -> None:
 
 def test_no_frame_of_an_error_holds_a_secret() -> None:
     """Collectors of errors send the locals of every frame along."""
-    environ = {"SUPABASE_URL": "sb_secret_HUNTER2", "SUPABASE_KEY": "HUNTER2", "REDIS_URL": "redis://:HUNTER2@h:port"}
+    environ = {
+        "SUPABASE_URL": "sb_secret_HUNTER2",
+        "SUPABASE_KEY": "HUNTER2",
+        "REDIS_URL": "redis://:HUNTER2@h:port",
+        "CTX_ENCRYPTION_KEYS": f"{KEY},HUNTER2",
+    }
     with pytest.raises(ConfigurationError) as caught:
         arguments_from_env(environ)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.faults) == 4
     frames = list(caught.traceback)[1:]
     assert frames
     assert [entry.name for entry in frames if "HUNTER2" in repr(entry.frame.f_locals)] == []
@@ -184,28 +192,38 @@ def test_a_plugin_never_shows_a_secret() -> None:
         "SUPABASE_KEY": "sb_secret_hidden",
         "REDIS_URL": "redis://:hidden@localhost",
         "CTX_ADMIN_TOKEN": "hidden-hidden-hidden",
+        "CTX_ENCRYPTION_KEYS": KEY,
     }
     plugin = ContextPlugin.from_env(environ)
     parts = parts_from(read(environ), with_source=True)
     shown = f"{plugin!r} {plugin.__dict__} {plugin.admin.__dict__} {parts}"
     assert "hidden" not in shown
+    assert KEY not in shown
 
 
-def test_bigquery_without_its_extra_is_told_at_the_start() -> None:
-    """Where google-cloud-bigquery is not installed the message names the extra, when the variables are read."""
+@pytest.mark.parametrize(
+    ("library", "extra", "environ"),
+    [
+        ("google", "bigquery", {"BIGQUERY_PROJECT": "p", "BIGQUERY_ZONES_TABLE": "d.t"}),
+        ("cryptography", "encryption", {"CTX_ENCRYPTION_KEYS": KEY}),
+    ],
+    ids=["bigquery", "encryption"],
+)
+def test_an_extra_that_is_missing_is_told_at_the_start(library: str, extra: str, environ: dict[str, str]) -> None:
+    """Where what a variable asks for is not installed the message names the extra, when the variables are read."""
     code = (
         "import sys\n"
         "class Refuse:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'google':\n"
+        "        if name.split('.')[0] == sys.argv[1]:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
         "from ctxmiddleware import ContextPlugin, MissingExtra\n"
         "try:\n"
-        "    ContextPlugin.from_env({'SUPABASE_URL': 'https://p.example', 'SUPABASE_KEY': 'sb_secret_x',\n"
-        "        'BIGQUERY_PROJECT': 'p', 'BIGQUERY_ZONES_TABLE': 'd.t'})\n"
+        "    ContextPlugin.from_env(dict(each.split('=', 1) for each in sys.argv[2:]))\n"
         "except MissingExtra as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "pip install 'ctxmiddleware[bigquery]'" in done.stdout
+    given = [library, *(f"{name}={value}" for name, value in (SUPABASE | environ).items())]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True, timeout=60)
+    assert f"pip install 'ctxmiddleware[{extra}]'" in done.stdout

@@ -24,6 +24,7 @@ HOMES = {
     "redis": "ctxmiddleware.cache.driver",
     "httpx2": "ctxmiddleware.sources.transport",
     "google": "ctxmiddleware.zones.bigquery",
+    "cryptography": "ctxmiddleware.cache.seal",
 }
 KNOWS_SETTINGS = {"ctxmiddleware.wiring", "ctxmiddleware.core", "ctxmiddleware.cli"}
 

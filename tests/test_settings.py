@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import pytest
 
 from ctxmiddleware import BigQueryZones, ConfigurationError, Secret
 from ctxmiddleware.settings import Settings, from_env, rules
+
+KEYS = [base64.b64encode(bytes(range(start, start + 32))).decode() for start in (0, 100)]
 
 WRONG = [
     ("SUPABASE_URL", "not a url"),
@@ -68,6 +71,9 @@ WRONG = [
     ("CTX_ADMIN_TOKEN", "pässword-pässword"),
     ("CTX_ADMIN_TOKEN", "a-token-with\na-line-in-it"),
     ("CTX_ENCRYPTION_KEYS", " , ,"),
+    ("CTX_ENCRYPTION_KEYS", "a-word"),
+    ("CTX_ENCRYPTION_KEYS", f"{KEYS[0]},{KEYS[1]},a-word"),
+    ("CTX_ENCRYPTION_KEYS", f"{KEYS[0]},{KEYS[0]}"),
 ]
 
 # What people paste into the wrong variable.
@@ -85,6 +91,7 @@ PASTED = [
     ("CTX_TTL", "redis://:HUNTER2@localhost"),
     ("REDIS_URL", "HUNTER2"),
     ("CTX_ADMIN_TOKEN", "HUNTER2 HUNTER2 HUNTER2"),
+    ("CTX_ENCRYPTION_KEYS", f"HUNTER2, {KEYS[0]}"),
 ]
 
 
@@ -134,7 +141,7 @@ def test_every_variable_reaches_its_setting() -> None:
         "CTX_MAX_BYTES": "6",
         "CTX_ZONES_TTL": "8",
         "CTX_ADMIN_TOKEN": "0123456789abcdef",
-        "CTX_ENCRYPTION_KEYS": "one, two",
+        "CTX_ENCRYPTION_KEYS": f"{KEYS[0]}, {KEYS[1]}",
     }
     assert set(environ) == {rule.variable for rule, _ in rules()}
     assert from_env(environ) == Settings(
@@ -167,7 +174,7 @@ def test_every_variable_reaches_its_setting() -> None:
         max_bytes=6,
         zones_ttl=8,
         admin_token=Secret("0123456789abcdef"),
-        encryption_keys=(Secret("one"), Secret("two")),
+        encryption_keys=(Secret(KEYS[0]), Secret(KEYS[1])),
     )
 
 
@@ -276,7 +283,9 @@ def test_no_secret_shows_itself() -> None:
         "SUPABASE_JWT_SECRET": "hidden-jwt",
         "REDIS_URL": "redis://:hidden-password@localhost",
         "CTX_ADMIN_TOKEN": "hidden-admin-token",
-        "CTX_ENCRYPTION_KEYS": "hidden-key",
+        "CTX_ENCRYPTION_KEYS": base64.b64encode(b"hidden" + bytes(range(26))).decode(),
     }
     assert {rule.variable for rule, _ in rules() if rule.secret} == set(secrets)
-    assert "hidden" not in repr(from_env(secrets)).lower()
+    shown = repr(from_env(secrets))
+    assert "hidden" not in shown.lower()
+    assert secrets["CTX_ENCRYPTION_KEYS"] not in shown

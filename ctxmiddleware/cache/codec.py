@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from .base import Fence, Key, Stored
+from .seal import Seal
 
 V = TypeVar("V")
 
@@ -43,13 +44,15 @@ class Codec(Generic[V]):
     Args:
         kind: the type of the values, decoded strictly.
         label: where the values come from; values of another source are not ours.
+        seal: seals the envelopes, and only what it has sealed is ours then; None leaves them open.
 
     Raises:
         ConfigurationError: msgspec cannot encode values of that type.
     """
 
-    def __init__(self, kind: type[V], label: str = "") -> None:
+    def __init__(self, kind: type[V], label: str = "", *, seal: Seal | None = None) -> None:
         self.shape = _shape(kind, label)
+        self._seal = seal
         self._encode = msgspec.msgpack.Encoder().encode
         self._envelope = msgspec.msgpack.Decoder(_Envelope)
         try:
@@ -59,7 +62,7 @@ class Codec(Generic[V]):
                 f"context_type {kind.__qualname__} cannot travel through Redis: {error}"
             ) from error
 
-    def pack(self, key: Key, fence: Fence, stored: Stored[V], kept_ms: int) -> bytes | None:
+    def pack(self, key: Key, fence: Fence, stored: Stored[V], kept_ms: int, *, redis_key: str) -> bytes | None:
         """Return the envelope of a value, or None where msgpack cannot hold it or it is larger than `MAX_BYTES`.
 
         Args:
@@ -67,6 +70,7 @@ class Codec(Generic[V]):
             fence: the generations it was loaded under.
             stored: the value, its origin and its time to live.
             kept_ms: milliseconds Redis keeps it, counted from when its source was asked.
+            redis_key: the key it will be kept under.
         """
         lifetime_ms = int(stored.lifetime * 1000)
         try:
@@ -76,21 +80,25 @@ class Codec(Generic[V]):
             )
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
             return None
-        return data if len(data) <= MAX_BYTES else None
+        return self._closed(data, fence, redis_key)
 
-    def unpack(self, data: bytes, key: Key, fence: Fence, left_ms: int) -> Stored[V] | NoValue:
+    def unpack(self, data: bytes, key: Key, fence: Fence, left_ms: int, *, redis_key: str) -> Stored[V] | NoValue:
         """Return the value of an envelope, or why there is none: it was overtaken, or is damaged, foreign or another's.
+
+        With a seal it is opened first: what is overtaken is told from what is not ours as without one.
 
         Args:
             data: what Redis held.
             key: whom it is asked for.
             fence: the generations in force.
             left_ms: milliseconds Redis will still keep it, which tells its age without any wall clock.
+            redis_key: the key it was found under.
         """
-        if len(data) > MAX_BYTES:
+        opened = self._opened(data, redis_key)
+        if opened is None:
             return NoValue.FOREIGN
         try:
-            envelope = self._envelope.decode(data)
+            envelope = self._envelope.decode(opened)
             if (envelope.version, envelope.shape, envelope.partition, envelope.name) != (VERSION, self.shape, *key):
                 return NoValue.FOREIGN
             if (envelope.everyone, envelope.generation) != fence:
@@ -102,6 +110,18 @@ class Codec(Generic[V]):
         if not (0 <= left_ms <= envelope.kept_ms and 0 <= envelope.lifetime_ms <= envelope.kept_ms):
             return NoValue.FOREIGN
         return Stored(value, envelope.origin, envelope.lifetime_ms / 1000, (envelope.kept_ms - left_ms) / 1000)
+
+    def _closed(self, data: bytes, fence: Fence, redis_key: str) -> bytes | None:
+        closed: bytes | None = data
+        if self._seal is not None and len(data) <= MAX_BYTES:
+            closed = self._seal.close(data, VERSION, redis_key, fence)
+        return closed if closed is not None and len(closed) <= MAX_BYTES else None
+
+    def _opened(self, data: bytes, redis_key: str) -> bytes | None:
+        # Before it is copied, opened or decoded, which is what would make a huge value cost something.
+        if len(data) > MAX_BYTES:
+            return None
+        return data if self._seal is None else self._seal.open(data, VERSION, redis_key)
 
 
 def _shape(kind: type, label: str) -> bytes:

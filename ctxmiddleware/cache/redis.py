@@ -110,13 +110,17 @@ class RedisTier(Generic[V]):
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
-        found = await self._ask(LOOK, [Errand(self._keys.of(key)[:5]) for key in keys], (keep_ms,))
-        return [None if each is None else self._look(key, each) for key, each in zip(keys, found, strict=True)]
+        all_keys = [self._keys.of(key) for key in keys]
+        found = await self._ask(LOOK, [Errand(each[:5]) for each in all_keys], (keep_ms,))
+        return [
+            None if each is None else self._look(key, redis_keys.value, each)
+            for key, redis_keys, each in zip(keys, all_keys, found, strict=True)
+        ]
 
-    def _look(self, key: Key, found: Found) -> Look[V]:
+    def _look(self, key: Key, redis_key: str, found: Found) -> Look[V]:
         everyone, name, data, left_ms, mark_ms = found
         fence = Fence(everyone, name)
-        stored = None if data is None else self.codec.unpack(data, key, fence, left_ms)
+        stored = None if data is None else self.codec.unpack(data, key, fence, left_ms, redis_key=redis_key)
         if isinstance(stored, NoValue):
             self._counters.add(stored.value, REDIS)
             stored = None
@@ -137,12 +141,12 @@ class RedisTier(Generic[V]):
     def _storing(self, value: Storing[V]) -> Errand:
         left_ms = value.keep_ms - int(value.stored.age * 1000)
         # With nothing to keep the generations are compared all the same: others wait for what was loaded.
-        data = self._packed(value) if left_ms > 0 else b""
         keys = self._keys.of(value.key)
+        data = self._packed(value, keys.value) if left_ms > 0 else b""
         return Errand((*keys[:3], keys.lease), (*value.fence, data, left_ms, value.lease))
 
-    def _packed(self, value: Storing[V]) -> bytes:
-        data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms)
+    def _packed(self, value: Storing[V], redis_key: str) -> bytes:
+        data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms, redis_key=redis_key)
         if data is not None:
             return data
         if not self._counters.get("unstorable", REDIS):

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from . import eviction, hit, hung_redis, peers, storm
+from . import eviction, hit, hung_redis, peers, sealing, storm
 
 Rows = list[dict[str, object]]
 
@@ -37,6 +37,7 @@ BENCHES: dict[str, tuple[str, Callable[[float], Rows]]] = {
     "storm": ("5,000 users who miss together, on the real Supabase stack", lambda _: storm.run()),
     "hit": ("what one hit costs, as a ratio to a dict", lambda _: hit.run()),
     "eviction": ("hit rates where memory holds a tenth of the users", lambda _: eviction.run()),
+    "sealing": ("what sealing adds to a context on its way to Redis and back", lambda _: sealing.run()),
     "redis": ("look-ups gathered and one by one", lambda _: _other("tests.bench.redis_reads")()),
     "machine": (
         "100,000 steps of the state machine",

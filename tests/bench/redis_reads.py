@@ -57,16 +57,16 @@ def _pooled(tier: RedisTier[str]) -> Look:
     session, keys = tier.opened.current, KeySpace("bench", tier.codec.shape)
 
     async def look(key: Key) -> object:
-        token = secrets.token_bytes(16)
+        token, redis_keys = secrets.token_bytes(16), keys.of(key)
         if not await session.take_place(5):
             raise SystemExit("no connection was free for 5 seconds")
         try:
             with anyio.fail_after(10):
-                (reply,) = await session.pool.run([Call(LOOK, keys.of(key), (token, KEEP_MS))])
+                (reply,) = await session.pool.run([Call(LOOK, redis_keys, (token, KEEP_MS))])
         finally:
             session.places.release()
         ((everyone, name, data, left_ms, _),) = answer_of(LOOK, token, reply)
-        return data and tier.codec.unpack(data, key, Fence(everyone, name), left_ms)
+        return data and tier.codec.unpack(data, key, Fence(everyone, name), left_ms, redis_key=redis_keys.value)
 
     return look
 

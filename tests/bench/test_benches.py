@@ -6,7 +6,7 @@ import pytest
 
 from tests.backends import ASYNCIO
 
-from . import eviction, hung_redis, peers, storm
+from . import eviction, hung_redis, peers, sealing, storm
 
 
 @pytest.mark.anyio
@@ -40,3 +40,9 @@ def test_no_policy_is_better_than_the_best_possible_and_ours_is_not_far_from_lru
         best, lru = rates.pop("best possible"), rates["LRU (cachetools)"]
         assert all(rate <= best for rate in rates.values()), name
         assert rates["ctxmiddleware"] >= lru - (7.0 if "very soon" in name else 1.0), name
+
+
+def test_sealing_adds_a_header_a_nonce_and_a_tag() -> None:
+    """So many bytes and no more, whatever the size of the context."""
+    clear, sealed = sealing.run(1)
+    assert int(str(sealed["bytes"])) - int(str(clear["bytes"])) == 14 + sum(map(len, sealing.FENCE)) + 12 + 16

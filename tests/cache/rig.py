@@ -14,6 +14,7 @@ from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.seal import Seal
 from ctxmiddleware.cache.shared import Listener, Look, SharedTier, Storing
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
@@ -124,13 +125,14 @@ async def instance(
     shared: SharedTier[str] | None = None,
     url: str | Client | None = None,
     options: RedisOptions | None = None,
+    seal: Seal | None = None,
     clock: FakeClock | None = None,
     drain_seconds: float = 5.0,
     deaf: bool = False,
 ) -> AsyncIterator[Instance]:
     """Open a cache: memory only, or with a tier it shares with others, whose news it hears unless it is deaf."""
     counters, clock, database = Counters(), clock or FakeClock(), database or Database()
-    redis = None if url is None else redis_tier(url, counters=counters, options=options, deaf=deaf)
+    redis = None if url is None else redis_tier(url, counters=counters, options=options, seal=seal, deaf=deaf)
     cache: TieredCache[str] = TieredCache(
         policy or STEADY,
         database,
@@ -161,11 +163,14 @@ def redis_tier(
     options: RedisOptions | None = None,
     namespace: str = "test",
     label: str = "db",
+    seal: Seal | None = None,
     deaf: bool = False,
 ) -> RedisTier[str]:
     """Return a tier for strings."""
     kind: type[RedisTier[str]] = Deaf if deaf else RedisTier
-    return kind(url, codec=Codec(str, label), namespace=namespace, counters=counters or Counters(), options=options)
+    return kind(
+        url, codec=Codec(str, label, seal=seal), namespace=namespace, counters=counters or Counters(), options=options
+    )
 
 
 async def look_one(tier: SharedTier[str], key: Key, keep_ms: int) -> Look[str] | None:

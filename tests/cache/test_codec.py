@@ -17,6 +17,7 @@ from ctxmiddleware.model import Assignment, Employee, Region, Slot, UserContext
 
 KEY: Key = ("tenant", "ada@example.org")
 FENCE = Fence(b"everyone", b"name")
+PLACE = "ctx:{test:00}:v:shape:value"
 CODEC = Codec(UserContext, "supabase")
 CONTEXT = UserContext(
     "ada@example.org",
@@ -29,14 +30,14 @@ ENVELOPE = ["version", "shape", "partition", "name", "everyone", "generation", "
 
 
 def _packed(value: UserContext | None = CONTEXT, changes: dict[str, object] | None = None) -> bytes:
-    data = CODEC.pack(KEY, FENCE, Stored(value, "rpc", 900.0), 1_200_000)
+    data = CODEC.pack(KEY, FENCE, Stored(value, "rpc", 900.0), 1_200_000, redis_key=PLACE)
     assert data is not None
     fields = dict(zip(ENVELOPE, msgspec.msgpack.decode(data), strict=True)) | (changes or {})
     return msgspec.msgpack.encode(list(fields.values()))
 
 
 def _unpacked(data: bytes, *, key: Key = KEY, fence: Fence = FENCE, left_ms: int = 1_000_000) -> object:
-    found = CODEC.unpack(data, key, fence, left_ms)
+    found = CODEC.unpack(data, key, fence, left_ms, redis_key=PLACE)
     return None if isinstance(found, NoValue) else found
 
 
@@ -74,9 +75,9 @@ def test_asked_for_by_another_or_under_another_generation_it_is_a_miss(asked: di
 
 def test_what_was_overtaken_is_told_from_what_is_not_ours() -> None:
     """After an invalidation there are many of the one, and any of the other is worth a look."""
-    assert CODEC.unpack(_packed(), KEY, Fence(b"everyone", b"later"), 1_000_000) is NoValue.OVERTAKEN
-    assert CODEC.unpack(_packed(), ("", "bob@example.org"), FENCE, 1_000_000) is NoValue.FOREIGN
-    assert CODEC.unpack(b"junk", KEY, FENCE, 1_000_000) is NoValue.FOREIGN
+    assert CODEC.unpack(_packed(), KEY, Fence(b"everyone", b"later"), 1_000_000, redis_key=PLACE) is NoValue.OVERTAKEN
+    assert CODEC.unpack(_packed(), ("", "bob@example.org"), FENCE, 1_000_000, redis_key=PLACE) is NoValue.FOREIGN
+    assert CODEC.unpack(b"junk", KEY, FENCE, 1_000_000, redis_key=PLACE) is NoValue.FOREIGN
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_what_was_overtaken_is_told_from_what_is_not_ours() -> None:
 def test_another_source_s_or_type_s_value_is_a_miss(codec: Codec[UserContext]) -> None:
     """Values of another source or another shape are never ours, even under the same key."""
     assert codec.shape != CODEC.shape
-    assert codec.unpack(_packed(), KEY, FENCE, 1_000_000) is NoValue.FOREIGN
+    assert codec.unpack(_packed(), KEY, FENCE, 1_000_000, redis_key=PLACE) is NoValue.FOREIGN
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_junk_is_a_miss(data: bytes) -> None:
 def test_size_is_checked_before_anything_is_decoded() -> None:
     """More bytes than any value of ours are not looked into, and a value of that size is not stored either."""
     huge = msgspec.structs.replace(CONTEXT, email="x" * MAX_BYTES)
-    assert CODEC.pack(KEY, FENCE, Stored(huge, "rpc", 900.0), 1_200_000) is None
+    assert CODEC.pack(KEY, FENCE, Stored(huge, "rpc", 900.0), 1_200_000, redis_key=PLACE) is None
     assert _unpacked(_packed(changes={"origin": "x" * MAX_BYTES})) is None
 
 
@@ -183,15 +184,15 @@ def test_cut_and_flipped_values_never_raise_and_never_become_another_user_s(data
 def test_what_msgpack_cannot_hold_is_not_stored_and_raises_nothing(value: dict[str, object]) -> None:
     """A value that cannot travel is told by None; the request goes on with it."""
     codec: Codec[dict[str, object]] = Codec(dict)
-    assert codec.pack(KEY, FENCE, Stored(value, "rpc", 900.0), 1_200_000) is None
-    assert codec.pack(("", "\ud800@example.org"), FENCE, Stored({}, "rpc", 900.0), 1_200_000) is None
+    assert codec.pack(KEY, FENCE, Stored(value, "rpc", 900.0), 1_200_000, redis_key=PLACE) is None
+    assert codec.pack(("", "\ud800@example.org"), FENCE, Stored({}, "rpc", 900.0), 1_200_000, redis_key=PLACE) is None
 
 
 def test_a_value_that_holds_itself_is_not_stored() -> None:
     """An endless value ends."""
     endless: dict[str, object] = {}
     endless["self"] = endless
-    assert Codec(dict).pack(KEY, FENCE, Stored(endless, "rpc", 900.0), 1_200_000) is None
+    assert Codec(dict).pack(KEY, FENCE, Stored(endless, "rpc", 900.0), 1_200_000, redis_key=PLACE) is None
 
 
 class Opaque:
