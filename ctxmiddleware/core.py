@@ -205,6 +205,8 @@ class PluginCore(Generic[T]):
             async with anyio.create_task_group() as tasks:
                 if assembly.zones is not None:
                     tasks.start_soon(assembly.zones.run)
+                if assembly.cache.warming is not None:
+                    tasks.start_soon(assembly.cache.warming.run)
                 try:
                     yield assembly
                 finally:

@@ -25,7 +25,8 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 
 T = TypeVar("T")
 
-WARM_AT_ONCE = 16
+# Two full calls of the source.
+WARM_AT_ONCE = 200
 
 
 class Resolver(Generic[T]):

@@ -211,6 +211,15 @@ class Settings:
     max_bytes: int = _setting(
         268_435_456, Rule("CTX_MAX_BYTES", _COUNT, readers.whole(1), "Bytes of contexts kept in memory.")
     )
+    warm_users: int = _setting(
+        10_000,
+        Rule(
+            "CTX_WARM_USERS",
+            "a whole number",
+            readers.whole(0),
+            "Contexts taken from Redis into memory at the start, of those asked for last.",
+        ),
+    )
     zones_ttl: float = _setting(
         86400.0, Rule("CTX_ZONES_TTL", _SECONDS, readers.number(over=0), "Seconds after which zones are read again.")
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from .stats import MEMORY, REDIS, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
+from .stats import CHANNEL, MEMORY, REDIS, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
 from .wiring import Assembly
 
 _HITS = (MEMORY, REDIS)
-_LOAD_EVENTS = ("calls", "started", "failed", "shared", "overtaken", "behind", "slow", "refused")
+_LOAD_EVENTS = ("calls", "started", "failed", "shared", "overtaken", "behind", "slow", "refused", "leased", "warmed")
 
 
 def snapshot(name: str, started_at: datetime, assembly: Assembly[object]) -> Stats:
@@ -70,6 +70,10 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
         unstorable=counters.get("unstorable", REDIS),
         renewed=counters.get("renewed", REDIS),
         state="not open" if is_up is None else "up" if is_up else "down",
+        instance=tier.instance,
+        channel="heard" if tier.is_heard() else "not heard",
+        heard=counters.get("heard", CHANNEL),
+        missed=counters.get("missed", CHANNEL),
     )
 
 

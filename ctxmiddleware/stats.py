@@ -85,6 +85,8 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
     `overtaken` values found that were stored before an invalidation, `rejected` values that were not ours, `unstorable`
     contexts that msgpack cannot hold, `renewed` how often all that it held was forgotten because the server
     was not the one it had been, and `state` is `"up"`, or `"down"` while only a background probe asks it.
+    `instance` is this process's name among those that share it; `channel` is `"heard"` while it hears what they
+    invalidate, `heard` counts what it heard, and `missed` how often it knew that it had missed something.
     """
 
     faults: int
@@ -94,6 +96,10 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
     unstorable: int
     renewed: int
     state: Literal["up", "down", "not open"]
+    instance: str
+    channel: Literal["heard", "not heard"]
+    heard: int
+    missed: int
 
 
 class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +108,8 @@ class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
     `calls` counts calls of the source, each for one user or for many; `started`, `failed` and `overtaken` count users
     loaded, loaded in vain, and invalidated meanwhile; `shared` counts callers that joined a load under way, `behind`
     refreshes behind an answer, `slow` callers served stale because the source was slow, `refused` loads for which the
-    queue was full. `paths` tells the state of each way to the source: `"closed"`, `"open"` or `"half-open"`.
+    queue was full, `leased` users who were being loaded by another instance, `warmed` contexts taken from Redis at the
+    start. `paths` tells the state of each way to the source: `"closed"`, `"open"` or `"half-open"`.
     """
 
     calls: int
@@ -113,6 +120,8 @@ class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
     behind: int
     slow: int
     refused: int
+    leased: int
+    warmed: int
     paths: Mapping[str, str]
 
 

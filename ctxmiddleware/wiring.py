@@ -147,6 +147,7 @@ def _policy(settings: Settings) -> CachePolicy:
         max_users=settings.max_users,
         max_unknown=settings.max_unknown,
         max_bytes=settings.max_bytes,
+        warm_users=settings.warm_users,
     )
 
 

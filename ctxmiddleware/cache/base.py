@@ -34,6 +34,7 @@ class Entry(Generic[V]):
         fence: the generations it was loaded under, or None where Redis had no part in it.
         size: bytes it holds in memory.
         visited: whether it was read since eviction passed it last.
+        recent: whether it was read since it was last told who is asked for.
         ahead_at: monotonic seconds from which a hit starts a refresh behind it.
         renew_at: monotonic seconds from which a hit does so where only its own look vouches for it.
         epoch: the epoch of trust in which it was looked up.
@@ -50,6 +51,7 @@ class Entry(Generic[V]):
     fence: Fence | None = None
     size: int = 0
     visited: bool = False
+    recent: bool = False
     ahead_at: float = math.inf
     renew_at: float = math.inf
     epoch: int = 0

@@ -111,6 +111,15 @@ class Codec(Generic[V]):
             return NoValue.FOREIGN
         return Stored(value, envelope.origin, envelope.lifetime_ms / 1000, (envelope.kept_ms - left_ms) / 1000)
 
+    def owner(self, data: bytes, *, redis_key: str) -> Key | None:
+        """Return whom an envelope says it was stored for, to be checked against its key; None where it is not ours."""
+        opened = self._opened(data, redis_key)
+        try:
+            envelope = None if opened is None else self._envelope.decode(opened)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+            return None
+        return None if envelope is None else (envelope.partition, envelope.name)
+
     def _closed(self, data: bytes, fence: Fence, redis_key: str) -> bytes | None:
         closed: bytes | None = data
         if self._seal is not None and len(data) <= MAX_BYTES:

@@ -43,9 +43,7 @@ class Hearing(Generic[V]):
         if digest is None:
             self._keeping.forget(None)
             return
-        name = self._keeping.named(digest)
-        if name is not None:
-            self._keeping.forget(name, generation)
+        self._keeping.forget_digest(digest, generation)
 
     def expect(self, digest: bytes | None) -> None:
         """Forget a name, or everyone, and keep nothing of them that is not looked up again until it has happened."""
@@ -58,6 +56,7 @@ class Hearing(Generic[V]):
 
     def missed(self) -> None:
         """Ask again for everybody before they are served."""
+        self._keeping.missed()
         self._trust.end(self._clock())
 
     def prove(self, at: float) -> None:

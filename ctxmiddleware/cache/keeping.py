@@ -13,6 +13,7 @@ from .flight import Flight, Flights
 from .keys import digest_of
 from .memory import MemoryTier
 from .policy import CachePolicy
+from .refill import Refill, Refills
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH
 
@@ -47,6 +48,7 @@ class Keeping(Generic[V]):
         self._flights = flights
         self._clock = clock
         self.expected: dict[bytes | None, float] = {}
+        self._refills: Refills[V] = Refills(lambda key, entry: memory.add(key, entry, clock()))
 
     @property
     def is_shared(self) -> bool:
@@ -61,6 +63,8 @@ class Keeping(Generic[V]):
             generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
         """
         memory = self._memory
+        if self._shared is not None:
+            self._refills.hear(None if name is None else digest_of(name))
         if name is None:
             return self._flights.overtake(None, memory.clear)
         if generation is None:
@@ -80,8 +84,24 @@ class Keeping(Generic[V]):
         flying, held = self._flights.names, self._memory.names
         return (flying and flying.of(digest)) or (held and held.of(digest)) or None
 
+    def refilling(self) -> AbstractContextManager[Refill[V]]:
+        """Begin to take into memory whom nobody asked for."""
+        return self._refills.begin()
+
+    def missed(self) -> None:
+        """Keep nothing that was looked up without a flight: news were missed."""
+        self._refills.hear(None)
+
+    def forget_digest(self, digest: bytes, generation: bytes | None) -> None:
+        """Forget a name by its digest, where this process has to do with it."""
+        self._refills.hear(digest)
+        name = self.named(digest)
+        if name is not None:
+            self.forget(name, generation)
+
     def doubt(self, digest: bytes) -> None:
         """Trust what is held, or on its way, of a name only once it was looked up again."""
+        self._refills.hear(digest)
         name = self.named(digest)
         if name is not None:
             self._flights.doubt(name, lambda: self._memory.change(name, _doubt))

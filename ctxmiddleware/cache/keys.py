@@ -8,6 +8,9 @@ from typing import Final, NamedTuple
 from .base import Key
 
 BUCKETS: Final = 256
+_DIGEST_SIZE: Final = 16
+# Of a name and of a partition with a name.
+CALLED_SIZE: Final = 2 * _DIGEST_SIZE
 
 
 class RedisKeys(NamedTuple):
@@ -48,9 +51,22 @@ class KeySpace:
 
     def of(self, key: Key) -> RedisKeys:
         """Return the keys of a user."""
-        name = _digest(key[1])
+        return self._keys(_digest(key[1]), _digest(f"{key[0]}\0{key[1]}"))
+
+    def hot(self) -> str:
+        """Return the key of those who were asked for last."""
+        return f"ctx:{self._tag('00')}:w:{self._shape}"
+
+    def called(self, key: Key) -> bytes:
+        """Return what a user is called where it is told who was asked for."""
+        return bytes.fromhex(_digest(key[1]) + _digest(f"{key[0]}\0{key[1]}"))
+
+    def of_called(self, called: bytes) -> RedisKeys:
+        """Return the keys of a user by what he is called, which does not tell who he is."""
+        return self._keys(called[:_DIGEST_SIZE].hex(), called[_DIGEST_SIZE:].hex())
+
+    def _keys(self, name: str, value: str) -> RedisKeys:
         tag = self._tag(name[:2])
-        value = _digest(f"{key[0]}\0{key[1]}")
         return RedisKeys(
             f"ctx:{tag}:n",
             f"ctx:g:{tag}:{name}",
@@ -90,4 +106,6 @@ def digest_of(name: str) -> bytes:
 
 
 def _digest(name: str) -> str:
-    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16, person=b"ctxmiddleware").hexdigest()
+    return hashlib.blake2b(
+        name.encode(errors="surrogatepass"), digest_size=_DIGEST_SIZE, person=b"ctxmiddleware"
+    ).hexdigest()

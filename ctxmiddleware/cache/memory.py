@@ -47,6 +47,7 @@ class MemoryTier(Generic[V]):
         self.max_bytes = max_bytes
         self.max_unknown = max_unknown
         self.evictions = 0
+        self._recent: list[Key] = []
         self._bytes = 0
         self._lock = threading.Lock()
         self._entries: dict[Key, Entry[V]] = {}
@@ -73,7 +74,27 @@ class MemoryTier(Generic[V]):
         entry = self._entries.get(key)
         if entry is not None:
             entry.visited = True
+            if not entry.recent:
+                entry.recent = True
+                self._recent.append(key)
         return entry
+
+    def take_recent(self, limit: int) -> list[Key]:
+        """Return who was asked for since the last call, the last first, and no more of them than a limit."""
+        recent, self._recent = self._recent, []
+        keys = list(dict.fromkeys(reversed(recent)))
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None:
+                entry.recent = False
+        return keys[:limit]
+
+    def add(self, key: Key, entry: Entry[V], now: float) -> bool:
+        """Keep an entry where there is none of its key, and room for it; return whether it was kept."""
+        if key in self._entries or len(self._known) >= self.max_entries:
+            return False
+        self.put(key, entry, now)
+        return True
 
     def put(self, key: Key, entry: Entry[V], now: float) -> None:
         """Keep an entry, in place of the key's former one, and evict what no longer fits.
@@ -90,7 +111,7 @@ class MemoryTier(Generic[V]):
                 self._bury(now)
             former = self._entries.get(key)
             if former is not None:
-                entry.visited = former.visited
+                entry.visited, entry.recent = former.visited, former.recent
             if former is not None and self._keeps_place(former, entry):
                 self._replace(key, former, entry)
             else:

@@ -47,6 +47,7 @@ class CachePolicy:
         max_users: contexts kept in memory.
         max_unknown: unknown users remembered in memory, apart from those.
         max_bytes: bytes kept in memory.
+        warm_users: contexts taken from Redis into memory at the start, of those whom the fleet was asked for last.
 
     Raises:
         ConfigurationError: a value is out of its range.
@@ -67,6 +68,7 @@ class CachePolicy:
     max_users: int = 100_000
     max_unknown: int = 10_000
     max_bytes: int = 256 * 1024 * 1024
+    warm_users: int = 10_000
 
     def __post_init__(self) -> None:
         faults = [
@@ -87,6 +89,8 @@ class CachePolicy:
             for name in ("max_loads", "max_batches", "max_waiting", "max_users", "max_unknown", "max_bytes")
             if (value := getattr(self, name)) < 1
         ]
+        if self.warm_users < 0:
+            faults.append(f"CachePolicy.warm_users was {self.warm_users!r}, must be 0 or more")
         if faults:
             raise ConfigurationError(*faults)
 

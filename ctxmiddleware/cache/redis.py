@@ -17,15 +17,15 @@ from ..secret import Secret
 from ..stats import REDIS, Counters
 from .base import Fence, Key
 from .codec import Codec, NoValue
-from .driver import Client, RedisOptions, checked, connect
+from .driver import Call, Client, RedisOptions, checked, connect
 from .fleet import Fleet
 from .incarnation import MARK_MS, Incarnation
-from .keys import KeySpace
+from .keys import CALLED_SIZE, KeySpace, RedisKeys
 from .lease import Leases
-from .order import MAX_USERS, Errand, Order
-from .scripts import LOOK, STORE, Found, Script
+from .order import MAX_USERS, Errand, Order, answer_of
+from .scripts import HOTTEST, LOOK, REMEMBER, STORE, Found, Script
 from .session import Session, Way
-from .shared import Claim, Claiming, Listener, Look, Reach, Storing, Waiting
+from .shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
@@ -33,6 +33,9 @@ V = TypeVar("V")
 A = TypeVar("A")
 
 PROBE_KEEP_MS: Final = 1000
+REMEMBERED_AT_ONCE: Final = 500
+# Of all instances together; whoever was not asked for longest is forgotten first.
+MAX_HOT: Final = 50_000
 
 
 class RedisTier(Generic[V]):
@@ -165,6 +168,39 @@ class RedisTier(Generic[V]):
             for order in orders
             for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
         ]
+
+    async def remember(self, keys: Sequence[Key]) -> None:
+        """Take note that an instance was asked for these users."""
+        called = [self._keys.called(key) for key in keys]
+        for start in range(0, len(called), REMEMBERED_AT_ONCE):
+            some = called[start : start + REMEMBERED_AT_ONCE]
+            await self._sessions.current.once(Call(REMEMBER, [self._keys.hot()], (self._token(), MAX_HOT, *some)))
+
+    async def hottest(self, limit: int) -> Sequence[bytes]:
+        """Return what those are called whom the fleet was asked for last, the last first."""
+        if limit < 1:
+            return []
+        token = self._token()
+        reply = await self._sessions.current.once(Call(HOTTEST, [self._keys.hot()], (token, limit)))
+        if reply is None or isinstance(reply, Exception):
+            return []
+        return [called for called in answer_of(HOTTEST, token, reply) if len(called) == CALLED_SIZE]
+
+    async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[V] | None]:
+        """Return what Redis holds of each of them under the generations in force."""
+        all_keys = [self._keys.of_called(each) for each in called]
+        found = await self._ask(LOOK, [Errand(each[:5]) for each in all_keys], (keep_ms,))
+        return [
+            None if each is None else self._recalled(keys, each) for keys, each in zip(all_keys, found, strict=True)
+        ]
+
+    def _recalled(self, keys: RedisKeys, found: Found) -> Recalled[V] | None:
+        key = None if found[2] is None else self.codec.owner(found[2], redis_key=keys.value)
+        # Whose it says it is counts only under that user's own key.
+        if key is None or self._keys.of(key) != keys:
+            return None
+        look = self._look(key, keys.value, found)
+        return None if look.stored is None else Recalled(key, look.fence, look.stored)
 
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""

@@ -111,6 +111,20 @@ end
 return {ARGV[1], #KEYS}
 """
 
+_REMEMBER: Final = """
+local now = redis.call('TIME')
+for place = 3, #ARGV do
+  redis.call('ZADD', KEYS[1], now[1], ARGV[place])
+end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], 86400000)
+return {ARGV[1], 0}
+"""
+
+_HOTTEST: Final = """
+return {ARGV[1], redis.call('ZREVRANGE', KEYS[1], 0, ARGV[2] - 1)}
+"""
+
 _LOOK: Final = """
 local keep = tonumber(ARGV[2])
 local function generation(key)
@@ -288,6 +302,11 @@ INVALIDATE: Final = _script(_COMMON + _CHANNEL + _RENEWING + _INVALIDATE, tuple[
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
 ANNOUNCE: Final = _script(_CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+
+# Who was asked for last, so that a process that begins can ask for them first.
+REMEMBER: Final = _script(_REMEMBER, tuple[bytes, int])
+
+HOTTEST: Final = _script(_HOTTEST, tuple[bytes, list[bytes]])
 
 BEAT: Final = _script(_CHANNEL + _BEAT, tuple[bytes, Beat])
 

@@ -136,12 +136,18 @@ class Session:
             self._tasks.start_soon(self._tell, call)
 
     async def _tell(self, call: Call) -> None:
-        if await self.take_place(self._options.timeout):
+        await self.once(call)
+
+    async def once(self, call: Call) -> object | None:
+        """Carry out a script that can wait, and return its reply, or None where there is none; never a fault."""
+        reply: object = None
+        if not self.breaker.is_open and await self.take_place(self._options.timeout):
             try:
                 with anyio.move_on_after(2 * self._options.timeout), contextlib.suppress(Exception):
-                    await self.pool.run([call])
+                    (reply,) = await self.pool.run([call])
             finally:
                 self.places.release()
+        return reply
 
     async def take_place(self, seconds: float) -> bool:
         """Wait for a free connection, so many seconds at most, and return whether there was one."""

@@ -136,6 +136,21 @@ class Claim:
 ASK: Final = Claim()
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled(Generic[V]):
+    """A value that was found without knowing for whom it was asked.
+
+    Args:
+        key: whose it is.
+        fence: the generations in force, under which it was stored.
+        stored: the value.
+    """
+
+    key: Key
+    fence: Fence
+    stored: Stored[V]
+
+
 class Waiting(Protocol):
     """Somebody who waits for loads of other instances."""
 
@@ -178,6 +193,18 @@ class SharedTier(Protocol[V]):
 
     def landings(self, keys: Sequence[Key]) -> AbstractContextManager[Waiting]:
         """Listen for loads of these keys by other instances; begun before they are claimed."""
+        ...
+
+    async def remember(self, keys: Sequence[Key]) -> None:
+        """Take note that an instance was asked for these users."""
+        ...
+
+    async def hottest(self, limit: int) -> Sequence[bytes]:
+        """Return what those are called whom the fleet was asked for last, the last first."""
+        ...
+
+    async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[V] | None]:
+        """Return what it holds of each of them under the generations in force."""
         ...
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:

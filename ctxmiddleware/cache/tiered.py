@@ -20,6 +20,7 @@ from .memory import MemoryTier
 from .policy import CachePolicy, Verdict, judge, stale_until
 from .shared import NOWHERE, Reach, SharedTier, SharedTierFailed
 from .trust import Trust
+from .warming import Warming
 
 V = TypeVar("V")
 
@@ -76,8 +77,10 @@ class TieredCache(Generic[V]):
         )
         self.flights: Flights[V] = self._filling.flights
         self.hearing = Hearing(self.trust, self._filling.keeping, clock)
+        self.warming: Warming[V] | None = None
         if shared is not None:
             shared.listen(self.hearing)
+            self.warming = Warming(policy, self.memory, shared, self._filling.keeping, self.trust, counters, clock)
         self._shared = shared
         self._counters = counters
         self._hits = counters.of("hit", MEMORY)

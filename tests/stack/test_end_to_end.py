@@ -204,3 +204,20 @@ async def test_no_message_holds_an_address(environ: Environ, caplog: pytest.LogC
     ours = [record for record in caplog.records if record.name.startswith("ctxmiddleware")]
     assert ours
     assert not [record for record in ours if "example.com" in f"{record.getMessage()} {record.__dict__}"]
+
+
+async def test_after_a_deploy_the_hot_ones_are_in_memory(environ: Environ, front: SupabaseFront) -> None:
+    """A process that begins answers those whom the fleet was asked for without asking anybody."""
+    async with ContextPlugin.from_env(environ) as old:
+        for email in (ADA["X-User"], BOB["X-User"]):
+            await old.resolve(email)
+            await old.resolve(email)
+        warming = old._assembly.cache.warming
+        assert warming is not None
+        await warming.remember()
+        front.reset()
+        async with ContextPlugin.from_env(environ) as new:
+            await eventually_async(lambda: new.stats().loads.warmed == 2)
+            assert [(await new.resolve(email)).origin for email in (ADA["X-User"], BOB["X-User"])] == ["memory"] * 2
+            assert new.stats().hit_rate == 1.0
+        assert front.counts().requests == 0

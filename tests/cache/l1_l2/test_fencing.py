@@ -148,6 +148,7 @@ class Hesitant:
     def __init__(self, tier: RedisTier[str]) -> None:
         self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
         self.claim, self.release, self.landings = tier.claim, tier.release, tier.landings
+        self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
         self.asked, self.go_on = anyio.Event(), anyio.Event()
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:

@@ -19,6 +19,7 @@ from ctxmiddleware.cache.shared import (
     Listener,
     Look,
     Reach,
+    Recalled,
     SharedTierFailed,
     Storing,
     Waiting,
@@ -207,6 +208,17 @@ class FakeTier:
     def landings(self, keys: Sequence[Key]) -> AbstractContextManager[Waiting]:
         """Listen for nothing: there are no leases."""
         return nullcontext(Nobody())
+
+    async def remember(self, keys: Sequence[Key]) -> None:
+        """Remember nobody."""
+
+    async def hottest(self, limit: int) -> Sequence[bytes]:
+        """Return nobody."""
+        return []
+
+    async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[str] | None]:
+        """Return nobody's."""
+        return [None] * len(called)
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force; a reply that is lost is a failure, carried out or not."""
