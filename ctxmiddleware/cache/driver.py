@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-import hiredis
+import anyio
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -19,16 +19,11 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from ..errors import ConfigurationError
 from ..secret import Secret
+from .connection import Admit, Command, Locate, watched
 from .scripts import Script
-
-URL_FORMS: Final = "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
+from .target import URL_FORMS, Place, Target, target_of
 
 Client: TypeAlias = "Redis"
-Command: TypeAlias = Sequence[bytes | str | int]
-Send: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[object]]]
-"""Sends commands in one trip and returns their answers, errors of Redis among them."""
-Admit: TypeAlias = Callable[[Send], Awaitable[None]]
-"""Looks at a server over a new connection, and raises where that connection must not be used."""
 
 
 class Call(NamedTuple):
@@ -62,7 +57,9 @@ class RedisOptions:
     invalidation_wait: float = 1.0
 
 
-def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False) -> Client:
+def connect(
+    url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False, locate: Locate | None = None
+) -> Client:
     """Return a client that connects when it is first used.
 
     Args:
@@ -70,6 +67,7 @@ def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = F
         options: timeouts and sizes.
         admit: called with each new connection before its first command.
         alone: whether it has one connection only, whatever the options and the URL say.
+        locate: finds the server for each new connection, in place of the host in the URL.
     """
     pool = BlockingConnectionPool.from_url(
         url.reveal(),
@@ -81,61 +79,75 @@ def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = F
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         # What uvloop raises where a connection was lost while it was idle.
         retry_on_error=[RuntimeError],
+        # It would tell the server the driver's name by a command that a narrow user may not use.
+        driver_info=None,
         # With it, redis-py no longer looks for left-over bytes when it takes a connection from the pool.
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     # Set here and not given above: the URL's scheme decides which kind it is.
-    pool.connection_class = type("_Watched", (_Watched, pool.connection_class), {"admit": staticmethod(admit)})
+    pool.connection_class = watched(pool.connection_class, admit, locate)
     if alone:
         pool.max_connections = 1
     return Redis.from_pool(pool)
 
 
-class _Watched(AbstractConnection):
-    """A connection that is used once the server behind it was looked at, and not written to once it was lost."""
+async def once(url: Secret, place: Place, commands: Sequence[Command], seconds: float) -> list[object]:
+    """Send commands over a connection of their own, and return their answers, errors of Redis among them.
 
-    admit: Admit
+    Args:
+        url: how.
+        place: whom, in place of the host in the URL.
+        commands: what.
+        seconds: for connecting, and for each answer.
 
-    async def on_connect_check_health(
-        self,
-        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
-    ) -> None:
-        await super().on_connect_check_health(check_health)
-        try:
-            await self.admit(self._send)
-        except BaseException:
-            # The driver closes it after errors of its own only, and would use it as it is after any other.
-            await self.disconnect(nowait=True)
-            raise
+    Raises:
+        Exception: whatever the driver raises.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url.reveal(),
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+        driver_info=None,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+    connection = pool.connection_class(**pool.connection_kwargs | place._asdict())
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
+        answers: list[object] = []
+        for command in commands:
+            await connection.send_command(*command, check_health=False)
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.disconnect(nowait=True)
 
-    async def _send(self, commands: Sequence[Command]) -> list[object]:
-        await self.send_packed_command(self.pack_commands(commands), check_health=False)
-        return [await self._answer() for _ in commands]
 
-    async def _answer(self) -> object:
-        try:
-            return await self.read_response()
-        except ResponseError as error:
-            return error
+async def connection_for(client: Client, key: str) -> AbstractConnection:  # noqa: ARG001 - whose server has it
+    """Return a connection of its own, not yet connected, to the server that has a key now; the caller closes it."""
+    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    return connection
 
-    def pack_command(self, *arguments: Any) -> list[bytes]:
-        # An eighth of what the driver's own takes, which is most of what a look-up of many costs here.
-        if type(arguments[0]) is bytes:
-            return [hiredis.pack_command(arguments)]
-        packed: list[bytes] = super().pack_command(*arguments)
-        return packed
 
-    async def send_packed_command(
-        self,
-        command: bytes | str | Iterable[bytes],
-        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
-    ) -> None:
-        # Reset while it was idle, it looks sound to redis-py 8.1. Python 3.12, 3.13 up to 3.13.9 and 3.14.0 then either
-        # raise a TypeError or, worse, go on watching the number of a closed socket, and whatever connection is given
-        # that number next hangs (github.com/python/cpython/issues/136234).
-        if self._writer is not None and self._writer.is_closing():
-            raise RedisConnectionError("the connection was lost while it was idle")
-        await super().send_packed_command(command, check_health)
+async def look_at(client: Client, check: Admit) -> None:
+    """Look at the server behind a client, over a connection that is open if there is one.
+
+    Raises:
+        Exception: whatever `check` raises.
+    """
+    pool = client.connection_pool
+    locate: Locate | None = getattr(pool.connection_class, "locate", None)
+    if locate is not None:
+        place = await locate()
+        idle: list[Any] = pool._available_connections
+        if any((connection.host, connection.port) != place for connection in idle if connection.is_connected):
+            # A former master that was cut off has not been told that it is none any more.
+            await pool.disconnect(inuse_connections=False)
+    await check(lambda commands: send(client, commands))
 
 
 async def send(client: Client, commands: Sequence[Command]) -> list[object]:
@@ -173,16 +185,18 @@ def is_busy(error: Exception) -> bool:
     return isinstance(error, MaxConnectionsError) or str(error) == "No connection available."
 
 
-def checked(target: str | Secret | Client) -> Secret | Client:
-    """Return a URL or a ready client that can be worked with.
+def checked(target: str | Secret | Client) -> Target | Client:
+    """Return where a URL leads, or a ready client that can be worked with.
 
     Raises:
         ConfigurationError: it is neither, or decodes responses.
     """
     if isinstance(target, (str, Secret)):
-        secret = target if isinstance(target, Secret) else Secret(target)
-        _check_url(secret)
-        return secret
+        found = target_of(target if isinstance(target, Secret) else Secret(target))
+        _check_url(found.url)
+        if found.places_url is not None:
+            _check_url(found.places_url)
+        return found
     if not isinstance(cast("object", target), Redis):
         raise ConfigurationError(
             f"redis was {type(target).__module__}.{type(target).__qualname__}; give a URL or a redis.asyncio.Redis"

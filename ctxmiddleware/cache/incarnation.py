@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ..stats import REDIS, Counters
-from .driver import Send
+from .connection import Send
 from .keys import KeySpace
 from .scripts import ADMIT
 

@@ -17,13 +17,15 @@ from ..secret import Secret
 from ..stats import REDIS, Counters
 from .base import Fence, Key
 from .codec import Codec, NoValue
-from .driver import Call, Client, RedisOptions, checked, connect
+from .driver import Call, Client, RedisOptions, checked
 from .incarnation import MARK_MS, Incarnation
 from .keys import KeySpace
 from .order import MAX_USERS, Errand, Order, answer_of
 from .scripts import LOOK, RENEW, STORE, Found, Script
 from .session import Session, Way
 from .shared import Look, SharedTierFailed, Storing
+from .target import Target
+from .topology import opened
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
@@ -168,13 +170,11 @@ class RedisTier(Generic[V]):
         return Order(LOOK, [Errand(nobody)], (PROBE_KEEP_MS,), self._clock())
 
     def _ways(self) -> tuple[Way, Way]:
-        if not isinstance(self._target, Secret):
+        if not isinstance(self._target, Target):
             given = Way(self._target, self._incarnation, is_ours=False)
             return given, given
-        admit = self._incarnation.check
-        pool = Way(connect(self._target, self._options, admit), self._incarnation, is_ours=True)
-        own = Way(connect(self._target, self._options, admit, alone=True), self._incarnation, is_ours=True)
-        return pool, own
+        pool, own = opened(self._target, self._options, self._incarnation.check)
+        return Way(pool, self._incarnation, is_ours=True), Way(own, self._incarnation, is_ours=True)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Session]:

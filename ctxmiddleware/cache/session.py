@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from ..breaker import Breaker
 from ..stats import REDIS, Counters
-from .driver import Call, Client, RedisOptions, is_busy, run, send
+from .driver import Call, Client, RedisOptions, is_busy, look_at, run
 from .incarnation import Incarnation
 from .lane import Lane
 from .order import Batch, Order, OutOfStep, gathered
@@ -57,7 +57,7 @@ class Way:
             Exception: it cannot be made sure, and is tried again before the next command.
         """
         try:
-            await self._incarnation.check(lambda commands: send(self.client, commands))
+            await look_at(self.client, self._incarnation.check)
         except BaseException:
             self._is_checked = False
             raise
