@@ -1,15 +1,22 @@
-"""A connection to Redis as it has to be: looked at before it is used, and not written to once it was lost."""
+"""How a connection to Redis is made: looked at before it is used, bounded, not written to once it was lost."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
+import anyio
 import hiredis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
+from ..secret import Secret
 from .target import Place
 
 Command: TypeAlias = Sequence[bytes | str | int]
@@ -19,6 +26,35 @@ Admit: TypeAlias = Callable[[Send], Awaitable[None]]
 """Looks at a server over a new connection, and raises where that connection must not be used."""
 Locate: TypeAlias = Callable[[], Awaitable[Place]]
 """Finds out where the server is now, for each new connection."""
+Server: TypeAlias = Redis
+"""A client of one server, or of whichever is master."""
+How: TypeAlias = Secret | RedisCluster
+"""How a server is spoken to: as a URL says, or as a ready client of a cluster does."""
+
+_OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_func", "himport_registry")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """How Redis is asked.
+
+    Args:
+        timeout: seconds for connecting and for one answer; both together never take more than twice that.
+        pool_size: connections per event loop.
+        pool_wait: seconds a look-up waits for a connection that does not get free before it goes to the source instead.
+        probe_every: seconds between background probes while Redis is down.
+        check_every: seconds between looks at whether an open connection still leads to the server it led to.
+        fault_threshold: faults in a row after which only the background probe asks Redis.
+        invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
+    """
+
+    timeout: float = 0.25
+    pool_size: int = 20
+    pool_wait: float = 0.05
+    probe_every: float = 0.5
+    check_every: float = 5.0
+    fault_threshold: int = 3
+    invalidation_wait: float = 1.0
 
 
 class _Watched(AbstractConnection):
@@ -79,13 +115,91 @@ class _Watched(AbstractConnection):
         await super().send_packed_command(command, check_health)
 
 
-def watched(kind: type[AbstractConnection], admit: Admit, locate: Locate | None = None) -> type[AbstractConnection]:
-    """Return the class of connections of a kind that are looked at.
+def connect(
+    how: How,
+    options: RedisOptions,
+    admit: Admit,
+    *,
+    alone: bool = False,
+    locate: Locate | None = None,
+    place: Place | None = None,
+) -> Server:
+    """Return a client that connects when it is first used.
 
     Args:
-        kind: the driver's class, which knows TCP, TLS or unix sockets.
+        how: the server is spoken to, and where it is.
+        options: timeouts and sizes.
         admit: called with each new connection before its first command.
-        locate: finds the server for each new connection, in place of the host it was made with.
+        alone: whether it has one connection only, whatever the options and the URL say.
+        locate: finds the server for each new connection, in place of the host in the URL.
+        place: where it is, in place of the host in the URL.
     """
+    # A hung server is not asked twice: only a lost connection is worth another try.
+    pool = _pool(how, options.timeout, tries=2, max_connections=options.pool_size, timeout=options.timeout)
+    # Set here and not given above: the URL's scheme decides which kind it is.
     traits = {"admit": staticmethod(admit), "locate": None if locate is None else staticmethod(locate)}
-    return type("_Watched", (_Watched, kind), traits)
+    pool.connection_class = type("_Watched", (_Watched, pool.connection_class), traits)
+    if place is not None:
+        pool.update_connection_kwargs(**place._asdict())
+    if alone:
+        pool.max_connections = 1
+    return Redis.from_pool(pool)
+
+
+def _pool(how: How, seconds: float, *, tries: int, **sizes: Any) -> BlockingConnectionPool:
+    ours: dict[str, Any] = {
+        **sizes,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), tries - 1, supported_errors=(RedisConnectionError,)),
+        # What uvloop raises where a connection was lost while it was idle.
+        "retry_on_error": [RuntimeError],
+        # It would tell the server the driver's name by a command that a narrow user may not do.
+        "driver_info": None,
+        # With it, redis-py no longer looks for left-over bytes when it takes a connection from the pool.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if isinstance(how, Secret):
+        return BlockingConnectionPool.from_url(how.reveal(), **ours)
+    # As its own connections are made, less what belongs to them alone.
+    theirs = {name: value for name, value in how.connection_kwargs.items() if name not in _OF_A_CLUSTER}
+    return BlockingConnectionPool(**theirs | ours)
+
+
+def places_of(client: RedisCluster) -> tuple[tuple[Place, ...], Callable[[Place], Place]]:
+    """Return which nodes a ready client asks for the others, and what it makes of the addresses they name."""
+    nodes = client.nodes_manager
+
+    def remap(place: Place) -> Place:
+        return Place(*nodes.remap_host_port(*place))
+
+    return tuple(Place(node.host, int(node.port)) for node in nodes.startup_nodes.values()), remap
+
+
+async def once(how: How, place: Place, commands: Sequence[Command], seconds: float) -> list[object]:
+    """Send commands over a connection of their own, and return their answers, errors of Redis among them.
+
+    Args:
+        how: the server is spoken to.
+        place: where it is.
+        commands: what.
+        seconds: for connecting, and for each answer.
+
+    Raises:
+        Exception: whatever the driver raises.
+    """
+    pool = _pool(how, seconds, tries=1)
+    connection = pool.connection_class(**pool.connection_kwargs | place._asdict())
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
+        answers: list[object] = []
+        for command in commands:
+            await connection.send_command(*command, check_health=False)
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.disconnect(nowait=True)

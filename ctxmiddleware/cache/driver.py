@@ -1,29 +1,33 @@
-"""How Redis is reached: the only home of its driver, whose traps are closed here."""
+"""How Redis is asked: with how its connections are made, the only home of its driver, whose traps are closed here."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-import anyio
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MaxConnectionsError,
+    NoScriptError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..errors import ConfigurationError
 from ..secret import Secret
-from .connection import Admit, Command, Locate, watched
+from .connection import Admit, Command, Locate, Server
+from .connection import RedisOptions as RedisOptions
 from .scripts import Script
-from .target import URL_FORMS, Place, Target, target_of
+from .target import URL_FORMS, Target, target_of
 
-Client: TypeAlias = "Redis"
+Client: TypeAlias = Redis | RedisCluster
+"""A ready client, as it may be given in the place of a URL."""
 
 
 class Call(NamedTuple):
@@ -34,111 +38,69 @@ class Call(NamedTuple):
     arguments: Sequence[bytes | str | int]
 
 
-@dataclass(frozen=True, slots=True)
-class RedisOptions:
-    """How Redis is asked.
-
-    Args:
-        timeout: seconds for connecting and for one answer; both together never take more than twice that.
-        pool_size: connections per event loop.
-        pool_wait: seconds a look-up waits for a connection that does not get free before it goes to the source instead.
-        probe_every: seconds between background probes while Redis is down.
-        check_every: seconds between looks at whether an open connection still leads to the server it led to.
-        fault_threshold: faults in a row after which only the background probe asks Redis.
-        invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
-    """
-
-    timeout: float = 0.25
-    pool_size: int = 20
-    pool_wait: float = 0.05
-    probe_every: float = 0.5
-    check_every: float = 5.0
-    fault_threshold: int = 3
-    invalidation_wait: float = 1.0
+class NodeFailed(ConnectionError):
+    """One of several servers cannot answer; what the others have said stands."""
 
 
-def connect(
-    url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False, locate: Locate | None = None
-) -> Client:
-    """Return a client that connects when it is first used.
+class Spread(ABC):
+    """A client of several servers that share the keys among them."""
 
-    Args:
-        url: where.
-        options: timeouts and sizes.
-        admit: called with each new connection before its first command.
-        alone: whether it has one connection only, whatever the options and the URL say.
-        locate: finds the server for each new connection, in place of the host in the URL.
-    """
-    pool = BlockingConnectionPool.from_url(
-        url.reveal(),
-        max_connections=options.pool_size,
-        timeout=options.timeout,
-        socket_timeout=options.timeout,
-        socket_connect_timeout=options.timeout,
-        # A hung server is not asked twice: only a lost connection is worth another try.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        # What uvloop raises where a connection was lost while it was idle.
-        retry_on_error=[RuntimeError],
-        # It would tell the server the driver's name by a command that a narrow user may not use.
-        driver_info=None,
-        # With it, redis-py no longer looks for left-over bytes when it takes a connection from the pool.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-    # Set here and not given above: the URL's scheme decides which kind it is.
-    pool.connection_class = watched(pool.connection_class, admit, locate)
-    if alone:
-        pool.max_connections = 1
-    return Redis.from_pool(pool)
+    @property
+    @abstractmethod
+    def is_down(self) -> bool:
+        """Whether none of them is asked."""
+
+    @abstractmethod
+    async def run(self, calls: Sequence[Call]) -> list[object]:
+        """Carry out scripts; in the place of what a server cannot answer is a NodeFailed."""
+
+    @abstractmethod
+    async def owner(self, key: str) -> Server:
+        """Return the client of the server that has a key now."""
+
+    @abstractmethod
+    async def look_over(self) -> None:
+        """Look at all of them."""
+
+    @abstractmethod
+    async def put_in_step(self) -> None:
+        """Close all idle connections."""
+
+    @abstractmethod
+    async def mind(self) -> None:
+        """Look after those that do not answer, for ever."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections."""
 
 
-async def once(url: Secret, place: Place, commands: Sequence[Command], seconds: float) -> list[object]:
-    """Send commands over a connection of their own, and return their answers, errors of Redis among them.
+Link: TypeAlias = Server | Spread
 
-    Args:
-        url: how.
-        place: whom, in place of the host in the URL.
-        commands: what.
-        seconds: for connecting, and for each answer.
+
+async def connection_for(client: Link, key: str) -> AbstractConnection:
+    """Return a connection of its own, not yet connected, to the server that has a key now; the caller closes it.
+
+    Under Sentinel it finds the master each time it connects. In a cluster the key may belong to another server by the
+    time it connects again: ask for another connection then.
 
     Raises:
-        Exception: whatever the driver raises.
+        Exception: of a cluster, nobody has the key now.
     """
-    pool = BlockingConnectionPool.from_url(
-        url.reveal(),
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        retry=Retry(NoBackoff(), 0),
-        driver_info=None,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-    connection = pool.connection_class(**pool.connection_kwargs | place._asdict())
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
-        answers: list[object] = []
-        for command in commands:
-            await connection.send_command(*command, check_health=False)
-            try:
-                answers.append(await connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-        return answers
-    finally:
-        with anyio.CancelScope(shield=True):
-            await connection.disconnect(nowait=True)
-
-
-async def connection_for(client: Client, key: str) -> AbstractConnection:  # noqa: ARG001 - whose server has it
-    """Return a connection of its own, not yet connected, to the server that has a key now; the caller closes it."""
-    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    server = await client.owner(key) if isinstance(client, Spread) else client
+    connection: AbstractConnection = server.connection_pool.make_connection()  # type: ignore[no-untyped-call]
     return connection
 
 
-async def look_at(client: Client, check: Admit) -> None:
+async def look_at(client: Link, check: Admit) -> None:
     """Look at the server behind a client, over a connection that is open if there is one.
 
     Raises:
         Exception: whatever `check` raises.
     """
+    if isinstance(client, Spread):
+        await client.look_over()
+        return
     pool = client.connection_pool
     locate: Locate | None = getattr(pool.connection_class, "locate", None)
     if locate is not None:
@@ -146,11 +108,25 @@ async def look_at(client: Client, check: Admit) -> None:
         idle: list[Any] = pool._available_connections
         if any((connection.host, connection.port) != place for connection in idle if connection.is_connected):
             # A former master that was cut off has not been told that it is none any more.
-            await pool.disconnect(inuse_connections=False)
+            await put_in_step(client)
     await check(lambda commands: send(client, commands))
 
 
-async def send(client: Client, commands: Sequence[Command]) -> list[object]:
+async def put_in_step(client: Link) -> None:
+    """Close the idle connections of a client."""
+    if isinstance(client, Spread):
+        await client.put_in_step()
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def room(client: Link, options: RedisOptions) -> int:
+    """Return how many trips may be under way at a time: a pool smaller than that would refuse, as if at fault."""
+    most = options.pool_size if isinstance(client, Spread) else client.connection_pool.max_connections
+    return min(options.pool_size, most)
+
+
+async def send(client: Server, commands: Sequence[Command]) -> list[object]:
     """Send commands in one trip and return their answers, errors of Redis among them."""
     if len(commands) == 1:
         try:
@@ -164,8 +140,10 @@ async def send(client: Client, commands: Sequence[Command]) -> list[object]:
     return answers
 
 
-async def run(client: Client, calls: Sequence[Call]) -> list[object]:
-    """Carry out scripts in one trip and return their answers, errors of Redis among them."""
+async def run(client: Link, calls: Sequence[Call]) -> list[object]:
+    """Carry out scripts in one trip, of a cluster one a node, and return their answers, errors of Redis among them."""
+    if isinstance(client, Spread):
+        return await client.run(calls)
     answers = await send(client, [_evaluation(b"EVALSHA", call.script.digest, call) for call in calls])
     # Redis knows a script by its digest once it has seen it.
     unseen = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -185,6 +163,11 @@ def is_busy(error: Exception) -> bool:
     return isinstance(error, MaxConnectionsError) or str(error) == "No connection available."
 
 
+def is_redirected(answer: object) -> bool:
+    """Return whether a node of a cluster has sent a call elsewhere, or cannot say yet."""
+    return isinstance(answer, (AskError, TryAgainError, ClusterDownError))
+
+
 def checked(target: str | Secret | Client) -> Target | Client:
     """Return where a URL leads, or a ready client that can be worked with.
 
@@ -197,11 +180,13 @@ def checked(target: str | Secret | Client) -> Target | Client:
         if found.places_url is not None:
             _check_url(found.places_url)
         return found
-    if not isinstance(cast("object", target), Redis):
+    if not isinstance(cast("object", target), (Redis, RedisCluster)):
         raise ConfigurationError(
-            f"redis was {type(target).__module__}.{type(target).__qualname__}; give a URL or a redis.asyncio.Redis"
+            f"redis was {type(target).__module__}.{type(target).__qualname__}; give a URL or a redis.asyncio.Redis or "
+            "RedisCluster"
         )
-    if target.connection_pool.connection_kwargs.get("decode_responses"):
+    made = target.connection_kwargs if isinstance(target, RedisCluster) else target.connection_pool.connection_kwargs
+    if made.get("decode_responses"):
         raise ConfigurationError(
             "redis: the client was made with decode_responses=True; values are bytes, leave it out"
         )

@@ -48,9 +48,13 @@ class KeySpace:
         tags = [self._tag(f"{bucket:02x}") for bucket in range(BUCKETS)]
         return [(f"{tag}:n", f"{tag}:m") for tag in tags]
 
-    def incarnation(self) -> tuple[str, str]:
-        """Return the keys of the server's incarnation, and of the mark that says since when it is known by it."""
-        tag = self._tag("00")
+    def incarnation(self, bucket: int = 0) -> tuple[str, str]:
+        """Return the keys of the server's incarnation, and of the mark that says since when it is known by it.
+
+        Args:
+            bucket: of a cluster each bucket says which server it is from; elsewhere the first one speaks for all.
+        """
+        tag = self._tag(f"{bucket:02x}")
         return f"{tag}:i", f"{tag}:i:m"
 
     def _tag(self, bucket: str) -> str:

@@ -17,14 +17,13 @@ from ..secret import Secret
 from ..stats import REDIS, Counters
 from .base import Fence, Key
 from .codec import Codec, NoValue
-from .driver import Call, Client, RedisOptions, checked
+from .driver import Call, Client, RedisOptions, Spread, checked
 from .incarnation import MARK_MS, Incarnation
 from .keys import KeySpace
-from .order import MAX_USERS, Errand, Order, answer_of
+from .order import Errand, Order, answer_of, shared_out
 from .scripts import LOOK, RENEW, STORE, Found, Script
 from .session import Session, Way
 from .shared import Look, SharedTierFailed, Storing
-from .target import Target
 from .topology import opened
 
 logger = logging.getLogger("ctxmiddleware.redis")
@@ -84,7 +83,7 @@ class RedisTier(Generic[V]):
     def is_up(self) -> bool | None:
         """Return whether requests of this event loop ask Redis; None where it is not open."""
         session = self._sessions.peek()
-        return None if session is None else not session.breaker.is_open
+        return None if session is None else session.is_up
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
@@ -125,14 +124,15 @@ class RedisTier(Generic[V]):
     async def _ask(
         self, script: Script[list[A]], errands: Sequence[Errand], common: tuple[int, ...] = ()
     ) -> Sequence[A | None]:
-        now, starts = self._clock(), range(0, len(errands), MAX_USERS)
-        orders = [Order(script, errands[start : start + MAX_USERS], common, now) for start in starts]
-        await self._sessions.current.ask(orders)
-        return [
-            answer
-            for order in orders
-            for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
-        ]
+        session, now = self._sessions.current, self._clock()
+        shares = shared_out(errands, apart=session.is_spread)
+        orders = [Order(script, [errands[place] for place in places], common, now, tag) for tag, places in shares]
+        await session.ask(orders)
+        answers: list[A | None] = [None] * len(errands)
+        for (_, places), order in zip(shares, orders, strict=True):
+            for place, answer in zip(places, order.answers or (), strict=False):
+                answers[place] = answer
+        return answers
 
     async def invalidate(self, name: str | None, keep_ms: int) -> None:
         """Put a new generation in force for a name, or for everyone where it is None.
@@ -160,9 +160,12 @@ class RedisTier(Generic[V]):
 
     async def _renew(self, way: Way, pairs: Sequence[tuple[str, str]], keep_ms: int) -> None:
         token = self._token()
-        (reply,) = await way.run([Call(RENEW, [key for pair in pairs for key in pair], (token, MARK_MS, keep_ms))])
-        if answer_of(RENEW, token, reply) != len(pairs):
-            raise ConnectionError("Redis answered an invalidation with something else than it was told")
+        # In a cluster each bucket has a slot of its own.
+        shares = [[pair] for pair in pairs] if isinstance(way.client, Spread) else [pairs]
+        calls = [Call(RENEW, [key for pair in share for key in pair], (token, MARK_MS, keep_ms)) for share in shares]
+        for share, reply in zip(shares, await way.run(calls), strict=True):
+            if answer_of(RENEW, token, reply) != len(share):
+                raise ConnectionError("Redis answered an invalidation with something else than it was told")
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
@@ -170,11 +173,9 @@ class RedisTier(Generic[V]):
         return Order(LOOK, [Errand(nobody)], (PROBE_KEEP_MS,), self._clock())
 
     def _ways(self) -> tuple[Way, Way]:
-        if not isinstance(self._target, Target):
-            given = Way(self._target, self._incarnation, is_ours=False)
-            return given, given
-        pool, own = opened(self._target, self._options, self._incarnation.check)
-        return Way(pool, self._incarnation, is_ours=True), Way(own, self._incarnation, is_ours=True)
+        pool, own, are_ours = opened(self._target, self._options, self._incarnation, self._keys)
+        way = Way(pool, self._incarnation, is_ours=are_ours)
+        return way, way if own is pool else Way(own, self._incarnation, is_ours=are_ours)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Session]:

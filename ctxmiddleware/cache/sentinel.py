@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .driver import RedisOptions, once
+from .connection import RedisOptions, once
 from .quorum import heard
 from .target import Place, Target
 

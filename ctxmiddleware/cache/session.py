@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from ..breaker import Breaker
 from ..stats import REDIS, Counters
-from .driver import Call, Client, RedisOptions, is_busy, look_at, run
+from .driver import Call, Link, NodeFailed, RedisOptions, Spread, is_busy, look_at, put_in_step, room, run
 from .incarnation import Incarnation
 from .lane import Lane
 from .order import Batch, Order, OutOfStep, gathered
@@ -33,7 +33,7 @@ class Way:
         is_ours: whether we made the client: each of its connections is then looked at before its first command.
     """
 
-    def __init__(self, client: Client, incarnation: Incarnation, *, is_ours: bool) -> None:
+    def __init__(self, client: Link, incarnation: Incarnation, *, is_ours: bool) -> None:
         self.client = client
         self.is_ours = is_ours
         self._incarnation = incarnation
@@ -66,7 +66,7 @@ class Way:
     async def put_in_step(self) -> None:
         """Close the idle connections of a client of ours, one of which hands out other answers than were asked for."""
         if self.is_ours:
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await put_in_step(self.client)
 
     async def close(self) -> None:
         """Close a client of ours."""
@@ -102,8 +102,7 @@ class Session:
         self._counters = counters
         self._token = token
         self._clock = clock
-        # A pool smaller than that would refuse, and a refusal looks like a fault.
-        self.places = anyio.CapacityLimiter(min(options.pool_size, pool.client.connection_pool.max_connections))
+        self.places = anyio.CapacityLimiter(room(pool.client, options))
         self.breaker = Breaker(options.fault_threshold)
         self._alone = False
         self._down = anyio.Event()
@@ -112,9 +111,19 @@ class Session:
         )
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Link:
         """The client whose pool it uses."""
         return self.pool.client
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether keys of two buckets may be on two servers."""
+        return isinstance(self.client, Spread)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests ask Redis."""
+        return not self.breaker.is_open and not (isinstance(self.client, Spread) and self.client.is_down)
 
     async def ask(self, orders: Sequence[Order[Any]]) -> None:
         """Carry out orders; each has its answers afterwards, or None where Redis cannot say now."""
@@ -137,7 +146,8 @@ class Session:
     def fault(self, error: Exception) -> None:
         """Take note of a command that failed."""
         self._counters.add("fault", REDIS)
-        if self.breaker.fault():
+        # One node of a cluster has a breaker of its own.
+        if not isinstance(error, NodeFailed) and self.breaker.fault():
             self._down.set()
             # Nobody is to wait for what is given up.
             self.lane.send_back()
@@ -156,6 +166,8 @@ class Session:
             order: makes what is asked for to see whether Redis works again.
         """
         self.lane.open(tasks)
+        if isinstance(self.client, Spread):
+            tasks.start_soon(self.client.mind)
         tasks.start_soon(self._probe, order)
         tasks.start_soon(self._look_after)
 

@@ -87,6 +87,10 @@ class ValkeyCluster:
         place = [*self.masters, *self.replicas].index(node) % self.MASTERS
         return range(SLOTS * place // self.MASTERS, SLOTS * (place + 1) // self.MASTERS)
 
+    def owner(self, slot: int) -> Valkey:
+        """Return the master that had a slot at first."""
+        return next(master for master in self.masters if slot in self.slots_of(master))
+
     def is_ready(self) -> bool:
         """Whether every running node sees all slots served."""
         return all(self._is_well(node) for node in (*self.masters, *self.replicas) if node.running)

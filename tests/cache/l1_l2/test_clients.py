@@ -9,7 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 import redis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
 from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import RedisOptions
@@ -47,6 +47,11 @@ from tests.cache.rig import ADA, Database, instance, redis_tier
         "redis+sentinel://:hunter2@h/service?sentinel_nonsense=hunter2",
         "redis+sentinel://:hunter2@h/service?decode_responses=true",
         "redis+other://:hunter2@h/service",
+        "redis+cluster://:hunter2@",
+        "redis+cluster://:hunter2@h:1,h:0",
+        "redis+cluster://:hunter2@h:1/3",
+        "redis+cluster://:hunter2@h:1?sentinel_password=hunter2",
+        "redis+cluster://:hunter2@h:1?decode_responses=true",
     ],
 )
 def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
@@ -68,6 +73,8 @@ def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
         "unix:///run/redis.sock?db=3",
         "redis://h?max_connections=3",
         "redis+sentinel://a,b:1/service",
+        "redis+cluster://a",
+        "rediss+cluster://user:p%40w@a,[::1]:2/0?ssl_cert_reqs=none",
         "rediss+sentinel://user:p%40w@a,[::1]:2,c/service/3?sentinel_username=u&sentinel_password=p",
     ],
 )
@@ -88,6 +95,8 @@ def test_a_client_that_decodes_is_refused() -> None:
     """Values are bytes; a client that makes text of them cannot carry them."""
     with pytest.raises(ConfigurationError, match="decode_responses"):
         redis_tier(Redis(decode_responses=True))
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        redis_tier(RedisCluster(host="h", decode_responses=True))
 
 
 @pytest.mark.anyio

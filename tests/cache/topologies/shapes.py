@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis
+from redis.crc import key_slot
 
 from ctxmiddleware.cache.driver import Client
-from examples.servers import Program, SentinelGroup, TcpProxy, Valkey
+from examples.servers import Program, SentinelGroup, TcpProxy, Valkey, ValkeyCluster
 from examples.servers.programs import ALL, VALKEY_9, another
 from tests.certificates import certificates
 
@@ -74,6 +75,39 @@ def by_sentinels(program: Program = VALKEY_9) -> Iterator[Shape]:
 
 
 @contextlib.contextmanager
+def by_cluster(program: Program = VALKEY_9) -> Iterator[Shape]:
+    """Three masters and their replicas."""
+    with ValkeyCluster.start(program=program) as cluster:
+        yield Shape(cluster.url, _owner_in(cluster))
+
+
+@contextlib.contextmanager
+def by_cluster_and_tls(program: Program) -> Iterator[Shape]:
+    """The same with TLS between all of them."""
+    with contextlib.ExitStack() as stack:
+        tls = certificates(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        cluster = stack.enter_context(ValkeyCluster.start(program=program, tls=tls))
+        yield Shape(cluster.url, _owner_in(cluster))
+
+
+@contextlib.contextmanager
+def by_cluster_and_user(program: Program = VALKEY_9) -> Iterator[Shape]:
+    """A cluster, as a user who may do what the README says is needed there, and nothing else."""
+    with ValkeyCluster.start(program=program) as cluster:
+        for node in (*cluster.masters, *cluster.replicas):
+            with cluster.of(node) as client:
+                client.execute_command(*acl_command(), *acl_in_clusters())
+        yield Shape(cluster.url.replace("://", "://contexts:secret@"), _owner_in(cluster))
+
+
+def _owner_in(cluster: ValkeyCluster) -> Callable[[str], Any]:
+    def owner(key: str) -> Any:
+        return cluster.of(cluster.owner(key_slot(key.encode())))
+
+    return owner
+
+
+@contextlib.contextmanager
 def by_sentinels_and_tls(program: Program) -> Iterator[Shape]:
     """The same with TLS between all of them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +131,12 @@ def acl_command() -> list[str]:
     """Return the words of the README's `ACL SETUSER`."""
     (command,) = re.findall(r"^(ACL SETUSER contexts .*)$", README, re.MULTILINE)
     return str(command).split()
+
+
+def acl_in_clusters() -> list[str]:
+    """Return what the README says is needed in a cluster too."""
+    (words,) = re.findall(r"^In a cluster also `(.*?)`", README, re.MULTILINE)
+    return str(words).split()
 
 
 def programs() -> dict[str, Program]:

@@ -25,17 +25,24 @@ KEEP_MS = 60_000
 PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, invalidation_wait=5.0)
 USERS: list[Key] = [("", f"user{number}@example.org") for number in range(300)]
 
+SHAPES = {
+    "{}": shapes.alone,
+    "{} as a user": shapes.by_user,
+    "{} under Sentinel": shapes.by_sentinels,
+    "{} as a cluster": shapes.by_cluster,
+    "{} as a cluster, as a user": shapes.by_cluster_and_user,
+}
 STARTS: dict[str, Start] = {
-    **{name: partial(shapes.alone, program) for name, program in shapes.programs().items()},
+    **{shape.format(name): partial(start, program) for name, program in shapes.programs().items()
+       for shape, start in SHAPES.items()},
     "unix socket": shapes.by_socket,
     "TLS": shapes.by_tls,
-    **{f"{name} as a user": partial(shapes.by_user, each) for name, each in shapes.programs().items()},
-    **{f"{name} under Sentinel": partial(shapes.by_sentinels, each) for name, each in shapes.programs().items()},
-}
+}  # fmt: skip
 BY_HAND = another()
 if BY_HAND is not None:
     # None out of a package was built with TLS.
     STARTS[f"{BY_HAND.name} under Sentinel, TLS"] = partial(shapes.by_sentinels_and_tls, BY_HAND)
+    STARTS[f"{BY_HAND.name} as a cluster, TLS"] = partial(shapes.by_cluster_and_tls, BY_HAND)
 
 
 @pytest.fixture(scope="module", params=STARTS)

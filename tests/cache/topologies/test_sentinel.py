@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -11,22 +11,21 @@ import pytest
 import redis
 from redis.asyncio import Sentinel
 
-from ctxmiddleware.cache.base import Key
-from ctxmiddleware.cache.connection import Send
-from ctxmiddleware.cache.driver import Client, RedisOptions, connection_for, look_at
+from ctxmiddleware.cache.connection import RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.driver import connection_for, look_at
+from ctxmiddleware.cache.sentinel import Sentinels
 from ctxmiddleware.cache.target import target_of
-from ctxmiddleware.cache.topology import opened
 from ctxmiddleware.secret import Secret
 from examples.servers import SentinelGroup, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, Database, Instance, instance, look_one, redis_tier
+from tests.cache.rig import ADA, Database, instance, look_one, redis_tier
 from tests.waiting import eventually_async
+
+from .traffic import FAILED_OVER, USERS, Traffic
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
-USERS: list[Key] = [("", f"user{number}") for number in range(60)]
 QUICK = RedisOptions(probe_every=0.05)
-FAILED_OVER = 15.0
 
 
 @pytest.fixture
@@ -40,8 +39,9 @@ async def _admit(send: Send) -> None:
     assert await send([("PING",)])
 
 
-def _clients(group: SentinelGroup, options: RedisOptions = QUICK) -> Sequence[Client]:
-    return opened(target_of(Secret(group.url)), options, _admit)
+def _client(group: SentinelGroup) -> Server:
+    target = target_of(Secret(group.url))
+    return connect(target.url, QUICK, _admit, locate=Sentinels(target, QUICK).master)
 
 
 async def _failed_over(group: SentinelGroup) -> None:
@@ -55,44 +55,6 @@ def _cut_replication(group: SentinelGroup) -> None:
     with redis.Redis.from_url(group.master.url) as client:
         client.client_kill_filter(_type="replica")
         assert client.wait(1, 1) == 0
-
-
-class Traffic:
-    """Users who are looked up all the time, and what they got.
-
-    Args:
-        one: by which instance.
-    """
-
-    def __init__(self, one: Instance) -> None:
-        self._one = one
-        self.got: list[tuple[Key, str | None, str]] = []
-
-    async def flow(self) -> None:
-        """Look everybody up again and again, each time after what memory had is trusted no more."""
-        while True:
-            self._one.clock.advance(6)
-            async with anyio.create_task_group() as callers:
-                for key in USERS:
-                    callers.start_soon(self._look, key)
-            await anyio.sleep(0.01)
-
-    async def _look(self, key: Key) -> None:
-        # An exception here would end the test: no look-up may fail.
-        found = await self._one.get(key)
-        self.got.append((key, found.entry.value, found.origin))
-
-    async def more(self) -> list[tuple[Key, str | None, str]]:
-        """Return what is got by look-ups that begin from now on."""
-        await self.round()
-        self.got.clear()
-        await self.round()
-        return list(self.got)
-
-    async def round(self) -> None:
-        """Wait until everybody was looked up once more."""
-        begun = len(self.got)
-        await eventually_async(lambda: len(self.got) >= begun + 2 * len(USERS), timeout=FAILED_OVER)
 
 
 @pytest.mark.parametrize("client", ["url", "ready"])
@@ -164,13 +126,13 @@ async def test_a_service_nobody_knows_is_no_answer(group: SentinelGroup) -> None
         assert one.counters.get("fault", "redis") == 1
 
 
-async def _port(client: Client) -> int:
+async def _port(client: Server) -> int:
     return int((await client.info("server"))["tcp_port"])
 
 
 async def test_a_connection_to_a_former_master_is_left_when_it_is_looked_at(group: SentinelGroup) -> None:
     """One that hung through the failover does not know that it is master no more; the sentinels do."""
-    client, other = _clients(group)
+    client, other = _client(group), _client(group)
     assert await _port(client) == group.master.port
     group.master.pause()
     await _failed_over(group)
@@ -184,7 +146,7 @@ async def test_a_connection_to_a_former_master_is_left_when_it_is_looked_at(grou
 
 async def test_a_connection_of_one_s_own_leads_to_whoever_is_master(group: SentinelGroup) -> None:
     """It asks the sentinels each time it connects, and looks at the server like any other."""
-    client, _ = _clients(group)
+    client = _client(group)
     connection: Any = await connection_for(client, "any")
     for server in (group.master, group.replica):
         await connection.connect()
