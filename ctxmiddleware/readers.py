@@ -16,6 +16,7 @@ MIN_TOKEN_LENGTH: Final = 16
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_SEVERAL: Final = re.compile(r"rediss?\+(?:sentinel|cluster)://", re.IGNORECASE)
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -55,9 +56,11 @@ def web_url(text: str) -> str:
 
 def secret_url(text: str) -> Secret:
     """Read the URL of a Redis, which may hold a password; the tier that is built with it looks closer."""
-    parts = urlsplit(text)
-    if not (parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.hostname)):
-        raise ValueError(text)
+    # Of several hosts, as sentinels and clusters have them, the tier alone makes sense.
+    if not _SEVERAL.match(text):
+        parts = urlsplit(text)
+        if not (parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.hostname)):
+            raise ValueError(text)
     return Secret(text)
 
 

@@ -85,7 +85,7 @@ class Settings:
         None,
         Rule(
             "REDIS_URL",
-            "a redis://, rediss:// or unix:// URL",
+            "a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL",
             readers.secret_url,
             "The tier the fleet shares; without it everything is in memory.",
             secret=True,

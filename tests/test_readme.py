@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from ctxmiddleware.settings import rules
+from examples.servers.programs import ALL
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -53,3 +54,11 @@ def test_the_two_commands_are_there_once_each() -> None:
     commands = [block.strip() for block in blocks("sh")][:2]
     assert commands == [f"python3 -m pip install -q nox && python3 -m nox -s {name}" for name in ("demo", "tests")]
     assert all(f"def {name}(" in noxfile for name in ("demo", "tests"))
+
+
+def test_it_claims_the_servers_that_are_run() -> None:
+    """Each there is a package of is named by its version, and so many others are said to be run by hand."""
+    listed, _, by_hand = README.partition("Run by the tests:")[2].partition("Run by hand")
+    assert all(word in listed for program in ALL for word in program.name.split())
+    assert len(re.findall(r"[0-9]+\.[0-9]+\.[0-9]+", listed)) == len(ALL)
+    assert "REDIS_PROGRAM" in by_hand

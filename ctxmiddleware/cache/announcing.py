@@ -6,17 +6,17 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import anyio
 
 from ..bell import Bell
 from .channel import Channel, Confirmation
-from .driver import Call
+from .driver import Call, Spread
 from .incarnation import MARK_MS
 from .keys import KeySpace, digest_of
 from .order import answer_of
-from .scripts import INVALIDATE, Listening, Script
+from .scripts import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .session import Way
 from .shared import Reach
 
@@ -65,17 +65,37 @@ class Announcer:
         if name is not None:
             one = self._keys.of(("", name))
             pairs, digest = [(one.generation, one.mark)], digest_of(name)
-        keys = [key for pair in pairs for key in pair]
-        arguments = (MARK_MS, keep_ms, digest, self._me)
-        announcement.listening = await self._run(
-            way, INVALIDATE, [*keys, *self._keys.channel()[:3]], announcement.token, arguments
-        )
+        carry_out = self._in_steps if isinstance(way.client, Spread) else self._at_once
+        announcement.listening = await carry_out(way, announcement.token, pairs, keep_ms, digest)
 
-    async def _run(
-        self, way: Way, script: Script[Any], keys: Sequence[str], token: bytes, arguments: Sequence[bytes | str | int]
-    ) -> Any:
-        (reply,) = await way.run([Call(script, keys, (token, *arguments))])
-        return answer_of(script, token, reply)
+    async def _at_once(
+        self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
+    ) -> Sequence[Listening]:
+        keys = [*(key for pair in pairs for key in pair), *self._keys.channel()[:3]]
+        call = Call(INVALIDATE, keys, (token, MARK_MS, keep_ms, digest, self._me))
+        (listening,) = await self._run(way, token, [call])
+        return cast("Sequence[Listening]", listening)
+
+    async def _in_steps(
+        self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
+    ) -> Sequence[Listening]:
+        # Where the channel is on another server than the generations, whoever reads the former ones in between has
+        # been told beforehand not to trust what he reads.
+        await self._announce(way, token, "intent", digest, b"")
+        calls = [Call(RENEW, pair, (token, MARK_MS, keep_ms)) for pair in pairs]
+        generations = await self._run(way, token, calls)
+        return await self._announce(way, token, "done", digest, generations[0] if digest else b"")
+
+    async def _announce(
+        self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes
+    ) -> Sequence[Listening]:
+        call = Call(ANNOUNCE, self._keys.channel()[:3], (token, kind, digest, generation, self._me))
+        (listening,) = await self._run(way, token, [call])
+        return cast("Sequence[Listening]", listening)
+
+    async def _run(self, way: Way, token: bytes, calls: Sequence[Call]) -> list[Any]:
+        replies = await way.run(calls)
+        return [answer_of(call.script, token, reply) for call, reply in zip(calls, replies, strict=True)]
 
 
 class Announcement:

@@ -1,37 +1,36 @@
-"""How Redis is reached: the only home of its driver, whose traps are closed here."""
+"""How Redis is asked: with how its connections are made, the only home of its driver, whose traps are closed here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MaxConnectionsError, NoScriptError, ResponseError
-from redis.maint_notifications import MaintNotificationsConfig
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MaxConnectionsError,
+    NoScriptError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..errors import ConfigurationError
 from ..secret import Secret
+from .connection import Admit, Command, Locate, Server
+from .connection import RedisOptions as RedisOptions
 from .scripts import Script
+from .target import URL_FORMS, Target, target_of
 
-URL_FORMS: Final = "write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
-
-Client: TypeAlias = "Redis"
+Client: TypeAlias = Redis | RedisCluster
+"""A ready client, as it may be given in the place of a URL."""
 Connection: TypeAlias = AbstractConnection
 Refused = ResponseError
 """What Redis answers where it will not do what it is told."""
-Command: TypeAlias = Sequence[bytes | str | int]
-Send: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[object]]]
-"""Sends commands in one trip and returns their answers, errors of Redis among them."""
-Admit: TypeAlias = Callable[[Send], Awaitable[None]]
-"""Looks at a server over a new connection, and raises where that connection must not be used."""
 
 
 class Call(NamedTuple):
@@ -42,119 +41,96 @@ class Call(NamedTuple):
     arguments: Sequence[bytes | str | int]
 
 
-@dataclass(frozen=True, slots=True)
-class RedisOptions:
-    """How Redis is asked.
-
-    Args:
-        timeout: seconds for connecting and for one answer; both together never take more than twice that.
-        pool_size: connections per event loop.
-        pool_wait: seconds a look-up waits for a connection that does not get free before it goes to the source instead.
-        probe_every: seconds between background probes while Redis is down.
-        check_every: seconds between looks at whether an open connection still leads to the server it led to.
-        fault_threshold: faults in a row after which only the background probe asks Redis.
-        invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
-        confirm_timeout: seconds it waits for the other instances to confirm it.
-        lease: seconds after which the lease of a load ends whose owner has died; a live one keeps it.
-    """
-
-    timeout: float = 0.25
-    pool_size: int = 20
-    pool_wait: float = 0.05
-    probe_every: float = 0.5
-    check_every: float = 5.0
-    fault_threshold: int = 3
-    invalidation_wait: float = 1.0
-    confirm_timeout: float = 0.25
-    lease: float = 0.75
+class NodeFailed(ConnectionError):
+    """One of several servers cannot answer; what the others have said stands."""
 
 
-def connect(url: Secret, options: RedisOptions, admit: Admit, *, alone: bool = False) -> Client:
-    """Return a client that connects when it is first used.
+class Spread(ABC):
+    """A client of several servers that share the keys among them."""
 
-    Args:
-        url: where.
-        options: timeouts and sizes.
-        admit: called with each new connection before its first command.
-        alone: whether it has one connection only, whatever the options and the URL say.
-    """
-    pool = BlockingConnectionPool.from_url(
-        url.reveal(),
-        max_connections=options.pool_size,
-        timeout=options.timeout,
-        socket_timeout=options.timeout,
-        socket_connect_timeout=options.timeout,
-        # A hung server is not asked twice: only a lost connection is worth another try.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        # What uvloop raises where a connection was lost while it was idle.
-        retry_on_error=[RuntimeError],
-        # With it, redis-py no longer looks for left-over bytes when it takes a connection from the pool.
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-    )
-    # Set here and not given above: the URL's scheme decides which kind it is.
-    pool.connection_class = type("_Watched", (_Watched, pool.connection_class), {"admit": staticmethod(admit)})
-    if alone:
-        pool.max_connections = 1
-    return Redis.from_pool(pool)
+    @property
+    @abstractmethod
+    def is_down(self) -> bool:
+        """Whether none of them is asked."""
+
+    @abstractmethod
+    async def run(self, calls: Sequence[Call]) -> list[object]:
+        """Carry out scripts; in the place of what a server cannot answer is a NodeFailed."""
+
+    @abstractmethod
+    async def owner(self, key: str) -> Server:
+        """Return the client of the server that has a key now."""
+
+    @abstractmethod
+    async def look_over(self) -> None:
+        """Look at all of them."""
+
+    @abstractmethod
+    async def put_in_step(self) -> None:
+        """Close all idle connections."""
+
+    @abstractmethod
+    async def mind(self) -> None:
+        """Look after those that do not answer, for ever."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections."""
 
 
-async def connection_for(client: Client, key: str) -> Connection:  # noqa: ARG001 - a cluster has many servers
-    """Return a connection of its own to the server that holds a key, not connected yet; whoever asks closes it.
+Link: TypeAlias = Server | Spread
+
+
+async def connection_for(client: Link, key: str) -> Connection:
+    """Return a connection of its own, not yet connected, to the server that has a key now; the caller closes it.
 
     It speaks RESP3, or news of keys could not come while it waits for something else.
+    Under Sentinel it finds the master each time it connects. In a cluster the key may belong to another server by the
+    time it connects again: ask for another connection then.
+
+    Raises:
+        Exception: of a cluster, nobody has the key now.
     """
-    pool = client.connection_pool
+    server = await client.owner(key) if isinstance(client, Spread) else client
+    pool = server.connection_pool
     return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
 
 
-class _Watched(AbstractConnection):
-    """A connection that is used once the server behind it was looked at, and not written to once it was lost."""
+async def look_at(client: Link, check: Admit) -> None:
+    """Look at the server behind a client, over a connection that is open if there is one.
 
-    admit: Admit
-
-    async def on_connect_check_health(
-        self,
-        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
-    ) -> None:
-        await super().on_connect_check_health(check_health)
-        try:
-            await self.admit(self._send)
-        except BaseException:
-            # The driver closes it after errors of its own only, and would use it as it is after any other.
-            await self.disconnect(nowait=True)
-            raise
-
-    async def _send(self, commands: Sequence[Command]) -> list[object]:
-        await self.send_packed_command(self.pack_commands(commands), check_health=False)
-        return [await self._answer() for _ in commands]
-
-    async def _answer(self) -> object:
-        try:
-            return await self.read_response()
-        except ResponseError as error:
-            return error
-
-    def pack_command(self, *arguments: Any) -> list[bytes]:
-        # An eighth of what the driver's own takes, which is most of what a look-up of many costs here.
-        if type(arguments[0]) is bytes:
-            return [hiredis.pack_command(arguments)]
-        packed: list[bytes] = super().pack_command(*arguments)
-        return packed
-
-    async def send_packed_command(
-        self,
-        command: bytes | str | Iterable[bytes],
-        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
-    ) -> None:
-        # Reset while it was idle, it looks sound to redis-py 8.1. Python 3.12, 3.13 up to 3.13.9 and 3.14.0 then either
-        # raise a TypeError or, worse, go on watching the number of a closed socket, and whatever connection is given
-        # that number next hangs (github.com/python/cpython/issues/136234).
-        if self._writer is not None and self._writer.is_closing():
-            raise RedisConnectionError("the connection was lost while it was idle")
-        await super().send_packed_command(command, check_health)
+    Raises:
+        Exception: whatever `check` raises.
+    """
+    if isinstance(client, Spread):
+        await client.look_over()
+        return
+    pool = client.connection_pool
+    locate: Locate | None = getattr(pool.connection_class, "locate", None)
+    if locate is not None:
+        place = await locate()
+        idle: list[Any] = pool._available_connections
+        if any((connection.host, connection.port) != place for connection in idle if connection.is_connected):
+            # A former master that was cut off has not been told that it is none any more.
+            await put_in_step(client)
+    await check(lambda commands: send(client, commands))
 
 
-async def send(client: Client, commands: Sequence[Command]) -> list[object]:
+async def put_in_step(client: Link) -> None:
+    """Close the idle connections of a client."""
+    if isinstance(client, Spread):
+        await client.put_in_step()
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def room(client: Link, options: RedisOptions) -> int:
+    """Return how many trips may be under way at a time: a pool smaller than that would refuse, as if at fault."""
+    most = options.pool_size if isinstance(client, Spread) else client.connection_pool.max_connections
+    return min(options.pool_size, most)
+
+
+async def send(client: Server, commands: Sequence[Command]) -> list[object]:
     """Send commands in one trip and return their answers, errors of Redis among them."""
     if len(commands) == 1:
         try:
@@ -168,8 +144,10 @@ async def send(client: Client, commands: Sequence[Command]) -> list[object]:
     return answers
 
 
-async def run(client: Client, calls: Sequence[Call]) -> list[object]:
-    """Carry out scripts in one trip and return their answers, errors of Redis among them."""
+async def run(client: Link, calls: Sequence[Call]) -> list[object]:
+    """Carry out scripts in one trip, of a cluster one a node, and return their answers, errors of Redis among them."""
+    if isinstance(client, Spread):
+        return await client.run(calls)
     answers = await send(client, [_evaluation(b"EVALSHA", call.script.digest, call) for call in calls])
     # Redis knows a script by its digest once it has seen it.
     unseen = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -189,21 +167,30 @@ def is_busy(error: Exception) -> bool:
     return isinstance(error, MaxConnectionsError) or str(error) == "No connection available."
 
 
-def checked(target: str | Secret | Client) -> Secret | Client:
-    """Return a URL or a ready client that can be worked with.
+def is_redirected(answer: object) -> bool:
+    """Return whether a node of a cluster has sent a call elsewhere, or cannot say yet."""
+    return isinstance(answer, (AskError, TryAgainError, ClusterDownError))
+
+
+def checked(target: str | Secret | Client) -> Target | Client:
+    """Return where a URL leads, or a ready client that can be worked with.
 
     Raises:
         ConfigurationError: it is neither, or decodes responses.
     """
     if isinstance(target, (str, Secret)):
-        secret = target if isinstance(target, Secret) else Secret(target)
-        _check_url(secret)
-        return secret
-    if not isinstance(cast("object", target), Redis):
+        found = target_of(target if isinstance(target, Secret) else Secret(target))
+        _check_url(found.url)
+        if found.places_url is not None:
+            _check_url(found.places_url)
+        return found
+    if not isinstance(cast("object", target), (Redis, RedisCluster)):
         raise ConfigurationError(
-            f"redis was {type(target).__module__}.{type(target).__qualname__}; give a URL or a redis.asyncio.Redis"
+            f"redis was {type(target).__module__}.{type(target).__qualname__}; give a URL or a redis.asyncio.Redis or "
+            "RedisCluster"
         )
-    if target.connection_pool.connection_kwargs.get("decode_responses"):
+    made = target.connection_kwargs if isinstance(target, RedisCluster) else target.connection_pool.connection_kwargs
+    if made.get("decode_responses"):
         raise ConfigurationError(
             "redis: the client was made with decode_responses=True; values are bytes, leave it out"
         )

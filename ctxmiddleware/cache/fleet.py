@@ -13,11 +13,11 @@ from ..stats import Counters
 from .announcing import Announcer, instance_name
 from .base import Key
 from .channel import LANDED, Channel, Follower
-from .driver import Call, Command, RedisOptions, connection_for
+from .driver import Call, RedisOptions, connection_for
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
-from .scripts import POST
+from .scripts import LEAVE, POST
 from .session import Session, Way
 from .shared import Listener, Reach, SharedTierFailed
 
@@ -72,9 +72,11 @@ class Fleet:
             await ear.settled.wait()
 
     @property
-    def farewell(self) -> Command | None:
+    def farewell(self) -> Call | None:
         """What to tell Redis at the end, or every invalidation would wait for this instance for a while."""
-        return None if self._follower is None else (b"ZREM", self._keys.channel().listeners, self.me)
+        if self._follower is None:
+            return None
+        return Call(LEAVE, [self._keys.channel().listeners], (self._token(), self.me))
 
     async def invalidate(self, session: Session, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the others.

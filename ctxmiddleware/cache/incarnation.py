@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from ..stats import REDIS, Counters
-from .driver import Send
+from .connection import Command, Send
 from .keys import KeySpace
 from .scripts import ADMIT
 
@@ -23,6 +24,20 @@ MARK_MS: Final = 3_600_000
 KEPT_MS: Final = 7 * 24 * 3_600_000
 
 _NAMES: Final = re.compile(rb"^(run_id|master_replid):([0-9A-Za-z]+)", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class _Scope:
+    """What is renewed together, and by which name the server that holds it is known here since when."""
+
+    keys: list[str]
+    known: bytes | None = None
+    known_at: float = 0.0
+
+    def admission(self, token: bytes, current: bytes, now: float) -> Command:
+        since_ms = int((now - self.known_at) * 1000)
+        arguments = (token, self.known or b"", current, since_ms, MARK_MS, KEPT_MS)
+        return (b"EVAL", ADMIT.text, len(self.keys), *self.keys, *arguments)
 
 
 class Incarnation:
@@ -46,54 +61,73 @@ class Incarnation:
         token: Callable[[], bytes],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = [*keys.incarnation(), keys.channel().state, *(key for pair in keys.everyone() for key in pair)]
+        self._space = keys
+        # Of one server all buckets together; of a cluster each, since another server may have it tomorrow.
+        everyone = [key for pair in keys.everyone() for key in pair]
+        self._everything = _Scope([*keys.incarnation(), keys.channel().state, *everyone])
+        self._buckets: dict[int, _Scope] = {}
         self._counters = counters
         self._token = token
         self._clock = clock
-        self._known: bytes | None = None
-        self._known_at = 0.0
         self._warned = False
 
-    async def check(self, send: Send) -> None:
+    async def check(self, send: Send, buckets: frozenset[int] | None = None) -> None:
         """Ask a server which one it is, and renew everyone's generations where it is not the one that was known.
+
+        Args:
+            send: sends commands to it.
+            buckets: of a cluster, those it has; their generations only are renewed.
 
         Raises:
             Exception: whatever the driver raises; what that server holds must not be read.
         """
-        key = self._keys[0]
-        server, replication, stored, left_ms = await send(
-            [(b"INFO", "server"), (b"INFO", "replication"), (b"GET", key), (b"PTTL", key)]
-        )
+        scopes = [self._everything] if buckets is None else [self._bucket(bucket) for bucket in sorted(buckets)]
+        questions: list[Command] = [(b"INFO", "server"), (b"INFO", "replication")]
+        for scope in scopes:
+            questions += [(b"GET", scope.keys[0]), (b"PTTL", scope.keys[0])]
+        server, replication, *kept = await send(questions)
         current = _name(server, replication)
         if current is None:
             self._warn()
-        elif (
-            stored == current and self._known in (None, current) and isinstance(left_ms, int) and left_ms > KEPT_MS / 2
-        ):
-            self._is(current)
-        else:
-            await self._admit(send, current)
+            return
+        strange = []
+        for scope, stored, left_ms in zip(scopes, kept[::2], kept[1::2], strict=True):
+            is_long = isinstance(left_ms, int) and left_ms > KEPT_MS / 2
+            if stored == current and scope.known in (None, current) and is_long:
+                scope.known, scope.known_at = current, self._clock()
+            else:
+                strange.append(scope)
+        if strange:
+            await self._admit(send, current, strange)
 
-    async def _admit(self, send: Send, current: bytes) -> None:
+    def _bucket(self, bucket: int) -> _Scope:
+        if bucket not in self._buckets:
+            keys = (
+                *self._space.incarnation(bucket),
+                self._space.channel(bucket).state,
+                *self._space.everyone()[bucket],
+            )
+            self._buckets[bucket] = _Scope([*keys])
+        return self._buckets[bucket]
+
+    async def _admit(self, send: Send, current: bytes, scopes: Sequence[_Scope]) -> None:
         token = self._token()
-        since_ms = int((self._clock() - self._known_at) * 1000)
-        arguments = (token, self._known or b"", current, since_ms, MARK_MS, KEPT_MS)
-        (answer,) = await send([(b"EVAL", ADMIT.text, len(self._keys), *self._keys, *arguments)])
-        if isinstance(answer, Exception):
-            raise answer
-        echo, renewed = msgspec.convert(answer, ADMIT.reply)
-        if echo != token:
-            raise ConnectionError("the answer of Redis belongs to another question")
-        self._is(current)
+        answers = await send([scope.admission(token, current, self._clock()) for scope in scopes])
+        renewed = 0
+        for scope, answer in zip(scopes, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            echo, count = msgspec.convert(answer, ADMIT.reply)
+            if echo != token:
+                raise ConnectionError("the answer of Redis belongs to another question")
+            scope.known, scope.known_at = current, self._clock()
+            renewed += count
         if renewed:
             self._counters.add("renewed", REDIS)
             logger.warning(
                 "Redis is not the server it was, or has been restarted: contexts it held before may have been "
                 "invalidated since, and are forgotten"
             )
-
-    def _is(self, current: bytes) -> None:
-        self._known, self._known_at = current, self._clock()
 
     def _warn(self) -> None:
         if not self._warned:

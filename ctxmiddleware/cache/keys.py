@@ -81,14 +81,18 @@ class KeySpace:
         tags = [self._tag(f"{bucket:02x}") for bucket in range(BUCKETS)]
         return [(f"ctx:{tag}:n", f"ctx:{tag}:m") for tag in tags]
 
-    def incarnation(self) -> tuple[str, str]:
-        """Return the keys of the server's incarnation, and of the mark that says since when it is known by it."""
-        tag = self._tag("00")
+    def incarnation(self, bucket: int = 0) -> tuple[str, str]:
+        """Return the keys of the server's incarnation, and of the mark that says since when it is known by it.
+
+        Args:
+            bucket: of a cluster each bucket says which server it is from; elsewhere the first one speaks for all.
+        """
+        tag = self._tag(f"{bucket:02x}")
         return f"ctx:{tag}:i", f"ctx:{tag}:i:m"
 
-    def channel(self) -> ChannelKeys:
-        """Return the keys of the channel."""
-        tag = self._tag("00")
+    def channel(self, bucket: int = 0) -> ChannelKeys:
+        """Return the keys of the channel, which is in the first bucket; of the others these are never written."""
+        tag = self._tag(f"{bucket:02x}")
         return ChannelKeys(f"ctx:{tag}:c", f"ctx:{tag}:s", f"ctx:{tag}:p", f"ctx:{tag}:b:")
 
     @property

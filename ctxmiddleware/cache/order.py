@@ -33,13 +33,22 @@ class Order(Generic[A]):
         errands: the users, `MAX_USERS` at most.
         common: arguments that all of them share; only orders that share them travel together.
         at: monotonic seconds at which it was placed.
+        tag: only orders with the same one travel together; of a cluster it is the hash tag of their keys.
 
     `answers` is None where nobody can say, `done` tells when that is known.
     """
 
-    __slots__ = ("answers", "at", "common", "done", "errands", "script", "size")
+    __slots__ = ("answers", "at", "common", "done", "errands", "script", "size", "tag")
 
-    def __init__(self, script: Script[list[A]], errands: Sequence[Errand], common: tuple[int, ...], at: float) -> None:
+    def __init__(
+        self,
+        script: Script[list[A]],
+        errands: Sequence[Errand],
+        common: tuple[int, ...],
+        at: float,
+        tag: str = "",
+    ) -> None:
+        self.tag = tag
         self.script = script
         self.errands = errands
         self.common = common
@@ -119,10 +128,27 @@ def gathered(orders: Sequence[Order[Any]]) -> list[Batch]:
     full: list[Batch] = []
     open_: dict[object, Batch] = {}
     for order in orders:
-        kind = (order.script.digest, order.common)
+        kind = (order.script.digest, order.common, order.tag)
         batch = open_.get(kind)
         if batch is None or not batch.takes(order):
             if batch is not None:
                 full.append(batch)
             open_[kind] = Batch(order)
     return [*full, *open_.values()]
+
+
+def shared_out(errands: Sequence[Errand], *, apart: bool) -> list[tuple[str, list[int]]]:
+    """Return which errands go into which order, by their places, with the tag of each order.
+
+    Args:
+        errands: the users.
+        apart: whether keys of different hash tags may not be in one command.
+    """
+    by_tag: dict[str, list[int]] = {}
+    for place, errand in enumerate(errands):
+        by_tag.setdefault(errand.keys[0].partition("}")[0] if apart else "", []).append(place)
+    return [
+        (tag, places[start : start + MAX_USERS])
+        for tag, places in by_tag.items()
+        for start in range(0, len(places), MAX_USERS)
+    ]

@@ -17,15 +17,16 @@ from ..secret import Secret
 from ..stats import REDIS, Counters
 from .base import Fence, Key
 from .codec import Codec, NoValue
-from .driver import Call, Client, RedisOptions, checked, connect
+from .driver import Call, Client, RedisOptions, checked
 from .fleet import Fleet
 from .incarnation import MARK_MS, Incarnation
 from .keys import CALLED_SIZE, KeySpace, RedisKeys
 from .lease import Leases
-from .order import MAX_USERS, Errand, Order, answer_of
+from .order import Errand, Order, answer_of, shared_out
 from .scripts import HOTTEST, LOOK, REMEMBER, STORE, Found, Script
 from .session import Session, Way
 from .shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
+from .topology import opened
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
@@ -109,7 +110,7 @@ class RedisTier(Generic[V]):
     def is_up(self) -> bool | None:
         """Return whether requests of this event loop ask Redis; None where it is not open."""
         session = self._sessions.peek()
-        return None if session is None else not session.breaker.is_open
+        return None if session is None else session.is_up
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
@@ -160,14 +161,15 @@ class RedisTier(Generic[V]):
     async def _ask(
         self, script: Script[list[A]], errands: Sequence[Errand], common: tuple[int, ...] = ()
     ) -> Sequence[A | None]:
-        now, starts = self._clock(), range(0, len(errands), MAX_USERS)
-        orders = [Order(script, errands[start : start + MAX_USERS], common, now) for start in starts]
-        await self._sessions.current.ask(orders)
-        return [
-            answer
-            for order in orders
-            for answer in ([None] * len(order.errands) if order.answers is None else order.answers)
-        ]
+        session, now = self._sessions.current, self._clock()
+        shares = shared_out(errands, apart=session.is_spread)
+        orders = [Order(script, [errands[place] for place in places], common, now, tag) for tag, places in shares]
+        await session.ask(orders)
+        answers: list[A | None] = [None] * len(errands)
+        for (_, places), order in zip(shares, orders, strict=True):
+            for place, answer in zip(places, order.answers or (), strict=False):
+                answers[place] = answer
+        return answers
 
     async def remember(self, keys: Sequence[Key]) -> None:
         """Take note that an instance was asked for these users."""
@@ -231,13 +233,9 @@ class RedisTier(Generic[V]):
         return Order(LOOK, [Errand(nobody[:5])], (PROBE_KEEP_MS,), self._clock())
 
     def _ways(self) -> tuple[Way, Way]:
-        if not isinstance(self._target, Secret):
-            given = Way(self._target, self._incarnation, is_ours=False)
-            return given, given
-        admit = self._incarnation.check
-        pool = Way(connect(self._target, self._options, admit), self._incarnation, is_ours=True)
-        own = Way(connect(self._target, self._options, admit, alone=True), self._incarnation, is_ours=True)
-        return pool, own
+        pool, own, are_ours = opened(self._target, self._options, self._incarnation, self._keys)
+        way = Way(pool, self._incarnation, is_ours=are_ours)
+        return way, way if own is pool else Way(own, self._incarnation, is_ours=are_ours)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Session]:

@@ -103,6 +103,10 @@ local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
 return {ARGV[1], {held, tonumber(redis.call('HGET', state, 'n') or 0), last[1] and last[1][1] or '0-0'}}
 """
 
+_LEAVE: Final = """
+return {ARGV[1], redis.call('ZREM', KEYS[1], ARGV[2])}
+"""
+
 _POST: Final = """
 for place, inbox in ipairs(KEYS) do
   redis.call('XADD', inbox, 'MAXLEN', '~', 10000, '*', 'k', ARGV[2 * place + 1], 'v', ARGV[2 * place + 2])
@@ -122,7 +126,7 @@ return {ARGV[1], 0}
 """
 
 _HOTTEST: Final = """
-return {ARGV[1], redis.call('ZREVRANGE', KEYS[1], 0, ARGV[2] - 1)}
+return {ARGV[1], redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1, 'REV')}
 """
 
 _LOOK: Final = """
@@ -302,6 +306,8 @@ INVALIDATE: Final = _script(_COMMON + _CHANNEL + _RENEWING + _INVALIDATE, tuple[
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
 ANNOUNCE: Final = _script(_CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+
+LEAVE: Final = _script(_LEAVE, tuple[bytes, int])
 
 # Who was asked for last, so that a process that begins can ask for them first.
 REMEMBER: Final = _script(_REMEMBER, tuple[bytes, int])

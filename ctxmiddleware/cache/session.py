@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from ..breaker import Breaker
 from ..stats import REDIS, Counters
-from .driver import Call, Client, Command, RedisOptions, is_busy, run, send
+from .driver import Call, Link, NodeFailed, RedisOptions, Spread, is_busy, look_at, put_in_step, room, run
 from .incarnation import Incarnation
 from .lane import Lane
 from .order import Batch, Order, OutOfStep, gathered
@@ -34,7 +34,7 @@ class Way:
         is_ours: whether we made the client: each of its connections is then looked at before its first command.
     """
 
-    def __init__(self, client: Client, incarnation: Incarnation, *, is_ours: bool) -> None:
+    def __init__(self, client: Link, incarnation: Incarnation, *, is_ours: bool) -> None:
         self.client = client
         self.is_ours = is_ours
         self._incarnation = incarnation
@@ -58,7 +58,7 @@ class Way:
             Exception: it cannot be made sure, and is tried again before the next command.
         """
         try:
-            await self._incarnation.check(lambda commands: send(self.client, commands))
+            await look_at(self.client, self._incarnation.check)
         except BaseException:
             self._is_checked = False
             raise
@@ -67,7 +67,7 @@ class Way:
     async def put_in_step(self) -> None:
         """Close the idle connections of a client of ours, one of which hands out other answers than were asked for."""
         if self.is_ours:
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await put_in_step(self.client)
 
     async def close(self) -> None:
         """Close a client of ours."""
@@ -103,8 +103,7 @@ class Session:
         self._counters = counters
         self._token = token
         self._clock = clock
-        # A pool smaller than that would refuse, and a refusal looks like a fault.
-        self.places = anyio.CapacityLimiter(min(options.pool_size, pool.client.connection_pool.max_connections))
+        self.places = anyio.CapacityLimiter(room(pool.client, options))
         self.breaker = Breaker(options.fault_threshold)
         self._alone = False
         self._tasks: TaskGroup | None = None
@@ -114,9 +113,19 @@ class Session:
         )
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Link:
         """The client whose pool it uses."""
         return self.pool.client
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether keys of two buckets may be on two servers."""
+        return isinstance(self.client, Spread)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests ask Redis."""
+        return not self.breaker.is_open and not (isinstance(self.client, Spread) and self.client.is_down)
 
     async def ask(self, orders: Sequence[Order[Any]]) -> None:
         """Carry out orders; each has its answers afterwards, or None where Redis cannot say now."""
@@ -158,7 +167,8 @@ class Session:
     def fault(self, error: Exception) -> None:
         """Take note of a command that failed."""
         self._counters.add("fault", REDIS)
-        if self.breaker.fault():
+        # One node of a cluster has a breaker of its own.
+        if not isinstance(error, NodeFailed) and self.breaker.fault():
             self._down.set()
             # Nobody is to wait for what is given up.
             self.lane.send_back()
@@ -178,25 +188,24 @@ class Session:
         """
         self._tasks = tasks
         self.lane.open(tasks)
+        if isinstance(self.client, Spread):
+            tasks.start_soon(self.client.mind)
         tasks.start_soon(self._probe, order)
         tasks.start_soon(self._look_after)
 
-    async def close(self, last: Command | None = None) -> None:
+    async def close(self, last: Call | None = None) -> None:
         """Close the connections that are ours.
 
         Args:
-            last: a command to send before, if Redis answers in time.
+            last: a script to carry out before, if Redis answers in time.
         """
         try:
-            if last is not None and not self.breaker.is_open:
-                await self._say(last)
+            if last is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.once(last)
             await self.pool.close()
         finally:
             await self._own.close()
-
-    async def _say(self, last: Command) -> None:
-        with anyio.move_on_after(self._options.timeout, shield=True), contextlib.suppress(Exception):
-            await send(self.client, [last])
 
     def _is_quiet(self) -> bool:
         return self.lane.is_idle and not self._alone and self.places.available_tokens > 0

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from .cluster import ValkeyCluster
 from .postgres import Postgres
 from .postgrest import PostgREST
 from .process import ServerFailed, ServerProcess
+from .programs import Program
+from .sentinel import SentinelGroup
 from .stack import SupabaseProject, create_roles, start_together
 from .supabase import FrontCounts, Keys, SupabaseFront
 from .tcp_proxy import TcpProxy
-from .valkey import Valkey
+from .valkey import Tls, Valkey
 
 __all__ = [
     "FrontCounts",
     "Keys",
     "PostgREST",
     "Postgres",
+    "Program",
+    "SentinelGroup",
     "ServerFailed",
     "ServerProcess",
     "SupabaseFront",
     "SupabaseProject",
     "TcpProxy",
+    "Tls",
     "Valkey",
+    "ValkeyCluster",
     "create_roles",
     "start_together",
 ]

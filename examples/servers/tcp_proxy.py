@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,10 +29,12 @@ class TcpProxy:
     Args:
         host: the server's host.
         port: the server's port.
+        tls: makes clients speak TLS, as far as the proxy.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = free_port()
+        self._tls = tls
         self._target = (host, port)
         self._knobs = _Knobs()
         self._loop = asyncio.new_event_loop()
@@ -42,14 +45,15 @@ class TcpProxy:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, host: str, port: int) -> Iterator[Self]:
+    def start(cls, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> Iterator[Self]:
         """Pass everything on until told otherwise.
 
         Args:
             host: the server's host.
             port: the server's port.
+            tls: makes clients speak TLS, as far as the proxy.
         """
-        proxy = cls(host, port)
+        proxy = cls(host, port, tls)
         proxy._thread.start()
         try:
             proxy._do(proxy._listen())
@@ -111,7 +115,7 @@ class TcpProxy:
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._accepted, self.host, self.port)
+            self._listener = await asyncio.start_server(self._accepted, self.host, self.port, ssl=self._tls)
 
     async def _close(self) -> None:
         if self._listener is not None:
@@ -183,7 +187,8 @@ class TcpProxy:
             await writer.drain()
             if len(rest) < len(piece):
                 raise ConnectionResetError
-        if self._knobs.swallow:
+        # Over TLS nobody can say that he has said all and go on listening.
+        if self._knobs.swallow or not writer.can_write_eof():
             raise EOFError
         writer.write_eof()
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 import redis
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
 from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import RedisOptions
@@ -36,6 +36,22 @@ from tests.cache.rig import ADA, Database, instance, redis_tier
         "redis://:hunter2@h/0?protocol=9",
         "rediss://:hunter2@h/0?ssl_cert_reqs=bogus",
         "redis://:hunter2@h/0?decode_responses=true",
+        "redis+sentinel://:hunter2@h:26379",
+        "redis+sentinel://:hunter2@h:26379/",
+        "redis+sentinel://:hunter2@h:26379,/service",
+        "redis+sentinel://:hunter2@h:port/service",
+        "redis+sentinel://:hunter2@h:99999/service",
+        "redis+sentinel://:hunter2@h/service/two",
+        "redis+sentinel://:hunter2@h/service/0/1",
+        "redis+sentinel://:hunter2@h/service?nonsense=hunter2",
+        "redis+sentinel://:hunter2@h/service?sentinel_nonsense=hunter2",
+        "redis+sentinel://:hunter2@h/service?decode_responses=true",
+        "redis+other://:hunter2@h/service",
+        "redis+cluster://:hunter2@",
+        "redis+cluster://:hunter2@h:1,h:0",
+        "redis+cluster://:hunter2@h:1/3",
+        "redis+cluster://:hunter2@h:1?sentinel_password=hunter2",
+        "redis+cluster://:hunter2@h:1?decode_responses=true",
     ],
 )
 def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
@@ -50,7 +66,17 @@ def test_a_url_that_cannot_work_is_refused_without_showing_it(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://:pw@h:1/2", "unix:///run/redis.sock?db=3", "redis://h?max_connections=3"]
+    "url",
+    [
+        "redis://h",
+        "rediss://:pw@h:1/2",
+        "unix:///run/redis.sock?db=3",
+        "redis://h?max_connections=3",
+        "redis+sentinel://a,b:1/service",
+        "redis+cluster://a",
+        "rediss+cluster://user:p%40w@a,[::1]:2/0?ssl_cert_reqs=none",
+        "rediss+sentinel://user:p%40w@a,[::1]:2,c/service/3?sentinel_username=u&sentinel_password=p",
+    ],
 )
 def test_urls_are_taken_and_not_shown(url: str) -> None:
     """A good URL opens nothing yet, and the tier's repr shows none of it."""
@@ -69,6 +95,8 @@ def test_a_client_that_decodes_is_refused() -> None:
     """Values are bytes; a client that makes text of them cannot carry them."""
     with pytest.raises(ConfigurationError, match="decode_responses"):
         redis_tier(Redis(decode_responses=True))
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        redis_tier(RedisCluster(host="h", decode_responses=True))
 
 
 @pytest.mark.anyio

@@ -40,6 +40,12 @@ async def _misses(one: Instance, count: int, *, first: int = 0) -> float:
     return time.monotonic() - started
 
 
+def _pool(one: Instance) -> Any:
+    assert one.redis is not None
+    client: Any = one.redis.opened.current.client
+    return client.connection_pool
+
+
 def _is_up(one: Instance) -> bool:
     assert one.redis is not None
     return bool(one.redis.is_up())
@@ -127,7 +133,7 @@ async def test_a_dropped_connection_is_tried_again(own: Valkey, noticed: bool) -
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
         async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=RedisOptions(timeout=2), deaf=True) as one:
             assert one.redis is not None
-            pool: Any = one.redis.opened.current.client.connection_pool
+            pool = _pool(one)
             for number in range(3):
                 await _misses(one, 1, first=number)
                 [idle] = pool._available_connections
@@ -348,7 +354,7 @@ async def test_cancelled_in_the_middle_of_a_reply_nobody_gets_another_s(own: Val
             assert one.counters.get("rejected", "redis") == 0
             session = tier.opened.current
             assert session.places.borrowed_tokens == 0
-            assert session.client.connection_pool._in_use_connections == set()
+            assert _pool(one)._in_use_connections == set()
 
 
 async def test_a_dirty_connection_is_thrown_away(own: Valkey) -> None:
@@ -357,7 +363,7 @@ async def test_a_dirty_connection_is_thrown_away(own: Valkey) -> None:
         await one.get()
         tier = one.redis
         assert tier is not None
-        pool: Any = tier.opened.current.client.connection_pool
+        pool = _pool(one)
         connection = await pool.get_connection()
         await connection.send_command("GET", "another's")
         await pool.release(connection)

@@ -12,7 +12,8 @@ import redis
 from redis.asyncio import Redis
 
 from ctxmiddleware.cache.base import Stored
-from ctxmiddleware.cache.driver import Client, Command, RedisOptions
+from ctxmiddleware.cache.connection import Command
+from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.incarnation import KEPT_MS, Incarnation
 from ctxmiddleware.cache.keys import BUCKETS, KeySpace
 from ctxmiddleware.cache.redis import RedisTier

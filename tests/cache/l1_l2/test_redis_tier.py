@@ -14,7 +14,8 @@ from redis.asyncio import ConnectionPool, Redis
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.driver import Client, RedisOptions, Send, connect
+from ctxmiddleware.cache.connection import Send, connect
+from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.keys import KeySpace
 from ctxmiddleware.cache.order import MAX_BYTES
 from ctxmiddleware.cache.redis import RedisTier

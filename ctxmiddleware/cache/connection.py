@@ -1,0 +1,209 @@
+"""How a connection to Redis is made: looked at before it is used, bounded, not written to once it was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import anyio
+import hiredis
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from ..secret import Secret
+from .target import Place
+
+Command: TypeAlias = Sequence[bytes | str | int]
+Send: TypeAlias = Callable[[Sequence[Command]], Awaitable[list[object]]]
+"""Sends commands in one trip and returns their answers, errors of Redis among them."""
+Admit: TypeAlias = Callable[[Send], Awaitable[None]]
+"""Looks at a server over a new connection, and raises where that connection must not be used."""
+Locate: TypeAlias = Callable[[], Awaitable[Place]]
+"""Finds out where the server is now, for each new connection."""
+Server: TypeAlias = Redis
+"""A client of one server, or of whichever is master."""
+How: TypeAlias = Secret | RedisCluster
+"""How a server is spoken to: as a URL says, or as a ready client of a cluster does."""
+
+_OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_func", "himport_registry")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """How Redis is asked.
+
+    Args:
+        timeout: seconds for connecting and for one answer; both together never take more than twice that.
+        pool_size: connections per event loop.
+        pool_wait: seconds a look-up waits for a connection that does not get free before it goes to the source instead.
+        probe_every: seconds between background probes while Redis is down.
+        check_every: seconds between looks at whether an open connection still leads to the server it led to.
+        fault_threshold: faults in a row after which only the background probe asks Redis.
+        invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
+        confirm_timeout: seconds it waits for the other instances to confirm it.
+        lease: seconds after which the lease of a load ends whose owner has died; a live one keeps it.
+    """
+
+    timeout: float = 0.25
+    pool_size: int = 20
+    pool_wait: float = 0.05
+    probe_every: float = 0.5
+    check_every: float = 5.0
+    fault_threshold: int = 3
+    invalidation_wait: float = 1.0
+    confirm_timeout: float = 0.25
+    lease: float = 0.75
+
+
+class _Watched(AbstractConnection):
+    """A connection that is used once the server behind it was looked at, and not written to once it was lost."""
+
+    admit: Admit
+    locate: Locate | None
+    host: str
+    port: int
+
+    async def _connect(self) -> None:
+        if self.locate is not None:
+            self.host, self.port = await self.locate()
+        await super()._connect()  # type: ignore[safe-super, no-untyped-call]  # of the class for the URL's scheme
+
+    async def on_connect(self) -> None:
+        """Do nothing: on a unix socket the driver would greet the server twice."""
+
+    async def on_connect_check_health(
+        self,
+        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
+    ) -> None:
+        await super().on_connect_check_health(check_health)
+        try:
+            await self.admit(self._send)
+        except BaseException:
+            # The driver closes it after errors of its own only, and would use it as it is after any other.
+            await self.disconnect(nowait=True)
+            raise
+
+    async def _send(self, commands: Sequence[Command]) -> list[object]:
+        await self.send_packed_command(self.pack_commands(commands), check_health=False)
+        return [await self._answer() for _ in commands]
+
+    async def _answer(self) -> object:
+        try:
+            return await self.read_response()
+        except ResponseError as error:
+            return error
+
+    def pack_command(self, *arguments: Any) -> list[bytes]:
+        # An eighth of what the driver's own takes, which is most of what a look-up of many costs here.
+        if type(arguments[0]) is bytes:
+            return [hiredis.pack_command(arguments)]
+        packed: list[bytes] = super().pack_command(*arguments)
+        return packed
+
+    async def send_packed_command(
+        self,
+        command: bytes | str | Iterable[bytes],
+        check_health: bool = True,  # noqa: FBT001, FBT002 - the driver's own signature
+    ) -> None:
+        # Reset while it was idle, it looks sound to redis-py 8.1. Python 3.12, 3.13 up to 3.13.9 and 3.14.0 then either
+        # raise a TypeError or, worse, go on watching the number of a closed socket, and whatever connection is given
+        # that number next hangs (github.com/python/cpython/issues/136234).
+        if self._writer is not None and self._writer.is_closing():
+            raise RedisConnectionError("the connection was lost while it was idle")
+        await super().send_packed_command(command, check_health)
+
+
+def connect(
+    how: How,
+    options: RedisOptions,
+    admit: Admit,
+    *,
+    alone: bool = False,
+    locate: Locate | None = None,
+    place: Place | None = None,
+) -> Server:
+    """Return a client that connects when it is first used.
+
+    Args:
+        how: the server is spoken to, and where it is.
+        options: timeouts and sizes.
+        admit: called with each new connection before its first command.
+        alone: whether it has one connection only, whatever the options and the URL say.
+        locate: finds the server for each new connection, in place of the host in the URL.
+        place: where it is, in place of the host in the URL.
+    """
+    # A hung server is not asked twice: only a lost connection is worth another try.
+    pool = _pool(how, options.timeout, tries=2, max_connections=options.pool_size, timeout=options.timeout)
+    # Set here and not given above: the URL's scheme decides which kind it is.
+    traits = {"admit": staticmethod(admit), "locate": None if locate is None else staticmethod(locate)}
+    pool.connection_class = type("_Watched", (_Watched, pool.connection_class), traits)
+    if place is not None:
+        pool.update_connection_kwargs(**place._asdict())
+    if alone:
+        pool.max_connections = 1
+    return Redis.from_pool(pool)
+
+
+def _pool(how: How, seconds: float, *, tries: int, **sizes: Any) -> BlockingConnectionPool:
+    ours: dict[str, Any] = {
+        **sizes,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), tries - 1, supported_errors=(RedisConnectionError,)),
+        # What uvloop raises where a connection was lost while it was idle.
+        "retry_on_error": [RuntimeError],
+        # It would tell the server the driver's name by a command that a narrow user may not do.
+        "driver_info": None,
+        # With it, redis-py no longer looks for left-over bytes when it takes a connection from the pool.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+    if isinstance(how, Secret):
+        return BlockingConnectionPool.from_url(how.reveal(), **ours)
+    # As its own connections are made, less what belongs to them alone.
+    theirs = {name: value for name, value in how.connection_kwargs.items() if name not in _OF_A_CLUSTER}
+    return BlockingConnectionPool(**theirs | ours)
+
+
+def places_of(client: RedisCluster) -> tuple[tuple[Place, ...], Callable[[Place], Place]]:
+    """Return which nodes a ready client asks for the others, and what it makes of the addresses they name."""
+    nodes = client.nodes_manager
+
+    def remap(place: Place) -> Place:
+        return Place(*nodes.remap_host_port(*place))
+
+    return tuple(Place(node.host, int(node.port)) for node in nodes.startup_nodes.values()), remap
+
+
+async def once(how: How, place: Place, commands: Sequence[Command], seconds: float) -> list[object]:
+    """Send commands over a connection of their own, and return their answers, errors of Redis among them.
+
+    Args:
+        how: the server is spoken to.
+        place: where it is.
+        commands: what.
+        seconds: for connecting, and for each answer.
+
+    Raises:
+        Exception: whatever the driver raises.
+    """
+    pool = _pool(how, seconds, tries=1)
+    connection = pool.connection_class(**pool.connection_kwargs | place._asdict())
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
+        answers: list[object] = []
+        for command in commands:
+            await connection.send_command(*command, check_health=False)
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.disconnect(nowait=True)

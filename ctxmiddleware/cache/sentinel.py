@@ -1,0 +1,66 @@
+"""Who is the master now, as the sentinels say."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .connection import RedisOptions, once
+from .quorum import heard
+from .target import Place, Target
+
+
+class _State(msgspec.Struct, frozen=True):
+    ip: str
+    port: int
+    flags: str
+    config_epoch: int = msgspec.field(name="config-epoch")
+
+
+class Sentinels:
+    """The sentinels of one master. Nothing is kept open to them.
+
+    Args:
+        target: where they are, and the name they know the master by.
+        options: `timeout` is how long they may take together.
+    """
+
+    def __init__(self, target: Target, options: RedisOptions) -> None:
+        self._target = target
+        self._seconds = options.timeout
+
+    async def master(self) -> Place:
+        """Return where the master is.
+
+        All are asked at once: one that hangs costs nothing while most of them answer, and one that was cut off, and
+        goes on naming a former master, is overruled by the greater epoch of those who have seen a failover since.
+
+        Raises:
+            Exception: none of them answers, none knows such a master, or they agree that it is down.
+        """
+        places = self._target.places
+        states = await heard(places, self._ask, enough=len(places) // 2 + 1, seconds=self._seconds)
+        latest = max(states, key=lambda state: state.config_epoch)
+        # What one of them alone takes for down may be well; what they agree upon is about to be replaced.
+        if any("o_down" in state.flags.split(",") for state in states if state.config_epoch == latest.config_epoch):
+            raise ConnectionError("the sentinels agree that the master is down")
+        return Place(latest.ip, latest.port)
+
+    async def _ask(self, place: Place) -> _State:
+        url = self._target.places_url or self._target.url
+        (answer,) = await once(url, place, [("SENTINEL", "MASTER", self._target.service)], self._seconds)
+        if isinstance(answer, Exception):
+            raise answer
+        return _state(answer)
+
+
+def _state(answer: object) -> _State:
+    # A list of names and values, or a map, as the protocol in use has it.
+    pairs = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
+    if not isinstance(pairs, dict):
+        raise ConnectionError("what answers is no sentinel")
+    texts = {_text(name): _text(value) for name, value in pairs.items()}
+    return msgspec.convert(texts, _State, strict=False)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

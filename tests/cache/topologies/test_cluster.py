@@ -1,0 +1,302 @@
+"""Whether a cluster is used as one server would be, and the loss of a node is felt by its share of the users only."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from redis.asyncio import RedisCluster
+
+from ctxmiddleware.cache.base import Key, Stored
+from ctxmiddleware.cache.driver import RedisOptions, connection_for
+from ctxmiddleware.cache.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.shared import SharedTierFailed, Storing
+from ctxmiddleware.cache.slots import slot_of
+from ctxmiddleware.stats import Counters
+from examples.servers import Valkey, ValkeyCluster
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, Database, instance, look_one, redis_tier, store_one
+from tests.waiting import eventually_async
+
+from .traffic import FAILED_OVER, USERS, Traffic
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+KEEP_MS = 60_000
+SPACE = KeySpace("test", b"")
+QUICK = RedisOptions(probe_every=0.05)
+PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, invalidation_wait=5.0)
+MANY: list[Key] = [("", f"user{number}@example.org") for number in range(1000)]
+
+
+@pytest.fixture
+def cluster() -> Iterator[ValkeyCluster]:
+    """A cluster of this test's own."""
+    with ValkeyCluster.start() as cluster:
+        yield cluster
+
+
+@contextlib.asynccontextmanager
+async def _tier(target: Any, options: RedisOptions = PATIENT) -> AsyncIterator[tuple[RedisTier[str], Counters]]:
+    counters = Counters()
+    tier = redis_tier(target, counters=counters, options=options)
+    async with tier.opened:
+        yield tier, counters
+
+
+def _slot(key: Key) -> int:
+    return slot_of(SPACE.of(key).value)
+
+
+def _at(cluster: ValkeyCluster, node: Valkey, users: list[Key] = USERS) -> list[Key]:
+    """Return the users whose keys a master has."""
+    return [key for key in users if cluster.owner(_slot(key)) is node]
+
+
+async def _promoted(cluster: ValkeyCluster, number: int = 0) -> None:
+    with cluster.of(cluster.replicas[number]) as client:
+        await eventually_async(lambda: client.info("replication")["role"] == "master", timeout=FAILED_OVER)
+    await eventually_async(cluster.is_ready, timeout=FAILED_OVER)
+
+
+def _cut_replication(cluster: ValkeyCluster, number: int = 0) -> None:
+    """Let a replica hear nothing any more of what its master is told."""
+    with cluster.of(cluster.replicas[number]) as client:
+        client.config_set("masterauth", "a password nobody asks for")
+    with cluster.of(cluster.masters[number]) as client:
+        client.client_kill_filter(_type="replica")
+        assert client.wait(1, 1) == 0
+
+
+async def _fill(tier: RedisTier[str], users: list[Key]) -> None:
+    looks = await tier.look(users, KEEP_MS)
+    fences = [look.fence for look in looks if look is not None]
+    values = [
+        Storing(key, fence, Stored(key[1], "db", 50.0), KEEP_MS) for key, fence in zip(users, fences, strict=True)
+    ]
+    assert await tier.store(values) == [True] * len(users)
+
+
+def _scripts(cluster: ValkeyCluster) -> int:
+    total = 0
+    for node in cluster.masters:
+        with cluster.of(node) as client:
+            done = client.info("commandstats")
+            total += sum(done[name]["calls"] for name in ("cmdstat_evalsha", "cmdstat_eval") if name in done)
+            client.config_resetstat()
+    return total
+
+
+async def test_a_clear_is_a_script_for_each_bucket_whatever_the_number_of_users(cluster: ValkeyCluster) -> None:
+    """Nobody's context is found after it; a thousand users cost what ten cost."""
+    async with _tier(cluster.url) as (tier, counters):
+        await tier.invalidate(None, KEEP_MS)
+        for users in (MANY[:10], MANY):
+            await _fill(tier, users)
+            _scripts(cluster)
+            await tier.invalidate(None, KEEP_MS)
+            # And the announcement before and after them.
+            assert _scripts(cluster) == BUCKETS + 2
+            assert all(look is not None and look.stored is None for look in await tier.look(users, KEEP_MS))
+        assert counters.get("fault", "redis") == 0
+
+
+async def test_a_thousand_users_are_a_connection_to_each_node(cluster: ValkeyCluster) -> None:
+    """Those of a bucket share a script, those of a node a trip; nobody is busy."""
+    async with _tier(cluster.url) as (tier, counters):
+        await _fill(tier, MANY)
+        _scripts(cluster)
+        assert all(look is not None and look.stored is not None for look in await tier.look(MANY, KEEP_MS))
+        assert _scripts(cluster) <= 2 * BUCKETS
+        for node in cluster.masters:
+            with cluster.of(node) as client:
+                # That one, and the test's.
+                assert len(client.client_list(_type="normal")) == 2
+        assert (counters.get("busy", "redis"), counters.get("fault", "redis")) == (0, 0)
+
+
+async def test_a_lost_node_is_felt_by_its_share_only_and_undoes_nothing(cluster: ValkeyCluster) -> None:
+    """Its users are loaded from the source meanwhile; its replica, promoted, serves nothing that was invalidated."""
+    database = Database(batch_size=100)
+    lost = _at(cluster, cluster.masters[0])
+    assert 5 < len(lost) < len(USERS) - 5
+    expected = {key: f"{key[1]} 1" for key in USERS}
+    async with instance(database, url=cluster.url, options=QUICK) as one, anyio.create_task_group() as tasks:
+        traffic = Traffic(one)
+        tasks.start_soon(traffic.flow)
+        assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+        _cut_replication(cluster)
+        for key in lost[:5]:
+            database.rows[key[1]] = expected[key] = "new"
+            await one.cache.invalidate(key[1])
+        cluster.masters[0].kill()
+        # One look-up of all of them may be under way with those that have not noticed.
+        await traffic.round()
+        got = await traffic.more()
+        assert all(value == expected[key] for key, value, _ in got)
+        assert {key for key, _, origin in got if origin == "db"} <= set(lost)
+        assert one.redis is not None
+        assert one.redis.is_up()
+        with pytest.raises(SharedTierFailed):
+            await one.cache.invalidate(lost[0][1])
+        await _promoted(cluster)
+
+        async def all_from_redis() -> bool:
+            got = await traffic.more()
+            assert all(value == expected[key] for key, value, _ in got)
+            return {origin for _, _, origin in got} == {"redis"}
+
+        await eventually_async(all_from_redis, timeout=FAILED_OVER)
+        await one.cache.invalidate(lost[0][1])
+        # The others' generations are what they were: their values were found all along.
+        assert one.counters.get("renewed", "redis") == 1
+        assert set(database.calls[len(USERS) :]) == {key[1] for key in lost}
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_node_that_hangs_costs_a_timeout_a_few_times(cluster: ValkeyCluster) -> None:
+    """After that nobody waits for it, and the others' users have never waited longer than that."""
+    async with instance(Database(batch_size=100), url=cluster.url, options=RedisOptions(probe_every=60)) as one:
+        hung, well = _at(cluster, cluster.masters[0]), _at(cluster, cluster.masters[1])
+        for key in USERS:
+            await one.get(key)
+        one.clock.advance(6)
+        cluster.masters[0].pause()
+        for number in range(3):
+            started = time.monotonic()
+            assert (await one.get(hung[number])).origin == "db"
+            assert time.monotonic() - started < 1.0
+        started = time.monotonic()
+        assert (await one.get(hung[3])).origin == "db"
+        assert [(await one.get(key)).origin for key in well] == ["redis"] * len(well)
+        assert time.monotonic() - started < 0.2
+        cluster.masters[0].resume()
+
+
+async def test_with_all_nodes_lost_the_source_is_asked_until_they_are_back(cluster: ValkeyCluster) -> None:
+    """Nobody waits and nothing fails; it is found again by itself, and said to be down meanwhile."""
+    nodes = [*cluster.masters, *cluster.replicas]
+    async with instance(Database(batch_size=100), url=cluster.url, options=QUICK) as one:
+        for key in USERS:
+            await one.get(key)
+        for node in nodes:
+            node.kill()
+        assert one.redis is not None
+        for key in USERS:
+            one.clock.advance(6)
+            assert (await one.get(key)).origin == "db"
+        assert one.redis.is_up() is False
+        for node in nodes:
+            node.restart()
+        await eventually_async(one.redis.is_up, timeout=FAILED_OVER)
+        await eventually_async(cluster.is_ready, timeout=FAILED_OVER)
+
+        async def is_kept() -> bool:
+            one.clock.advance(6)
+            return [(await one.get(key)).origin for key in USERS] == ["redis"] * len(USERS)
+
+        await eventually_async(is_kept, timeout=FAILED_OVER)
+
+
+def _move(cluster: ValkeyCluster, slot: int) -> None:
+    """Move a slot from its master to the next one, as resharding does."""
+    source = cluster.owner(slot)
+    target = cluster.masters[(list(cluster.masters).index(source) + 1) % len(cluster.masters)]
+    with cluster.of(source) as old, cluster.of(target) as new:
+        names = [client.execute_command("CLUSTER", "MYID") for client in (old, new)]
+        new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+        old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+        keys = old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for client in (new, old):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+
+
+async def test_a_slot_that_moves_is_followed(cluster: ValkeyCluster) -> None:
+    """Whoever asks the former owner is sent on, and the new one is looked at for what it has got."""
+    async with _tier(cluster.url) as (tier, counters):
+        await _fill(tier, [ADA])
+        _move(cluster, _slot(ADA))
+        # It may have been moved from a server that had lost something: nothing is taken over unseen.
+        found = await look_one(tier, ADA, KEEP_MS)
+        assert found is not None
+        assert found.stored is None
+        assert await store_one(tier, ADA, found.fence, Stored("new", "db", 50.0), KEEP_MS)
+        assert (counters.get("fault", "redis"), counters.get("renewed", "redis")) == (0, 1)
+
+
+async def test_a_half_moved_slot_fails_no_request(cluster: ValkeyCluster) -> None:
+    """While a bucket's keys are on two nodes its users come from the source, and the others notice nothing."""
+    async with instance(Database(), url=cluster.url, options=QUICK) as one:
+        for key in USERS:
+            await one.get(key)
+        slot = _slot(USERS[0])
+        source = cluster.owner(slot)
+        others = [master for master in cluster.masters if master is not source]
+        with cluster.of(source) as old, cluster.of(others[0]) as new:
+            names = [client.execute_command("CLUSTER", "MYID") for client in (old, new)]
+            new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+            old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+            half = SPACE.of(USERS[0]).everyone
+            old.execute_command("MIGRATE", "127.0.0.1", others[0].port, half, 0, 5000)
+            one.clock.advance(6)
+            origins = {key: (await one.get(key)).origin for key in USERS}
+        moved = {key for key in USERS if _slot(key) == slot}
+        assert {key for key, origin in origins.items() if origin == "db"} == moved
+
+
+async def test_a_connection_of_one_s_own_leads_to_who_has_the_key(cluster: ValkeyCluster) -> None:
+    """And after a failover another one to who has it then."""
+    async with _tier(cluster.url, QUICK) as (tier, _):
+        session = tier.opened.current
+        key = next(f"ctx:{{{number}}}" for number in range(100) if cluster.owner(slot_of(f"{{{number}}}")) is
+                   cluster.masters[0])  # fmt: skip
+
+        async def port() -> int:
+            connection: Any = await connection_for(session.client, key)
+            await connection.connect()
+            await connection.disconnect()
+            return int(connection.port)
+
+        assert await port() == cluster.masters[0].port
+        cluster.masters[0].kill()
+        await _promoted(cluster)
+
+        async def is_replaced() -> bool:
+            await tier.look(USERS, KEEP_MS)
+            return await port() == cluster.replicas[0].port
+
+        await eventually_async(is_replaced, timeout=FAILED_OVER)
+
+
+async def test_a_ready_client_is_taken_for_how_it_reaches_its_cluster(cluster: ValkeyCluster) -> None:
+    """Its nodes, its options and its address map; it is neither opened nor changed nor closed."""
+    mapped: list[tuple[str, int]] = []
+
+    def remap(place: tuple[str, int]) -> tuple[str, int]:
+        mapped.append(place)
+        return place
+
+    client = RedisCluster(host="127.0.0.1", port=cluster.masters[2].port, address_remap=remap)
+    async with _tier(client) as (tier, counters):
+        await _fill(tier, MANY)
+        assert all(look is not None and look.stored is not None for look in await tier.look(MANY, KEEP_MS))
+        assert counters.get("fault", "redis") == 0
+    assert {port for _, port in mapped} == {node.port for node in cluster.masters}
+    assert client.nodes_manager.nodes_cache == {}
+    await client.set("its owner's", "own")
+    await client.aclose()
+
+
+async def test_what_is_no_cluster_is_no_answer(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A server alone behind the address of a cluster is a fault to the log, and none to the request."""
+    async with instance(url=redis_url.replace("redis://", "redis+cluster://")) as one:
+        for number in range(3):
+            assert (await one.get(("", str(number)))).origin == "db"
+        assert one.redis is not None
+        assert one.redis.is_up() is False
+    assert "Redis does not answer" in caplog.text

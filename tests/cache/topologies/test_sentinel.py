@@ -1,0 +1,161 @@
+"""Whether a failover by Sentinel costs nobody a request, and brings nothing back that was invalidated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+import redis
+from redis.asyncio import Sentinel
+
+from ctxmiddleware.cache.connection import RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.driver import connection_for, look_at
+from ctxmiddleware.cache.sentinel import Sentinels
+from ctxmiddleware.cache.target import target_of
+from ctxmiddleware.secret import Secret
+from examples.servers import SentinelGroup, Valkey
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, Database, instance, look_one, redis_tier
+from tests.waiting import eventually_async
+
+from .traffic import FAILED_OVER, USERS, Traffic
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+KEEP_MS = 60_000
+QUICK = RedisOptions(probe_every=0.05)
+
+
+@pytest.fixture
+def group() -> Iterator[SentinelGroup]:
+    """A master and a replica of this test's own."""
+    with SentinelGroup.start() as group:
+        yield group
+
+
+async def _admit(send: Send) -> None:
+    assert await send([("PING",)])
+
+
+def _client(group: SentinelGroup) -> Server:
+    target = target_of(Secret(group.url))
+    return connect(target.url, QUICK, _admit, locate=Sentinels(target, QUICK).master)
+
+
+async def _failed_over(group: SentinelGroup) -> None:
+    await eventually_async(lambda: group.master_port() == group.replica.port, timeout=FAILED_OVER)
+
+
+def _cut_replication(group: SentinelGroup) -> None:
+    """Let the replica hear nothing any more of what its master is told."""
+    with redis.Redis.from_url(group.replica.url) as client:
+        client.config_set("masterauth", "a password nobody asks for")
+    with redis.Redis.from_url(group.master.url) as client:
+        client.client_kill_filter(_type="replica")
+        assert client.wait(1, 1) == 0
+
+
+@pytest.mark.parametrize("client", ["url", "ready"])
+async def test_a_failover_fails_no_request_and_brings_nothing_back(group: SentinelGroup, client: str) -> None:
+    """Meanwhile the source is asked; the promoted replica has missed the last invalidations, and undoes none."""
+    database = Database(batch_size=100)
+    places = [("127.0.0.1", each.port) for each in group.sentinels]
+    sentinel = Sentinel(places, socket_timeout=0.2)  # type: ignore[no-untyped-call]  # as redis-py ships it
+    target: Any = group.url if client == "url" else sentinel.master_for(SentinelGroup.SERVICE, socket_timeout=0.2)
+    async with instance(database, url=target, options=QUICK) as one, anyio.create_task_group() as tasks:
+        traffic = Traffic(one)
+        tasks.start_soon(traffic.flow)
+        assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+        _cut_replication(group)
+        for key in USERS[:20]:
+            database.rows[key[1]] = "new"
+            await one.cache.invalidate(key[1])
+        group.master.kill()
+        expected = {key: "new" if key in USERS[:20] else f"{key[1]} 1" for key in USERS}
+        assert all(value == expected[key] for key, value, _ in await traffic.more())
+        await _failed_over(group)
+        assert one.redis is not None
+        await eventually_async(one.redis.is_up, timeout=FAILED_OVER)
+        assert all(value == expected[key] for key, value, _ in await traffic.more())
+        assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+        assert one.counters.get("renewed", "redis") == 1
+        tasks.cancel_scope.cancel()
+    if client == "ready":
+        await target.aclose()
+        await sentinel.aclose()
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+async def test_sentinels_that_hang_are_not_waited_for_while_others_answer(group: SentinelGroup, silent: int) -> None:
+    """One of three costs nothing, two cost less than a look-up may take."""
+    for each in group.sentinels[:silent]:
+        each.pause()
+    tier = redis_tier(group.url)
+    async with tier.opened:
+        started = time.monotonic()
+        assert await look_one(tier, ADA, KEEP_MS) is not None
+        taken = time.monotonic() - started
+        assert taken < (0.2 if silent == 1 else 0.5)
+    for each in group.sentinels[:silent]:
+        each.resume()
+
+
+async def test_with_no_sentinel_left_the_source_is_asked(group: SentinelGroup) -> None:
+    """Connections that are open go on; new ones are not made, and no request fails."""
+    async with instance(url=group.url, options=QUICK) as old:
+        await old.get()
+        for each in group.sentinels:
+            each.kill()
+        old.clock.advance(6)
+        assert (await old.get()).origin == "redis"
+        async with instance(url=group.url, options=QUICK) as new:
+            for number in range(5):
+                assert (await new.get(("", str(number)))).origin == "db"
+            assert new.redis is not None
+            assert new.redis.is_up() is False
+            group.sentinels[2].restart()
+            await eventually_async(new.redis.is_up)
+
+
+async def test_a_service_nobody_knows_is_no_answer(group: SentinelGroup) -> None:
+    """What is misspelt in the URL is a fault of Redis to the log, and none to the request."""
+    async with instance(url=group.url.replace(SentinelGroup.SERVICE, "other")) as one:
+        assert (await one.get()).origin == "db"
+        assert one.counters.get("fault", "redis") == 1
+
+
+async def _port(client: Server) -> int:
+    return int((await client.info("server"))["tcp_port"])
+
+
+async def test_a_connection_to_a_former_master_is_left_when_it_is_looked_at(group: SentinelGroup) -> None:
+    """One that hung through the failover does not know that it is master no more; the sentinels do."""
+    client, other = _client(group), _client(group)
+    assert await _port(client) == group.master.port
+    group.master.pause()
+    await _failed_over(group)
+    group.master.resume()
+    assert await _port(client) == group.master.port
+    await look_at(client, _admit)
+    assert await _port(client) == await _port(other) == group.replica.port
+    await client.aclose()
+    await other.aclose()
+
+
+async def test_a_connection_of_one_s_own_leads_to_whoever_is_master(group: SentinelGroup) -> None:
+    """It asks the sentinels each time it connects, and looks at the server like any other."""
+    client = _client(group)
+    connection: Any = await connection_for(client, "any")
+    for server in (group.master, group.replica):
+        await connection.connect()
+        assert connection.port == server.port
+        await connection.disconnect()
+        if server is group.master:
+            await _kill(group, server)
+
+
+async def _kill(group: SentinelGroup, server: Valkey) -> None:
+    server.kill()
+    await _failed_over(group)

@@ -1,0 +1,51 @@
+"""Users who are looked up all the time, while servers are lost and replaced."""
+
+from __future__ import annotations
+
+import anyio
+
+from ctxmiddleware.cache.base import Key
+from tests.cache.rig import Instance
+from tests.waiting import eventually_async
+
+USERS: list[Key] = [("", f"user{number}") for number in range(60)]
+# Seconds a failover may take on a slow machine.
+FAILED_OVER = 15.0
+
+
+class Traffic:
+    """Users who are looked up all the time, and what they got.
+
+    Args:
+        one: by which instance.
+    """
+
+    def __init__(self, one: Instance) -> None:
+        self._one = one
+        self.got: list[tuple[Key, str | None, str]] = []
+
+    async def flow(self) -> None:
+        """Look everybody up again and again, each time after what memory had is trusted no more."""
+        while True:
+            self._one.clock.advance(6)
+            async with anyio.create_task_group() as callers:
+                for key in USERS:
+                    callers.start_soon(self._look, key)
+            await anyio.sleep(0.01)
+
+    async def _look(self, key: Key) -> None:
+        # An exception here would end the test: no look-up may fail.
+        found = await self._one.get(key)
+        self.got.append((key, found.entry.value, found.origin))
+
+    async def more(self) -> list[tuple[Key, str | None, str]]:
+        """Return what is got by look-ups that begin from now on."""
+        await self.round()
+        self.got.clear()
+        await self.round()
+        return list(self.got)
+
+    async def round(self) -> None:
+        """Wait until everybody was looked up once more."""
+        begun = len(self.got)
+        await eventually_async(lambda: len(self.got) >= begun + 2 * len(USERS), timeout=FAILED_OVER)
