@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 
 from .connection import Admit, RedisOptions, Server
-from .driver import Call, NodeFailed, Spread, is_busy, is_redirected, look_at
+from .driver import Call, NodeFailed, Spread, has_moved, is_busy, is_elsewhere, look_at
 from .keys import KeySpace
 from .node import Node, Reach
 from .quorum import heard
@@ -74,13 +74,15 @@ class Cluster(Spread):
         """
         await self._known()
         seen, answers = self._refreshes, await self._round(calls, gathered)
-        sent_on = [place for place, answer in enumerate(answers) if is_redirected(answer)]
+        sent_on = [place for place, answer in enumerate(answers) if has_moved(answer)]
         if sent_on:
-            await self.refresh(seen)
+            # Where nobody says who has them now, what the other nodes have answered stands.
+            with suppress(Exception):
+                await self.refresh(seen)
             again = await self._round([calls[place] for place in sent_on], gathered)
             for place, answer in zip(sent_on, again, strict=True):
                 answers[place] = answer
-        return [NodeFailed(str(answer)) if is_redirected(answer) else answer for answer in answers]
+        return [NodeFailed(str(answer)) if is_elsewhere(answer) else answer for answer in answers]
 
     async def owner(self, key: str) -> Server:
         """Return the client of the server that has a key now.
@@ -120,14 +122,13 @@ class Cluster(Spread):
         while True:
             await self._unwell.wait()
             self._unwell = anyio.Event()
-            while not self._unwell.is_set():
-                with suppress(Exception):
-                    await self.refresh(self._refreshes)
-                for node in [node for node in self._nodes.values() if node.breaker.is_open]:
-                    await self._try(node)
-                if self._is_well():
-                    break
-                await anyio.sleep(self._options.probe_every)
+            with suppress(Exception):
+                await self.refresh(self._refreshes)
+            for node in [node for node in self._nodes.values() if node.breaker.is_open]:
+                await self._try(node)
+            if not self._is_well():
+                self._unwell.set()
+            await anyio.sleep(self._options.probe_every)
 
     async def refresh(self, seen: int) -> None:
         """Ask who has which slots, unless somebody has since that was `seen`.
@@ -211,7 +212,7 @@ class Cluster(Spread):
                 return [error] * len(calls)
             self._fault(node, error)
             return [NodeFailed(f"{node!r}: {type(error).__name__}")] * len(calls)
-        faults = [each for each in answers if isinstance(each, Exception) and not is_redirected(each)]
+        faults = [each for each in answers if isinstance(each, Exception) and not is_elsewhere(each)]
         if faults:
             self._fault(node, faults[0])
         else:

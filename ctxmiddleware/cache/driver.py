@@ -12,8 +12,8 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AskError,
-    ClusterDownError,
     MaxConnectionsError,
+    MovedError,
     NoScriptError,
     ResponseError,
     TryAgainError,
@@ -167,9 +167,14 @@ def is_busy(error: Exception) -> bool:
     return isinstance(error, MaxConnectionsError) or str(error) == "No connection available."
 
 
-def is_redirected(answer: object) -> bool:
-    """Return whether a node of a cluster has sent a call elsewhere, or cannot say yet."""
-    return isinstance(answer, (AskError, TryAgainError, ClusterDownError))
+def has_moved(answer: object) -> bool:
+    """Return whether a node of a cluster says that another one has the slot."""
+    return isinstance(answer, MovedError)
+
+
+def is_elsewhere(answer: object) -> bool:
+    """Return whether a node of a cluster cannot answer because the slot has moved, or is being moved."""
+    return isinstance(answer, (AskError, TryAgainError))
 
 
 def checked(target: str | Secret | Client) -> Target | Client:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from .connection import RedisOptions, once
@@ -9,7 +11,9 @@ from .quorum import heard
 from .target import Place, Target
 
 
-class _State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True):
+    """What a sentinel says of the master."""
+
     ip: str
     port: int
     flags: str
@@ -39,13 +43,9 @@ class Sentinels:
         """
         places = self._target.places
         states = await heard(places, self._ask, enough=len(places) // 2 + 1, seconds=self._seconds)
-        latest = max(states, key=lambda state: state.config_epoch)
-        # What one of them alone takes for down may be well; what they agree upon is about to be replaced.
-        if any("o_down" in state.flags.split(",") for state in states if state.config_epoch == latest.config_epoch):
-            raise ConnectionError("the sentinels agree that the master is down")
-        return Place(latest.ip, latest.port)
+        return named(states)
 
-    async def _ask(self, place: Place) -> _State:
+    async def _ask(self, place: Place) -> State:
         url = self._target.places_url or self._target.url
         (answer,) = await once(url, place, [("SENTINEL", "MASTER", self._target.service)], self._seconds)
         if isinstance(answer, Exception):
@@ -53,13 +53,26 @@ class Sentinels:
         return _state(answer)
 
 
-def _state(answer: object) -> _State:
+def named(states: Sequence[State]) -> Place:
+    """Return where the master is, as those say who have seen the latest failover.
+
+    Raises:
+        ConnectionError: they agree that it is down.
+    """
+    latest = max(states, key=lambda state: state.config_epoch)
+    # What one of them alone takes for down may be well; what they agree upon is about to be replaced.
+    if any("o_down" in state.flags.split(",") for state in states if state.config_epoch == latest.config_epoch):
+        raise ConnectionError("the sentinels agree that the master is down")
+    return Place(latest.ip, latest.port)
+
+
+def _state(answer: object) -> State:
     # A list of names and values, or a map, as the protocol in use has it.
     pairs = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
     if not isinstance(pairs, dict):
         raise ConnectionError("what answers is no sentinel")
     texts = {_text(name): _text(value) for name, value in pairs.items()}
-    return msgspec.convert(texts, _State, strict=False)
+    return msgspec.convert(texts, State, strict=False)
 
 
 def _text(value: object) -> str:

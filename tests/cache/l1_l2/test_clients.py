@@ -12,7 +12,7 @@ import redis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
 from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.driver import RedisOptions
+from ctxmiddleware.cache.driver import RedisOptions, connection_for
 from ctxmiddleware.cache.redis import RedisTier
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.secret import Secret
@@ -191,3 +191,21 @@ async def test_two_event_loops_in_two_threads_have_connections_of_their_own(redi
         assert origins == ["redis", "db"]
         one.clock.advance(5)
         assert (await one.get(ADA)).origin == "redis"
+
+
+@pytest.mark.anyio
+@asyncio_only
+@pytest.mark.parametrize("is_ready", [False, True])
+async def test_a_connection_of_its_own_is_nobody_else_s(redis_url: str, is_ready: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """It is made as the client's are, belongs to no pool, and whoever asked for it closes it."""
+    async with Redis.from_url(redis_url) as ready, redis_tier(ready if is_ready else redis_url).opened as session:
+        client = session.client
+        assert isinstance(client, Redis)
+        connection = await connection_for(client, "any")
+        assert not connection.is_connected
+        await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
+        await connection.send_command("PING")
+        assert await connection.read_response() in (b"PONG", "PONG")
+        assert isinstance(connection, client.connection_pool.connection_class)
+        assert client.connection_pool.get_connection_count()[0][0] == 0
+        await connection.disconnect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import anyio
@@ -12,15 +12,20 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from ctxmiddleware.cache.base import Key, Stored
-from ctxmiddleware.cache.driver import RedisOptions, connection_for
+from ctxmiddleware.cache.cluster import Cluster
+from ctxmiddleware.cache.connection import Admit, Command, RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.driver import connection_for
 from ctxmiddleware.cache.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.node import Reach
 from ctxmiddleware.cache.redis import RedisTier
 from ctxmiddleware.cache.shared import SharedTierFailed, Storing
-from ctxmiddleware.cache.slots import slot_of
+from ctxmiddleware.cache.slots import SLOTS, slot_of
+from ctxmiddleware.cache.target import Place
+from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey, ValkeyCluster
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, Database, instance, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, Database, instance, redis_tier, store_one
 from tests.waiting import eventually_async
 
 from .traffic import FAILED_OVER, USERS, Traffic
@@ -158,6 +163,54 @@ async def test_a_lost_node_is_felt_by_its_share_only_and_undoes_nothing(cluster:
         tasks.cancel_scope.cancel()
 
 
+async def test_a_cluster_that_wants_all_its_slots_is_down_as_a_whole_until_they_are_served() -> None:
+    """Clusters are, unless they are told otherwise: all users come from the source, and no request fails."""
+    database = Database(batch_size=100)
+    with ValkeyCluster.start(args=["--cluster-require-full-coverage", "yes"]) as cluster:
+        async with instance(database, url=cluster.url, options=QUICK) as one, anyio.create_task_group() as tasks:
+            traffic = Traffic(one)
+            tasks.start_soon(traffic.flow)
+            assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+            with cluster.of(cluster.replicas[0]) as client:
+                client.config_set("cluster-replica-no-failover", "yes")
+                cluster.masters[0].kill()
+                await eventually_async(lambda: _origins(traffic) == {"db"}, timeout=FAILED_OVER)
+                client.config_set("cluster-replica-no-failover", "no")
+            await eventually_async(lambda: _origins(traffic) == {"redis"}, timeout=FAILED_OVER)
+            assert all(value == f"{key[1]} 1" for key, value, _ in traffic.got)
+            tasks.cancel_scope.cancel()
+
+
+def _origins(traffic: Traffic) -> set[str]:
+    """Return where the last answers came from."""
+    return {origin for _, _, origin in traffic.got[-len(USERS) :]}
+
+
+def _answering(layouts: dict[int, tuple[int, int]]) -> Any:
+    async def ask(place: Place, _: Sequence[Command]) -> list[object]:
+        epoch, port = layouts[place.port]
+        return [[[0, SLOTS - 1, [b"127.0.0.1", port, b"id"]]], b"cluster_current_epoch:%d\r\n" % epoch]
+
+    return ask
+
+
+async def test_a_node_that_was_cut_off_does_not_say_who_has_what() -> None:
+    """The greatest epoch wins, in whatever order they answer."""
+
+    async def admit(_: Send) -> None: ...
+
+    def make(place: Place, admit: Admit, alone: bool) -> Server:  # noqa: FBT001 - as the type says
+        return connect(Secret(f"redis://{place.host}:{place.port}"), QUICK, admit, alone=alone)
+
+    places = tuple(Place("127.0.0.1", port) for port in (1, 2, 3))
+    for epochs in ((5, 9, 9), (9, 5, 9), (9, 9, 5)):
+        layouts = {place.port: (epoch, epoch) for place, epoch in zip(places, epochs, strict=True)}
+        for _ in range(20):
+            reach = Reach(places, _answering(layouts), make, lambda place: place)
+            owner = await Cluster(reach, QUICK, SPACE, lambda _: admit).owner("key")
+            assert owner.connection_pool.connection_kwargs["port"] == 9
+
+
 async def test_a_node_that_hangs_costs_a_timeout_a_few_times(cluster: ValkeyCluster) -> None:
     """After that nobody waits for it, and the others' users have never waited longer than that."""
     async with instance(Database(batch_size=100), url=cluster.url, options=RedisOptions(probe_every=60)) as one:
@@ -219,12 +272,15 @@ def _move(cluster: ValkeyCluster, slot: int) -> None:
 async def test_a_slot_that_moves_is_followed(cluster: ValkeyCluster) -> None:
     """Whoever asks the former owner is sent on, and the new one is looked at for what it has got."""
     async with _tier(cluster.url) as (tier, counters):
-        await _fill(tier, [ADA])
+        # Connections are open to its next owner, too.
+        await _fill(tier, [ADA, *MANY])
         _move(cluster, _slot(ADA))
         # It may have been moved from a server that had lost something: nothing is taken over unseen.
-        found = await look_one(tier, ADA, KEEP_MS)
+        found, *others = await tier.look([ADA, *MANY], KEEP_MS)
         assert found is not None
         assert found.stored is None
+        kept = {key for key, look in zip(MANY, others, strict=True) if look is not None and look.stored is not None}
+        assert kept == {key for key in MANY if _slot(key) != _slot(ADA)}
         assert await store_one(tier, ADA, found.fence, Stored("new", "db", 50.0), KEEP_MS)
         assert (counters.get("fault", "redis"), counters.get("renewed", "redis")) == (0, 1)
 

@@ -13,7 +13,7 @@ from redis.asyncio import Sentinel
 
 from ctxmiddleware.cache.connection import RedisOptions, Send, Server, connect
 from ctxmiddleware.cache.driver import connection_for, look_at
-from ctxmiddleware.cache.sentinel import Sentinels
+from ctxmiddleware.cache.sentinel import Sentinels, State, named
 from ctxmiddleware.cache.target import target_of
 from ctxmiddleware.secret import Secret
 from examples.servers import SentinelGroup, Valkey
@@ -124,6 +124,17 @@ async def test_a_service_nobody_knows_is_no_answer(group: SentinelGroup) -> None
     async with instance(url=group.url.replace(SentinelGroup.SERVICE, "other")) as one:
         assert (await one.get()).origin == "db"
         assert one.counters.get("fault", "redis") == 1
+
+
+async def test_the_latest_failover_overrules_who_has_not_seen_it() -> None:
+    """In whatever order they answer; one alone that takes the master for down is not believed, an agreement is."""
+    former = State("127.0.0.1", 1, "master", 3)
+    latest = State("127.0.0.1", 2, "master,s_down", 4)
+    for states in ([former, latest], [latest, former]):
+        assert named(states) == ("127.0.0.1", 2)
+    with pytest.raises(ConnectionError, match="agree that the master is down"):
+        named([former, latest, State("127.0.0.1", 2, "s_down,o_down,master", 4)])
+    assert named([latest, State("127.0.0.1", 1, "s_down,o_down,master", 3)]) == ("127.0.0.1", 2)
 
 
 async def _port(client: Server) -> int:
