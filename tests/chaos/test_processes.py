@@ -1,0 +1,93 @@
+"""Whether four real processes agree: about an invalidation, and about who asks the source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from . import company
+from .bench import SOURCE_MS
+from .client import connected
+from .fleet import PLACES, UNTRUSTED_TTL, Fleet, invalidate, together
+
+HEARD_WITHIN = UNTRUSTED_TTL
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """Four processes over servers of their own."""
+    with Fleet.start() as running:
+        yield running
+
+
+async def shown(fleet: Fleet, user: int) -> list[str | None]:
+    """Return which version each process shows a user."""
+    replies = await asyncio.gather(*(each.ask("/me", asks=company.address(user)) for each in fleet.instances))
+    return [None if reply.json()["context"] is None else reply.json()["context"]["version"] for reply in replies]
+
+
+async def change(fleet: Fleet, user: int, version: int) -> None:
+    """Put another version into the database."""
+    async with await psycopg.AsyncConnection.connect(fleet.project.dsn, autocommit=True) as database:
+        await company.change(database, user, version)
+
+
+async def heard(fleet: Fleet, user: int, expected: str | None) -> float:
+    """Return the seconds after which all processes show a version."""
+    began = time.monotonic()
+    while await shown(fleet, user) != [expected] * PLACES:
+        assert time.monotonic() < began + HEARD_WITHIN + 2.0
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("through", range(PLACES))
+def test_an_invalidation_through_one_process_is_seen_by_all(fleet: Fleet, through: int) -> None:
+    """All serve the old from memory; after it the one that was told serves the new at once, the others in time."""
+
+    async def story() -> None:
+        user = 10 + through
+        for version in (1, 4, 7):
+            old = await shown(fleet, user)
+            assert len(set(old)) == 1
+            await change(fleet, user, version)
+            assert await shown(fleet, user) == old
+            async with connected(fleet.instances[through].port) as connection:
+                assert (await invalidate(connection, user)).status == 200
+            expected = None if version == 7 else company.title(version)
+            assert (await shown(fleet, user))[through] == expected
+            assert await heard(fleet, user, expected) <= HEARD_WITHIN + 0.25
+
+    asyncio.run(story())
+
+
+def test_clear_through_one_process_is_seen_by_all(fleet: Fleet) -> None:
+    """Everybody is forgotten everywhere."""
+
+    async def story() -> None:
+        users = (20, 21, 22)
+        for user in users:
+            await shown(fleet, user)
+            await change(fleet, user, 1)
+        async with connected(fleet.instances[2].port) as connection:
+            assert (await invalidate(connection, None)).status == 200
+        for user in users:
+            assert await heard(fleet, user, "v1") <= HEARD_WITHIN + 0.25
+
+    asyncio.run(story())
+
+
+def test_misses_at_the_same_moment_are_shared_within_each_process(fleet: Fleet) -> None:
+    """A thousand misses on one user cost one call of the source a process at most."""
+    fleet.front.reset()
+    fleet.front.delay(SOURCE_MS)
+    try:
+        answers = asyncio.run(together(fleet, 30, 250))
+        assert sum(sum(each["origins"].values()) for each in answers) == PLACES * 250
+        assert 1 <= fleet.front.counts().requests <= PLACES
+    finally:
+        fleet.front.reset()
