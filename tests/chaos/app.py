@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal, cast
@@ -105,7 +107,7 @@ def _shown(context: UserContext) -> dict[str, object]:
 
 
 async def level(request: Request) -> Response:
-    """Tell how many tasks of each kind there are beside this one, and how many sockets are open."""
+    """Tell how many tasks of each kind there are beside this one, and where its sockets lead."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     kinds = Counter(map(_kind, others))
     return JSONResponse({"pid": os.getpid(), "tasks": kinds, "sockets": _sockets()})
@@ -117,15 +119,23 @@ def _kind(task: asyncio.Task[object]) -> str:
     return getattr(task.get_coro(), "__qualname__", "?") if name.startswith("Task-") else name
 
 
-def _sockets() -> int:
+def _sockets() -> Counter[int]:
+    """Return the open sockets by the port they lead to, 0 for those that lead to none, as Linux shows them."""
     folder = Path("/proc/self/fd")
-    found = 0
+    leads_to = dict(_tcp()) if folder.exists() else {}
+    found: Counter[int] = Counter()
     for entry in folder.iterdir() if folder.exists() else ():
-        try:
-            found += os.readlink(entry).startswith("socket:")
-        except OSError:  # the one this listing was read by
-            continue
+        with contextlib.suppress(OSError):  # the one this listing is read by is gone
+            kind, _, inode = os.readlink(entry).rstrip("]").partition(":[")
+            if kind == "socket":
+                found[leads_to.get(inode, 0)] += 1
     return found
+
+
+def _tcp() -> Iterator[tuple[str, int]]:
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        yield fields[9], int(fields[2].partition(":")[2], 16)
 
 
 def misses(plugin: ContextPlugin[UserContext]) -> Route:

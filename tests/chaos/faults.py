@@ -19,6 +19,8 @@ from .fleet import PLACES, Fleet, Instance
 from .history import Part
 
 Act: TypeAlias = Callable[[Fleet, int, random.Random], AbstractContextManager[object]]
+# Seconds that what the database said is under way: time for an invalidation to return meanwhile.
+DISTANCE: Final = 0.02
 EVERYWHERE: Final = tuple(range(PLACES))
 
 
@@ -74,19 +76,19 @@ def _restarted(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def _link(proxy: TcpProxy, begin: Callable[[TcpProxy], None]) -> Iterator[None]:
+def _link(proxy: TcpProxy, begin: Callable[[TcpProxy], None], *, rests: float = 0.0) -> Iterator[None]:
     begin(proxy)
     try:
         yield
     finally:
         # A stream that has lost bytes must not go on: no network does that.
         proxy.drop()
-        proxy.pass_through()
+        proxy.delay(rests)
 
 
 @contextmanager
 def _alone(instance: Instance) -> Iterator[None]:
-    with _link(instance.redis, TcpProxy.refuse), _link(instance.source, TcpProxy.refuse):
+    with _link(instance.redis, TcpProxy.refuse), _link(instance.source, TcpProxy.refuse, rests=DISTANCE):
         yield
 
 
@@ -126,7 +128,7 @@ def _redis(begin: Callable[[TcpProxy, random.Random], None]) -> Act:
 
 
 def _source(begin: Callable[[TcpProxy, random.Random], None]) -> Act:
-    return lambda fleet, slot, rng: _link(fleet.instances[slot].source, lambda proxy: begin(proxy, rng))
+    return lambda fleet, slot, rng: _link(fleet.instances[slot].source, lambda proxy: begin(proxy, rng), rests=DISTANCE)
 
 
 def _valkey(command: Callable[[redis.Redis, random.Random], object]) -> Act:
@@ -158,12 +160,13 @@ KINDS: Final = (
     Kind("Redis refused", ("redis {}",), ("redis",), 4.0, _redis(lambda p, _: p.refuse())),
     Kind("Redis slow", ("redis {}",), ("redis",), 2.0, _redis(lambda p, rng: p.delay(rng.uniform(0.01, 0.4)))),
     Kind(
-        "an instance alone", ("redis {}", "source {}"), ("redis", "source"), 6.0, lambda f, s, _: _alone(f.instances[s])
+        "an instance alone", ("redis {}", "source {}"), ("redis", "source"), 8.0, lambda f, s, _: _alone(f.instances[s])
     ),
     Kind("source cut in its replies", ("source {}",), ("source",), 2.0, _source(lambda p, r: p.cut(r.randrange(900)))),
     Kind("source a black hole", ("source {}",), ("source",), 4.0, _source(lambda p, _: p.black_hole())),
     Kind("source reset", ("source {}",), ("source",), 3.0, _source(lambda p, _: p.reset())),
     Kind("source refused", ("source {}",), ("source",), 3.0, _source(lambda p, _: p.refuse())),
+    Kind("source slow", ("source {}",), ("source",), 3.0, _source(lambda p, rng: p.delay(rng.uniform(0.02, 0.3)))),
     Kind("PostgREST killed", ("postgrest",), ("source",), 1.0, lambda fleet, *_: _killed(fleet.project.postgrest)),
     Kind("PostgREST stopped", ("postgrest",), ("source",), 4.0, lambda fleet, *_: _paused(fleet.project.postgrest)),
     Kind("the front answers 503", ("front",), ("source",), 3.0, _answering(503)),
@@ -179,6 +182,12 @@ KINDS: Final = (
         lambda f, _, r: _front(f, lambda: f.front.delay(r.uniform(50, 900))),
     ),
 )
+
+
+def begin(fleet: Fleet) -> None:
+    """Put the source at some distance."""
+    for instance in fleet.instances:
+        instance.source.delay(DISTANCE)
 
 
 def heal(fleet: Fleet) -> None:

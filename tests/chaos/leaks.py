@@ -25,11 +25,14 @@ class Level:
 
     Args:
         tasks: its tasks by the coroutine they run.
-        source: connections over its link to Supabase.
-        others: sockets it has beside those; one to Valkey that was lost while it was idle is closed at its next use.
+        redis: connections to Valkey, and sockets that lead nowhere: a connection that was lost while it was idle stays
+            in its pool, as one of those, until its next use.
+        source: connections to Supabase.
+        others: sockets that lead elsewhere.
     """
 
     tasks: Counter[str]
+    redis: int
     source: int
     others: int
 
@@ -56,8 +59,10 @@ async def levels(fleet: Fleet) -> list[Level]:
 
 async def _level(instance: Instance) -> Level:
     found = await instance.level()
-    source = instance.source.connections
-    return Level(Counter(found["tasks"]), source, found["sockets"] - source)
+    sockets: dict[str, int] = found["sockets"]
+    redis, source = (sockets.pop(str(link.port), 0) for link in (instance.redis, instance.source))
+    redis += sockets.pop("0", 0)
+    return Level(Counter(found["tasks"]), redis, source, sum(sockets.values()))
 
 
 async def filled(fleet: Fleet, changes: Changes) -> None:
@@ -103,9 +108,9 @@ def leaks(before: Sequence[Level], after: Sequence[Level]) -> Leaks:
         more = later.tasks - earlier.tasks
         tasks += more.total()
         told += [f"instance {slot}: {count} more tasks of {kind}" for kind, count in more.items()]
-        for what in ("source", "others"):
+        for what in ("redis", "source", "others"):
             grown = getattr(later, what) - getattr(earlier, what)
             if grown > 0:
                 connections += grown
-                told.append(f"instance {slot}: {grown} more sockets ({what})")
+                told.append(f"instance {slot}: {grown} more sockets ({what}), now {later}")
     return Leaks(tasks, connections, tuple(told))

@@ -12,7 +12,7 @@ from . import company
 from .changes import Changes
 from .chaos import Chaos
 from .client import Connection, connected
-from .faults import heal
+from .faults import begin, heal
 from .fleet import STALE_FOR, UNTRUSTED_TTL, Fleet
 from .history import History
 from .leaks import filled, leaks_since, settled
@@ -64,13 +64,14 @@ class Run:
         self._history = History(UNTRUSTED_TTL, STALE_FOR, channel=options.channel)
         self._tally = Tally()
         self._load = Load(fleet, self._history, self._tally, random.Random(seeds.random()))
-        self._changes = Changes(fleet, self._history, self._tally, random.Random(seeds.random()))
+        self._changes = Changes(fleet, self._history, self._tally, random.Random(seeds.random()), self._load)
         self._chaos = Chaos(fleet, self._history, self._tally, random.Random(seeds.random()))
 
     async def run(self) -> Report:
         """Return what was found."""
         await filled(self._fleet, self._changes)
         before = await settled(self._fleet)
+        await asyncio.to_thread(begin, self._fleet)
         until = time.monotonic() + self._options.seconds
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -57,8 +57,8 @@ def test_every_other_error_is_told(unforeseen: str) -> None:
 
 def test_what_there_is_more_of_is_a_leak() -> None:
     """Tasks by their kind, connections by where they lead; fewer of one kind make up for nothing."""
-    before = [Level(Counter(probe=1, lane=2), source=1, others=3)] * 2
-    after = [before[0], Level(Counter(probe=3, lane=1), source=2, others=5)]
+    before = [Level(Counter(probe=1, lane=2), redis=5, source=1, others=3)] * 2
+    after = [before[0], Level(Counter(probe=3, lane=1), redis=4, source=2, others=5)]
     found = leaks(before, after)
     assert (found.tasks, found.connections) == (2, 3)
     assert "instance 1: 2 more tasks of probe" in found.told
