@@ -22,12 +22,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long things fail (60)")
     parser.add_argument("--seed", type=int, help="decides what fails when (drawn where none is given)")
     parser.add_argument("--rate", type=float, default=Options.per_second, help="requests a second at most (200)")
+    parser.add_argument("--channel", action="store_true", help="hold instances that nothing has disturbed to no lag")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     console = Console(width=140)
     console.print(f"Four processes, {given.seconds:g} s of faults, seed {seed} ...")
-    report = run(Options(seconds=given.seconds, seed=seed, per_second=given.rate))
+    report = run(Options(seconds=given.seconds, seed=seed, per_second=given.rate, channel=given.channel))
     report.show(console)
     if given.json is not None:
         given.json.write_text(json.dumps(report.figures(), indent=2), encoding="utf-8")

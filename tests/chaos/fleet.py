@@ -34,7 +34,7 @@ from .client import Connection, Reply, connected
 PLACES: Final = 4
 TOKEN: Final = "an-admin-token-of-the-chaos"
 UNTRUSTED_TTL: Final = 2.0
-STALE_FOR: Final = 2.0
+STALE_FOR: Final = 3.0
 RECYCLE: Final = 2.0
 _ROOT: Final = Path(__file__).parents[2]
 _SETTINGS: Final = {

@@ -101,7 +101,7 @@ async def _levels_once(fleet: Fleet, are_good: Callable[[Sequence[Level]], bool]
 
 
 def leaks(before: Sequence[Level], after: Sequence[Level]) -> Leaks:
-    """Return what there is more of, place by place."""
+    """Return what there is more of: tasks than this place had, and sockets than any place had."""
     tasks = connections = 0
     told = []
     for slot, (earlier, later) in enumerate(zip(before, after, strict=True)):
@@ -109,7 +109,8 @@ def leaks(before: Sequence[Level], after: Sequence[Level]) -> Leaks:
         tasks += more.total()
         told += [f"instance {slot}: {count} more tasks of {kind}" for kind, count in more.items()]
         for what in ("redis", "source", "others"):
-            grown = getattr(later, what) - getattr(earlier, what)
+            # Places are alike, but one may not have opened all that it may.
+            grown = getattr(later, what) - max(getattr(each, what) for each in before)
             if grown > 0:
                 connections += grown
                 told.append(f"instance {slot}: {grown} more sockets ({what}), now {later}")
