@@ -160,7 +160,11 @@ KINDS: Final = (
     Kind("Redis refused", ("redis {}",), ("redis",), 4.0, _redis(lambda p, _: p.refuse())),
     Kind("Redis slow", ("redis {}",), ("redis",), 2.0, _redis(lambda p, rng: p.delay(rng.uniform(0.01, 0.4)))),
     Kind(
-        "an instance alone", ("redis {}", "source {}"), ("redis", "source"), 10.0, lambda f, s, _: _alone(f.instances[s])
+        "an instance alone",
+        ("redis {}", "source {}"),
+        ("redis", "source"),
+        10.0,
+        lambda f, s, _: _alone(f.instances[s]),
     ),
     Kind("source cut in its replies", ("source {}",), ("source",), 2.0, _source(lambda p, r: p.cut(r.randrange(900)))),
     Kind("source a black hole", ("source {}",), ("source",), 4.0, _source(lambda p, _: p.black_hole())),

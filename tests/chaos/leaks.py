@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+import redis
 
 from . import company
 from .changes import Changes
@@ -38,6 +40,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What is held in all.
+
+    Args:
+        levels: by each process.
+        valkey: clients that Valkey counts.
+        front: connections of clients that the front counts.
+    """
+
+    levels: tuple[Level, ...]
+    valkey: int
+    front: int
+
+
+@dataclass(frozen=True)
 class Leaks:
     """What there is more of than before.
 
@@ -50,11 +67,6 @@ class Leaks:
     tasks: int = 0
     connections: int = 0
     told: tuple[str, ...] = ()
-
-
-async def levels(fleet: Fleet) -> list[Level]:
-    """Return what each process holds now."""
-    return [await _level(each) for each in fleet.instances]
 
 
 async def _level(instance: Instance) -> Level:
@@ -81,37 +93,48 @@ async def filled(fleet: Fleet, changes: Changes) -> None:
         await asyncio.to_thread(instance.redis.pass_through)
 
 
-async def settled(fleet: Fleet) -> list[Level]:
-    """Return what each process holds once it holds no connection to the source any more, or still then."""
-    return await _levels_once(fleet, lambda found: not any(each.source for each in found))
+async def settled(fleet: Fleet) -> Held:
+    """Return what is held once no process holds a connection to the source any more, or still then."""
+    return await _held_once(fleet, lambda found: not any(each.source for each in found.levels))
 
 
-async def leaks_since(before: Sequence[Level], fleet: Fleet) -> Leaks:
+async def leaks_since(before: Held, fleet: Fleet) -> Leaks:
     """Return what there is more of than before, and still is after a quiet time."""
-    return leaks(before, await _levels_once(fleet, lambda found: leaks(before, found) == Leaks()))
+    return leaks(before, await _held_once(fleet, lambda found: leaks(before, found) == Leaks()))
 
 
-async def _levels_once(fleet: Fleet, are_good: Callable[[Sequence[Level]], bool]) -> list[Level]:
+async def _held_once(fleet: Fleet, are_good: Callable[[Held], bool]) -> Held:
     end = time.monotonic() + _QUIET
     while True:
-        found = await levels(fleet)
+        found = Held(tuple([await _level(each) for each in fleet.instances]), *await asyncio.to_thread(_served, fleet))
         if time.monotonic() > end or are_good(found):
             return found
         await asyncio.sleep(0.1)
 
 
-def leaks(before: Sequence[Level], after: Sequence[Level]) -> Leaks:
-    """Return what there is more of: tasks than this place had, and sockets than any place had."""
-    tasks = connections = 0
-    told = []
-    for slot, (earlier, later) in enumerate(zip(before, after, strict=True)):
+def _served(fleet: Fleet) -> tuple[int, int]:
+    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=2) as client:
+        # All but the one that asks.
+        clients = len(client.client_list()) - 1
+    return clients, fleet.front.counts().connections
+
+
+def leaks(before: Held, after: Held) -> Leaks:
+    """Return what there is more of: tasks than the place had, sockets than any place had, and what servers hold."""
+    tasks = 0
+    told: list[str] = []
+    grown: dict[str, int] = {
+        "Valkey: clients": after.valkey - before.valkey,
+        "the front: connections": after.front - before.front,
+    }
+    for slot, (earlier, later) in enumerate(zip(before.levels, after.levels, strict=True)):
         more = later.tasks - earlier.tasks
         tasks += more.total()
         told += [f"instance {slot}: {count} more tasks of {kind}" for kind, count in more.items()]
         for what in ("redis", "source", "others"):
             # Places are alike, but one may not have opened all that it may.
-            grown = getattr(later, what) - max(getattr(each, what) for each in before)
-            if grown > 0:
-                connections += grown
-                told.append(f"instance {slot}: {grown} more sockets ({what}), now {later}")
-    return Leaks(tasks, connections, tuple(told))
+            most = max(getattr(each, what) for each in before.levels)
+            grown[f"instance {slot}: sockets ({what})"] = getattr(later, what) - most
+    leaked = {what: count for what, count in grown.items() if count > 0}
+    told += [f"{what}: {count} more" for what, count in leaked.items()]
+    return Leaks(tasks, sum(leaked.values()), tuple(told))

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from tests.waiting import eventually
+
 from . import company
 from .bench import SOURCE_MS
 from .client import connected
 from .fleet import PLACES, UNTRUSTED_TTL, Fleet, invalidate, together
+from .logs import unhandled
 
 HEARD_WITHIN = UNTRUSTED_TTL
 
@@ -91,3 +94,14 @@ def test_misses_at_the_same_moment_are_shared_within_each_process(fleet: Fleet) 
         assert 1 <= fleet.front.counts().requests <= PLACES
     finally:
         fleet.front.reset()
+
+
+def test_an_exception_in_a_process_is_found_in_its_log(fleet: Fleet) -> None:
+    """What the run would call unhandled is told by the process that it happened in, and by no other."""
+    assert [unhandled(each.log.read_text()) for each in fleet.instances] == [[]] * PLACES
+    # Without its parameters this page raises.
+    assert asyncio.run(fleet.instances[1].ask("/private/misses")).status == 500
+    found = eventually(lambda: unhandled(fleet.instances[1].log.read_text()))
+    assert len(found) == 1
+    assert "Exception in ASGI application" in found[0]
+    assert unhandled(fleet.instances[0].log.read_text()) == []

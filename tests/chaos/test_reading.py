@@ -10,7 +10,7 @@ import pytest
 from .changes import confirmed_by
 from .company import Standing, facts
 from .history import Asked, Told, Verdict
-from .leaks import Leaks, Level, leaks
+from .leaks import Held, Leaks, Level, leaks
 from .logs import unhandled
 from .report import Report
 from .tally import Tally
@@ -56,12 +56,14 @@ def test_every_other_error_is_told(unforeseen: str) -> None:
 
 
 def test_what_there_is_more_of_is_a_leak() -> None:
-    """Tasks by their kind, connections by where they lead; fewer of one kind make up for nothing."""
-    before = [Level(Counter(probe=1, lane=2), redis=5, source=1, others=3)] * 2
-    after = [before[0], Level(Counter(probe=3, lane=1), redis=4, source=2, others=5)]
-    found = leaks(before, after)
-    assert (found.tasks, found.connections) == (2, 3)
+    """Tasks by their kind, sockets by where they lead, what servers hold; fewer of one kind make up for nothing."""
+    level = Level(Counter(probe=1, lane=2), redis=5, source=1, others=3)
+    more = Level(Counter(probe=3, lane=1), redis=4, source=2, others=5)
+    before = Held((level, level), valkey=8, front=2)
+    found = leaks(before, Held((level, more), valkey=9, front=0))
+    assert (found.tasks, found.connections) == (2, 4)
     assert "instance 1: 2 more tasks of probe" in found.told
+    assert "Valkey: clients: 1 more" in found.told
     assert leaks(before, before) == Leaks()
 
 
