@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .ports import free_port
+from .ports import PROXIES, free_port
 
 
 @dataclass
@@ -31,7 +31,7 @@ class TcpProxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self.port = free_port()
+        self.port = free_port(PROXIES)
         self._target = (host, port)
         self._knobs = _Knobs()
         self._loop = asyncio.new_event_loop()

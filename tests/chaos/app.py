@@ -78,8 +78,19 @@ def by_header(scope: Scope) -> Identity | None:
     return None if asks is None else Identity(asks.decode("latin-1"))
 
 
-async def me(request: Request) -> Response:
-    """Tell who asked, and whose context it got."""
+def me(plugin: ContextPlugin[UserContext]) -> Route:
+    """Return the route that tells who asked, and whose context it got."""
+
+    async def endpoint(request: Request) -> Response:
+        redis = plugin.stats().redis
+        # Look-ups that Redis did not answer: from the source's side nobody sees them.
+        unanswered = 0 if redis is None else redis.faults + redis.busy
+        return _told(request, unanswered)
+
+    return Route("/me", endpoint)
+
+
+def _told(request: Request, unanswered: int) -> Response:
     found: UserContext | None = request.scope["user_context"]
     resolution = _resolved.get()
     shown = found if found is not None else None if resolution is None else resolution.context
@@ -88,6 +99,7 @@ async def me(request: Request) -> Response:
         "nonce": request.headers.get("x-nonce"),
         "asked": request.headers.get("x-asks"),
         "reason": request.scope.get("user_context_refusal"),
+        "unanswered": unanswered,
         "stale": resolution is not None and resolution.stale,
         "origin": None if resolution is None else resolution.origin,
         "context": None if shown is None else _shown(shown),
@@ -182,7 +194,7 @@ def _causes(error: BaseException | None) -> list[str]:
 def create_app() -> Starlette:
     """Build the app from environment variables."""
     plugin = Noting.from_env(identify=by_header)
-    routes = [Route("/me", me), Route("/private/level", level), misses(plugin), Mount(ADMIN, app=plugin.admin)]
+    routes = [me(plugin), Route("/private/level", level), misses(plugin), Mount(ADMIN, app=plugin.admin)]
     app = Starlette(routes=routes)
     app.add_middleware(UserContextMiddleware, plugin=plugin, exclude=["/private"])
     app.add_middleware(Impatient)

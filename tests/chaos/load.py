@@ -13,7 +13,7 @@ from .app import CLOSED_REQUEST
 from .client import Connection, Reply, connected
 from .company import Facts, Standing
 from .fleet import Fleet
-from .history import Asked, History, Told
+from .history import CUT_OFF, Asked, History, Told
 from .tally import Tally
 
 WORKERS: Final = 64
@@ -37,6 +37,7 @@ class Load:
         self._tally = tally
         self._rng = rng
         self._asked = 0
+        self._unanswered: dict[int, tuple[int, float]] = {}
 
     async def run(self, until: float, *, per_second: float) -> None:
         """Ask until a time of the monotonic clock, so often at most."""
@@ -94,11 +95,24 @@ class Load:
             self._tally.answers[f"{reply.status}, unexpected"] += 1
             self._tally.unexpected(f"instance {asked.slot} answered {sent} with {reply}")
             return None
+        self._note(asked, body["pid"], body["unanswered"], read_at)
         told = told_in(body, read_at)
         self._tally.answers[f"{reply.status} {told.standing.value}"] += 1
         newest = self._history.newest(asked.user)
         self._tally.judged(self._history.judge(asked, told), asked, told, newest)
         return told
+
+    def _note(self, asked: Asked, pid: int, unanswered: int, now: float) -> None:
+        """Take a process by its word that Redis did not answer it, where nothing of ours explains that.
+
+        On a machine that is busy with other things Redis may be late by itself; it is counted.
+        """
+        before, since = self._unanswered.get(pid, (0, asked.began_at))
+        if unanswered > before and not self._history.was_disturbed(CUT_OFF, asked.slot, since, now):
+            self._tally.unexplained += unanswered - before
+            self._history.recovered(self._history.disturbed("redis", [asked.slot], since), now)
+        if unanswered >= before:
+            self._unanswered[pid] = (unanswered, now)
 
     def _untold(self, asked: Asked, reply: Reply, read_at: float) -> str | None:
         """Return what to call an answer that may tell nothing of a user, or None for any other."""

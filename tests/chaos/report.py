@@ -67,6 +67,7 @@ class Report:
             "answers": dict(self.tally.answers),
             "judged": {verdict.value: self.tally.verdicts[verdict] for verdict in Verdict},
             "marked stale": self.tally.marked,
+            "look-ups unanswered by themselves": self.tally.unexplained,
             "invalidations": dict(self.tally.invalidations),
             "faults": dict(self.tally.faults),
             **self.faults,
@@ -99,6 +100,9 @@ class Report:
             for kind, count in counts.items():
                 table.add_row(f"  {kind}", str(count))
             table.add_section()
+        table.add_row("answers marked stale", str(self.tally.marked))
+        table.add_row("look-ups that Redis did not answer, by itself", str(self.tally.unexplained))
+        table.add_section()
         for name, count in self.faults.items():
             table.add_row(name, f"[red]{count}[/red]" if count else "0")
         console.print(table)

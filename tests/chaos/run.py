@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from dataclasses import dataclass
@@ -78,8 +79,12 @@ class Run:
                 tasks.create_task(self._load.run(until, per_second=self._options.per_second))
                 tasks.create_task(self._changes.run(until, per_second=self._options.changes_per_second))
                 tasks.create_task(self._chaos.run(until))
-        finally:
-            await asyncio.to_thread(heal, self._fleet)
+        except BaseException:
+            # What ended the run is to be seen, and not what it has left behind.
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(heal, self._fleet)
+            raise
+        await asyncio.to_thread(heal, self._fleet)
         not_recovered = await self._not_recovered()
         found = await leaks_since(before, self._fleet)
         logs = [text for each in self._fleet.instances for text in unhandled(each.log.read_text(errors="replace"))]

@@ -23,6 +23,7 @@ class Tally:
         faults: what was made to fail, by kind.
         invalidations: by what came of them.
         marked: answers that were marked stale.
+        unexplained: look-ups that Redis did not answer though nothing was made to fail.
         wrong: what must not be, each told in a line.
     """
 
@@ -32,6 +33,7 @@ class Tally:
     faults: Counter[str] = field(default_factory=Counter)
     invalidations: Counter[str] = field(default_factory=Counter)
     marked: int = 0
+    unexplained: int = 0
     wrong: list[str] = field(default_factory=list)
     _events: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
