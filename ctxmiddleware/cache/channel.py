@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +156,7 @@ class Channel:
         self._lock = threading.Lock()
         self._ear: object | None = None
         self._ear_until = 0.0
+        self._heard_until = -math.inf
         self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
         self.own: set[bytes] = set()
         self.inbox_place = b"0-0"
@@ -172,11 +174,15 @@ class Channel:
         """Let another ear listen."""
         with self._lock:
             if self._ear is ear:
-                self._ear = None
+                self._ear, self._heard_until = None, -math.inf
+
+    def heard(self, seconds: float) -> None:
+        """Take note that an ear hears, and will have heard again within so many seconds."""
+        self._heard_until = self._clock() + seconds
 
     def is_heard(self) -> bool:
-        """Return whether an ear listens."""
-        return self._ear is not None and self._clock() < self._ear_until
+        """Return whether an ear hears what is said."""
+        return self._clock() < self._heard_until
 
     def expect(self, token: bytes, confirmation: Confirmation) -> None:
         """Take note of an invalidation by this process, which instances are to confirm."""

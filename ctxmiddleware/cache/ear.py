@@ -198,6 +198,7 @@ class Ear:
 
     def _found(self) -> None:
         self.settled.set()
+        self._channel.heard(self._turn)
         if self._is_lost:
             self._is_lost = False
             logger.info("the channel of invalidations is heard again")

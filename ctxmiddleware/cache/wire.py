@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
+import anyio
 import msgspec
 
 from .driver import Connection
@@ -48,7 +50,7 @@ class Wire:
         self._connection._parser.set_invalidation_push_handler(pushed)  # type: ignore[attr-defined]  # RESP3 has it
         self._commands.append((b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix))
         await self.send()
-        await self._connection.read_response(timeout=self._timeout)
+        await self._reply(self._timeout)
 
     def put(self, script: Script[Any], keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> None:
         """Carry out a script on the next trip."""
@@ -69,10 +71,16 @@ class Wire:
 
     async def answer(self, script: Script[Any]) -> Any:
         """Return the answer of a script, in the order in which they were put."""
-        return answer_of(script, self._tokens.pop(0), await self._connection.read_response(timeout=self._timeout))
+        return answer_of(script, self._tokens.pop(0), await self._reply(self._timeout))
 
     async def news(self, seconds: float) -> Streams:
         """Return what came while it waited so many seconds; nothing where nothing came."""
-        found = await self._connection.read_response(timeout=seconds + self._timeout)
+        found = await self._reply(seconds + self._timeout)
         # RESP2 has a list of pairs.
         return msgspec.convert(dict(found or {}), Streams)
+
+    async def _reply(self, seconds: float) -> Any:
+        # Told of a timeout of its own, the driver returns None in time, as if that were the reply, and leaves the reply
+        # to whoever reads next.
+        with anyio.fail_after(seconds):
+            return await self._connection.read_response(timeout=math.inf)

@@ -9,15 +9,17 @@ import threading
 # Below the ranges the systems take client ports from, so that no connection sits on the port of a server that restarts;
 # Valkey's cluster bus needs 10000 more.
 _RANGE = range(18_000, 32_000)
+# Apart from those of the servers: a proxy that refuses holds no port, and must get the same one again.
+PROXIES = range(10_000, 18_000)
 _given: set[int] = set()
 _lock = threading.Lock()
 
 
-def free_port() -> int:
+def free_port(among: range = _RANGE) -> int:
     """Return a TCP port of the loopback interface that is free now and was not given by this process before."""
     with _lock:
         while True:
-            port = random.choice(_RANGE)  # noqa: S311 - nothing secret about it
+            port = random.choice(among)  # noqa: S311 - nothing secret about it
             if port not in _given and bindable(port):
                 _given.add(port)
                 return port

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .ports import free_port
+from .ports import PROXIES, free_port
 
 
 @dataclass
@@ -33,7 +33,7 @@ class TcpProxy:
     """
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        self.port = free_port()
+        self.port = free_port(PROXIES)
         self._tls = tls
         self._target = (host, port)
         self._knobs = _Knobs()
@@ -194,6 +194,7 @@ class TcpProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    # Without lingering a closed socket says RST and not FIN.
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # Without lingering a closed socket says RST and not FIN; one that was itself reset is closed already.
+    with contextlib.suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -14,6 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos import bench as chaos
+
 from . import eviction, hit, hung_redis, peers, sealing, storm
 
 Rows = list[dict[str, object]]
@@ -43,6 +45,8 @@ BENCHES: dict[str, tuple[str, Callable[[float], Rows]]] = {
         "100,000 steps of the state machine",
         lambda _: _other("tests.cache.machine", "--steps", "100000")(),
     ),
+    "chaos": ("four processes whose servers fail at random; every answer checked", chaos.run),
+    "fleet": ("four processes miss together, 250 times each", lambda _: chaos.misses()),
     "hung": ("Redis hangs under three instances", lambda seconds: hung_redis.run(seconds)),
 }
 
@@ -56,7 +60,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="BENCH", help=f"which: {', '.join(BENCHES)} (all of them)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long Redis hangs (60)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long Redis hangs, and how long the chaos lasts (60)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHES):

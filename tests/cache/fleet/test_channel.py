@@ -321,3 +321,20 @@ async def test_a_lost_channel_is_told_of_once_and_so_is_its_return(
         await eventually_async(lambda: is_heard(pair.two))
     said = [record.message.partition(":")[0] for record in caplog.records if "channel" in record.message]
     assert said == ["the channel of invalidations is not heard", "the channel of invalidations is heard again"]
+
+
+async def test_an_answer_that_is_late_is_a_lost_connection(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Taken for no news, or for the answer to something else, it would put all that follows out of step."""
+    caplog.set_level(logging.WARNING, "ctxmiddleware.redis")
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        for _ in range(2):
+            pair.way.black_hole()
+            await eventually_async(lambda: not is_heard(pair.two))
+            pair.way.pass_through()
+            await eventually_async(lambda: is_heard(pair.two))
+        pair.database.rows[ADA[1]] = "new"
+        await pair.one.cache.invalidate(ADA[1])
+        assert in_memory(pair.two) is None
+    errors = [record.exc_info[1] for record in caplog.records if record.exc_info and "channel" in record.message]
+    assert [type(error) for error in errors] == [TimeoutError] * 2

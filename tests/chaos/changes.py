@@ -1,0 +1,113 @@
+"""How the database changes meanwhile, each change followed by an invalidation through any process that lives."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import psycopg
+
+from . import company
+from .client import connected
+from .fleet import Fleet, Instance, invalidate
+from .history import History, Invalidated
+from .load import Load
+from .tally import Tally
+
+WORKERS: Final = 4
+_RACED_SHARE: Final = 0.3
+_UNTOLD_SHARE: Final = 0.1
+_CLEARED_SHARE: Final = 0.04
+
+
+class Changes:
+    """Changes users and tells the fleet.
+
+    Args:
+        fleet: what is told.
+        history: told of every change, and of every invalidation that reached Redis.
+        tally: counts them.
+        rng: decides who and when.
+        load: asks for a user at the very moment of a change, now and then.
+    """
+
+    def __init__(self, fleet: Fleet, history: History, tally: Tally, rng: random.Random, load: Load) -> None:
+        self._fleet = fleet
+        self._history = history
+        self._tally = tally
+        self._rng = rng
+        self._load = load
+        self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def run(self, until: float, *, per_second: float) -> None:
+        """Change users until a time of the monotonic clock, so often at most."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(WORKERS):
+                tasks.create_task(self._work(until, per_second / WORKERS))
+
+    async def _work(self, until: float, per_second: float) -> None:
+        async with await psycopg.AsyncConnection.connect(self._fleet.project.dsn, autocommit=True) as database:
+            while (left := until - time.monotonic()) > 0:
+                await asyncio.sleep(min(left, self._rng.expovariate(per_second)))
+                user, lot = int(company.USERS * self._rng.random() ** 2), self._rng.random()
+                if lot < _RACED_SHARE:
+                    await self._raced(database, user)
+                elif lot < _RACED_SHARE + _UNTOLD_SHARE:
+                    await self._change(database, user)
+                else:
+                    await self._change(database, user)
+                    await self.invalidate(self._any(), None if lot > 1 - _CLEARED_SHARE else user)
+
+    async def _raced(self, database: psycopg.AsyncConnection, user: int) -> None:
+        """Change a user while loads of it are under way: what they bring is of before, or of after."""
+        told = self._any()
+        await self.invalidate(told, user)
+        async with asyncio.TaskGroup() as tasks:
+            for instance in [told, self._any(), self._any()]:
+                if instance is not None:
+                    tasks.create_task(self._ask(instance, user))
+            await asyncio.sleep(self._rng.uniform(0, 0.06))
+            await self._change(database, user)
+            await self.invalidate(self._rng.choice([told, self._any()]), user)
+
+    async def _ask(self, instance: Instance, user: int) -> None:
+        async with connected(instance.port) as connection:
+            await self._load.ask(connection, instance.slot, user)
+
+    async def _change(self, database: psycopg.AsyncConnection, user: int) -> None:
+        async with self._locks[user]:
+            await company.change(database, user, self._history.changing(user))
+            self._history.changed(user)
+
+    def _any(self) -> Instance | None:
+        return self._rng.choice([each for each in self._fleet.instances if each.running] or [None])
+
+    async def invalidate(self, instance: Instance | None, user: int | None) -> bool:
+        """Invalidate a user, or everybody, and return whether Redis was told."""
+        if instance is None:
+            return False
+        versions = self._history.committed(range(company.USERS) if user is None else [user])
+        began_at = time.monotonic()
+        try:
+            async with connected(instance.port) as connection:
+                reply = await invalidate(connection, user)
+        except (OSError, TimeoutError):
+            self._tally.invalidations["no answer"] += 1
+            return False
+        self._tally.invalidations[f"{reply.status}"] += 1
+        if reply.status == 200:
+            report = reply.json()
+            confirmed, silent = named(report["confirmed"]), named(report["silent"])
+            self._history.invalidated(Invalidated(versions, began_at, time.monotonic(), confirmed, silent))
+        elif reply.status != 502:
+            self._tally.unexpected(f"instance {instance.slot} answered an invalidation with {reply}")
+        return reply.status == 200
+
+
+def named(instances: Sequence[Mapping[str, Any]]) -> frozenset[int]:
+    """Return the processes that a report of an invalidation names."""
+    return frozenset(int(each["instance"].split(":")[-2]) for each in instances)

@@ -1,0 +1,116 @@
+"""One run from its beginning to its end: the load, the changes and the faults, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from . import company
+from .changes import Changes
+from .chaos import Chaos
+from .client import Connection, connected
+from .faults import begin, heal
+from .fleet import STALE_FOR, UNTRUSTED_TTL, Fleet
+from .history import History
+from .leaks import filled, leaks_since, settled
+from .load import Load
+from .logs import unhandled
+from .report import Report
+from .tally import Tally
+
+_RECOVERS_WITHIN: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run goes.
+
+    Args:
+        seconds: for how long things fail.
+        seed: decides who is asked, what fails and when; the same seed gives the same draws, not the same moments.
+        per_second: requests at most.
+        changes_per_second: changes of the database at most.
+        channel: whether instances are told of invalidations, and may lag only where they were disturbed.
+    """
+
+    seconds: float = 60.0
+    seed: int = 0
+    per_second: float = 200.0
+    changes_per_second: float = 12.0
+    channel: bool = True
+
+
+def run(options: Options) -> Report:
+    """Start a fleet, let it fail, and return what was found."""
+    with Fleet.start() as fleet:
+        return asyncio.run(Run(fleet, options).run())
+
+
+class Run:
+    """One run on a fleet.
+
+    Args:
+        fleet: the fleet, as it was started.
+        options: how it goes.
+    """
+
+    def __init__(self, fleet: Fleet, options: Options) -> None:
+        seeds = random.Random(options.seed)
+        self._fleet = fleet
+        self._options = options
+        self._history = History(UNTRUSTED_TTL, STALE_FOR, channel=options.channel)
+        self._tally = Tally()
+        self._load = Load(fleet, self._history, self._tally, random.Random(seeds.random()))
+        self._changes = Changes(fleet, self._history, self._tally, random.Random(seeds.random()), self._load)
+        self._chaos = Chaos(fleet, self._history, self._tally, random.Random(seeds.random()))
+
+    async def run(self) -> Report:
+        """Return what was found."""
+        await filled(self._fleet, self._changes)
+        before = await settled(self._fleet)
+        await asyncio.to_thread(begin, self._fleet)
+        until = time.monotonic() + self._options.seconds
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._load.run(until, per_second=self._options.per_second))
+                tasks.create_task(self._changes.run(until, per_second=self._options.changes_per_second))
+                tasks.create_task(self._chaos.run(until))
+        except BaseException:
+            # What ended the run is to be seen, and not what it has left behind.
+            with contextlib.suppress(Exception):
+                await asyncio.to_thread(heal, self._fleet)
+            raise
+        await asyncio.to_thread(heal, self._fleet)
+        not_recovered = await self._not_recovered()
+        found = await leaks_since(before, self._fleet)
+        logs = [text for each in self._fleet.instances for text in unhandled(each.log.read_text(errors="replace"))]
+        return Report(self._options.seed, self._options.seconds, self._tally, tuple(logs), found, tuple(not_recovered))
+
+    async def _not_recovered(self) -> list[str]:
+        """Return which processes do not serve everybody's newest version soon after all works again."""
+        end = time.monotonic() + _RECOVERS_WITHIN
+        while not await self._changes.invalidate(self._fleet.instances[0], None):
+            if time.monotonic() > end:
+                return ["no invalidation reaches Redis again"]
+            await asyncio.sleep(0.1)
+        found = []
+        for instance in self._fleet.instances:
+            async with connected(instance.port) as connection:
+                for user in range(company.USERS):
+                    while not await self._serves_newest(connection, instance.slot, user):
+                        if time.monotonic() > end:
+                            found.append(f"instance {instance.slot} does not serve the newest of user {user}")
+                            break
+                        await asyncio.sleep(0.1)
+        return found
+
+    async def _serves_newest(self, connection: Connection, slot: int, user: int) -> bool:
+        told = await self._load.ask(connection, slot, user, patient=True)
+        newest = self._history.newest(user)
+        if told is None or told.stale:
+            return False
+        return told.standing is company.standing(newest) and told.version in (newest, None)
