@@ -13,6 +13,7 @@ from .cache.base import Ask, Fetched
 from .errors import SourceError, SourceMisconfigured, SourceUnavailable
 from .sources.base import ContextSource, Loaded
 from .sources.paths import Paths
+from .stray import is_stray
 
 logger = logging.getLogger("ctxmiddleware.loading")
 
@@ -92,15 +93,15 @@ class Loading(Generic[T]):
     async def _one(self, email: str) -> Fetched[T]:
         fetch = self._source.fetch
         if self._own_states is not None:
-            return self._fetched(await fetch(email))
-        answer = await self._paths.through("fetch", lambda: fetch(email), who=normalise(email))
+            return self._fetched(await _whole(fetch(email)))
+        answer = await self._paths.through("fetch", lambda: _whole(fetch(email)), who=normalise(email))
         return self._fetched(answer)
 
     async def _many(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:
         fetch_many = self._fetch_many
         if fetch_many is None:
             raise SourceMisconfigured("the source has no fetch_many")
-        answers = await self._through("fetch_many", lambda: fetch_many(emails), many=True)
+        answers = await self._through("fetch_many", lambda: _whole(fetch_many(emails)), many=True)
         if not isinstance(answers, Mapping):
             raise SourceMisconfigured(
                 f"the source's fetch_many gave {type(answers).__name__}; it gives a mapping by address"
@@ -176,6 +177,16 @@ class _Split(Generic[T]):
 
 async def _unguarded(path: str, call: Callable[[], Awaitable[R]], *, many: bool = False) -> R:  # noqa: ARG001 - as Paths.through
     return await call()
+
+
+async def _whole(call: Awaitable[R]) -> R:
+    try:
+        return await call
+    except BaseException as error:
+        if not is_stray(error):
+            raise
+        # As any failure for one user it must not fail the rest of his batch.
+        raise SourceUnavailable("something the source waited for was cancelled") from error
 
 
 def _halves(emails: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavail
 from ctxmiddleware.loading import BATCH_SIZE, Loading
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.testing import StaticSource
+from tests.backends import asyncio_only
 
 pytestmark = pytest.mark.anyio
 USERS = [f"user{number}@example.org" for number in range(100)]
@@ -253,3 +255,25 @@ async def test_the_test_source_answers_many() -> None:
     assert isinstance(found[1], SourceError)
     assert found[2] == Fetched(None, "static")
     assert (source.calls, source.batches) == ([], [("a", "b", "c")])
+
+
+@asyncio_only
+async def test_a_cancellation_that_slips_out_for_one_user_does_not_fail_the_rest_of_his_batch() -> None:
+    """Somebody cancelled what a source awaits for one user: he alone is told that it cannot answer."""
+
+    class Leaking(Source):
+        async def fetch(self, email: str) -> Any:
+            return (await self.fetch_many([email]))[email]
+
+        async def fetch_many(self, emails: Sequence[str]) -> Any:
+            if USERS[7] in emails:
+                inner = asyncio.ensure_future(asyncio.sleep(60))
+                asyncio.get_running_loop().call_soon(inner.cancel)
+                await inner
+            return _all(emails)
+
+    answers = await _loading(Leaking(_all))(_asks(USERS))
+    failed = answers.pop(7)
+    assert isinstance(failed, SourceUnavailable)
+    assert isinstance(failed.__cause__, asyncio.CancelledError)
+    assert answers == [Fetched(f"context of {each}", "Leaking") for each in USERS if each != USERS[7]]

@@ -11,6 +11,7 @@ import anyio
 
 from ..errors import SourceUnavailable
 from ..stats import MEMORY, REDIS, Counters
+from ..stray import is_stray
 from .base import Ask, Entry, Fence, Fetched, Found, Stored
 from .failsafe import FailSafe
 from .flight import DRAIN_SECONDS, Flight, Flights
@@ -203,9 +204,9 @@ class Filling(Generic[V]):
             if flights:
                 asked_at = self._clock()
                 answers = await self._ask(flights)
-                brought = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Fetched)]
-                failed = [(flight, a) for flight, a in zip(flights, answers, strict=True) if isinstance(a, Exception)]
-                await self._bring(brought, asked_at)
+                pairs = [(each, self._loaded(each, a, asked_at)) for each, a in zip(flights, answers, strict=True)]
+                failed = [(flight, entry) for flight, entry in pairs if isinstance(entry, Exception)]
+                await self._bring([(flight, entry) for flight, entry in pairs if not isinstance(entry, Exception)])
                 await self.keeping.release([flight for flight, _ in failed])
                 await self.fail_safe.stand_in([flight for flight, _ in failed], [error for _, error in failed])
 
@@ -232,27 +233,29 @@ class Filling(Generic[V]):
             failure.__cause__ = error
         except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those who wait for it
             failure = error
-        except BaseException:
+        except BaseException as error:
             self._counters.add("load", "failed", len(flights))
-            raise
+            if not is_stray(error):
+                raise
+            failure = SourceUnavailable("something the source waited for was cancelled")
+            failure.__cause__ = error
+            return [failure] * len(flights)
         else:
             self._counters.add("load", "failed", sum(isinstance(answer, Exception) for answer in answers))
             return answers
         self._counters.add("load", "failed", len(flights))
         return [failure] * len(flights)
 
-    async def _bring(self, brought: Sequence[tuple[Flight[V], Fetched[V]]], asked_at: float) -> None:
-        entries = [self._loaded(flight, fetched, asked_at) for flight, fetched in brought]
-        pairs = list(zip(brought, entries, strict=True))
+    async def _bring(self, brought: Sequence[tuple[Flight[V], Entry[V]]]) -> None:
         epoch, doubted = self._trust.epoch, {flight for flight, _ in brought if flight.doubted}
         for flight, _ in brought:
             flight.doubted = False
         # Loaded while Redis could not be asked, it has no generation and is for this process alone.
         confirmed = await self.keeping.store(
-            [self._storing(flight, entry, entry.fence) for (flight, _), entry in pairs if entry.fence is not None]
+            [self._storing(flight, entry, entry.fence) for flight, entry in brought if entry.fence is not None]
         )
         now = self._clock()
-        for (flight, fetched), entry in pairs:
+        for flight, entry in brought:
             # Storing has compared the generations again: what was doubted, or missed, before it is settled.
             flight.epoch = epoch if flight.key in confirmed else flight.epoch
             flight.doubted |= flight in doubted and flight.key not in confirmed
@@ -261,13 +264,18 @@ class Filling(Generic[V]):
                 self._counters.add("load", "overtaken")
             # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
             is_trusted = now < self._trust.of(entry) or flight.key in confirmed
-            self.flights.land(flight, Found(entry, fetched.origin, stale=not is_trusted))
+            self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
 
-    def _loaded(self, flight: Flight[V], fetched: Fetched[V], asked_at: float) -> Entry[V]:
-        lifetime = self._policy.lifetime(known=fetched.value is not None, ttl=fetched.ttl, scatter=self._rng.random())
+    def _loaded(self, flight: Flight[V], answer: Fetched[V] | Exception, asked_at: float) -> Entry[V] | Exception:
+        if isinstance(answer, Exception):
+            return answer
+        try:
+            lifetime = self._policy.lifetime(known=answer.value is not None, ttl=answer.ttl, scatter=self._rng.random())
+        except Exception as error:  # noqa: BLE001 - one whose time to live is no number must not fail his whole batch
+            return error
         fence = None if flight.look is None else flight.look.fence
         return self._policy.entry(
-            fetched.value, fetched.origin, asked_at, lifetime, shared=self.keeping.is_shared, fence=fence
+            answer.value, answer.origin, asked_at, lifetime, shared=self.keeping.is_shared, fence=fence
         )
 
     def _storing(self, flight: Flight[V], entry: Entry[V], fence: Fence) -> Storing[V]:

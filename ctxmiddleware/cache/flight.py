@@ -212,18 +212,20 @@ class Flights(Generic[V]):
 
     @contextmanager
     def aboard(self, flights: Sequence[Flight[V]]) -> Iterator[None]:
-        """Let nobody wait for ever: flights fail with whatever breaks off the block; cancellations go on."""
+        """Let nobody wait for ever: flights fail with whatever breaks off the block, which is the last of its task.
+
+        A cancellation ends here too: raised on, one that slipped out of something a source awaited would end every load
+        of this event loop for good. Where the task itself is cancelled it has nothing left to do.
+        """
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those who wait for it
             self._fail_all(flights, error)
-        except (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit):
-            self._fail_all(flights, SourceUnavailable("the load was cancelled: something cancelled its task"))
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._fail_all(flights, _broken_off(error))
             raise
-        except BaseException as error:  # noqa: BLE001 - raised on, it would end every load of this event loop for good
-            broken = SourceUnavailable(f"the load was broken off by {type(error).__name__}")
-            broken.__cause__ = error
-            self._fail_all(flights, broken)
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail_all(flights, _broken_off(error))
 
     def _take_off(self, flight: Flight[V]) -> Flight[V]:
         runway = flight.runway
@@ -288,6 +290,14 @@ class Flights(Generic[V]):
                     SourceUnavailable("the load was cancelled: the application is shutting down"),
                 )
                 tasks.cancel_scope.cancel()
+
+
+def _broken_off(error: BaseException) -> SourceUnavailable:
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return SourceUnavailable("the load was cancelled: something cancelled its task")
+    broken = SourceUnavailable(f"the load was broken off by {type(error).__name__}")
+    broken.__cause__ = error
+    return broken
 
 
 def _own(error: Exception) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,8 @@ from .policy import CachePolicy
 from .refill import Refill, Refills
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH
+
+logger = logging.getLogger("ctxmiddleware.cache")
 
 V = TypeVar("V")
 
@@ -48,6 +51,7 @@ class Keeping(Generic[V]):
         self._flights = flights
         self._clock = clock
         self.expected: dict[bytes | None, float] = {}
+        self._has_warned = False
         self._refills: Refills[V] = Refills(lambda key, entry: memory.add(key, entry, clock()))
 
     @property
@@ -116,9 +120,20 @@ class Keeping(Generic[V]):
         def keep() -> None:
             if flight.doubted or (self.expected and self._is_expected(flight.key[1])):
                 _doubt(entry)
-            self._memory.put(flight.key, entry, self._clock())
+            self._put(flight.key, entry)
 
         return self._flights.settle(flight, keep)
+
+    def _put(self, key: Key, entry: Entry[V]) -> None:
+        try:
+            self._memory.put(key, entry, self._clock())
+        except Exception as error:
+            former = self._memory.get(key)
+            if former is not None:
+                self._memory.discard(key, former)
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning("a context cannot be kept in memory: it cannot be weighed", exc_info=error)
 
     def _is_expected(self, name: str) -> bool:
         now = self._clock()

@@ -18,17 +18,21 @@ V = TypeVar("V")
 
 # Dead entries that leave at each put: more than come in, so that none waits for ever, and never a sweep of all.
 BURIALS = 4
+# Of the bytes, what unknown names may take from those who are known: with nothing, an unknown user who keeps asking
+# would cost a load each time once memory is full.
+UNKNOWN_SHARE = 1 / 16
 
 
 class MemoryTier(Generic[V]):
     """Entries in memory, bounded by number and by bytes.
 
     Reads take no lock; inserts and evictions do. What is past every use leaves first, then unknown names, then whom
-    S3-FIFO chooses. Unknown names have a bound of their own: a flood of them drives out nobody who is known.
+    S3-FIFO chooses. Unknown names have bounds of their own: a flood of them takes a sixteenth of the bytes at most from
+    those who are known, and nothing while there is room.
 
     Args:
         max_entries: entries of known names kept.
-        max_bytes: bytes kept; an entry larger than that is not kept at all.
+        max_bytes: bytes kept; an entry that is larger, with the rows it shares, is not kept at all.
         max_unknown: names kept that the source does not know.
         share: types of rows that many values have in common, kept and counted once.
         digest: stands for a name in news of it; None where there are none.
@@ -49,6 +53,7 @@ class MemoryTier(Generic[V]):
         self.evictions = 0
         self._recent: list[Key] = []
         self._bytes = 0
+        self._unknown_bytes = 0
         self._lock = threading.Lock()
         self._entries: dict[Key, Entry[V]] = {}
         self._known: S3Fifo[V] = S3Fifo()
@@ -109,6 +114,13 @@ class MemoryTier(Generic[V]):
         with self._lock:
             for _ in range(BURIALS):
                 self._bury(now)
+            # Before anything has changed, because it may fail.
+            value = self._sharing.take(entry.value)
+            if entry.size + self._sharing.weight(value) > self.max_bytes:
+                self._sharing.release(value)
+                self._remove(key)
+                return
+            entry.value = value
             former = self._entries.get(key)
             if former is not None:
                 entry.visited, entry.recent = former.visited, former.recent
@@ -117,8 +129,6 @@ class MemoryTier(Generic[V]):
             else:
                 self._remove(key)
                 self._let_in(key, entry, now)
-            while self._entries and self.bytes > self.max_bytes:
-                self._evict(now)
 
     def discard(self, key: Key, entry: Entry[V]) -> None:
         """Forget an entry, unless another has taken its place."""
@@ -155,7 +165,7 @@ class MemoryTier(Generic[V]):
             self._expiry.clear()
             self._sharing.clear()
             self._partitions.clear()
-            self._bytes = 0
+            self._bytes = self._unknown_bytes = 0
             return count
 
     def _of(self, name: str) -> list[tuple[Key, Entry[V]]]:
@@ -174,12 +184,11 @@ class MemoryTier(Generic[V]):
             self._known.add(key, entry)
 
     def _let_in(self, key: Key, entry: Entry[V], now: float) -> None:
-        if entry.size <= self.max_bytes:
-            # Room is made before the newcomer is in, or it would be the first to be asked to leave.
-            self._make_room(entry, now)
-            self._insert(key, entry)
-
-    def _insert(self, key: Key, entry: Entry[V]) -> None:
+        is_full = self.bytes + entry.size > self.max_bytes
+        if is_full and entry.value is None and entry.size > UNKNOWN_SHARE * self.max_bytes:
+            return
+        # Room is made before the newcomer is in, or it would be the first to be asked to leave.
+        self._make_room(entry, now)
         self._hold(key, entry)
         self._partitions[key[0]] += 1
         if self.names is not None:
@@ -190,34 +199,31 @@ class MemoryTier(Generic[V]):
             self._known.add(key, entry)
 
     def _hold(self, key: Key, entry: Entry[V]) -> None:
-        entry.value = self._sharing.take(entry.value)
         self._expiry.add(key, entry)  # type: ignore[arg-type]  # it reads times only
         self._bytes += entry.size
+        self._unknown_bytes += entry.size if entry.value is None else 0
+        # Where there is no fleet nobody is told whom it was asked for, and nothing would empty the list.
+        entry.recent = entry.recent or self.names is None
         self._entries[key] = entry
 
     def _let_go(self, key: Key, entry: Entry[V]) -> None:
         self._sharing.release(entry.value)
         self._expiry.remove(key, entry)  # type: ignore[arg-type]  # it reads times only
         self._bytes -= entry.size
+        self._unknown_bytes -= entry.size if entry.value is None else 0
 
     def _make_room(self, entry: Entry[V], now: float) -> None:
-        if entry.value is None:
-            while len(self._unknown) >= self.max_unknown:
-                self._remove(next(iter(self._unknown)))
-                self.evictions += 1
-        else:
-            while len(self._known) >= self.max_entries:
-                self._evict(now, known=True)
+        is_unknown = entry.value is None
+        while len(self._unknown) >= self.max_unknown if is_unknown else len(self._known) >= self.max_entries:
+            self._evict(now, unknown=is_unknown)
         while self._entries and self.bytes + entry.size > self.max_bytes:
-            self._evict(now)
+            is_over = self._unknown_bytes + entry.size > UNKNOWN_SHARE * self.max_bytes
+            self._evict(now, unknown=bool(self._unknown) and (is_over or not is_unknown))
 
-    def _evict(self, now: float, *, known: bool = False) -> None:
+    def _evict(self, now: float, *, unknown: bool) -> None:
         if self._bury(now):
             return
-        if self._unknown and not known:
-            self._remove(next(iter(self._unknown)))
-        else:
-            self._remove(self._known.evict())
+        self._remove(next(iter(self._unknown)) if unknown else self._known.evict())
         self.evictions += 1
 
     def _bury(self, now: float) -> bool:

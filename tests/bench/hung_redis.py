@@ -74,13 +74,15 @@ class _Phase:
         }
 
 
-async def _measure(front: SupabaseFront, proxy: TcpProxy, emails: list[str], seconds: float) -> list[dict[str, object]]:
+async def _measure(
+    front: SupabaseFront, proxy: TcpProxy, emails: list[str], seconds: float, policy: CachePolicy
+) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     async with AsyncExitStack() as stack:
         url = f"redis://127.0.0.1:{proxy.port}/0"
         plugins = [
             await stack.enter_async_context(
-                ContextPlugin(source=SupabaseSource(front.url, front.secret_key), redis=url, policy=POLICY)
+                ContextPlugin(source=SupabaseSource(front.url, front.secret_key), redis=url, policy=policy)
             )
             for _ in range(INSTANCES)
         ]
@@ -100,7 +102,7 @@ async def _measure(front: SupabaseFront, proxy: TcpProxy, emails: list[str], sec
     return rows
 
 
-def run(seconds: float = 60.0, users: int = 5000) -> list[dict[str, object]]:
+def run(seconds: float = 60.0, users: int = 5000, policy: CachePolicy = POLICY) -> list[dict[str, object]]:
     """Return what was felt before, during and after."""
     with _servers(users) as (front, proxy, emails):
-        return anyio.run(_measure, front, proxy, emails, seconds)
+        return anyio.run(_measure, front, proxy, emails, seconds, policy)

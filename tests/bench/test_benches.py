@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.backends import ASYNCIO
@@ -26,12 +28,14 @@ def test_five_hundred_who_miss_together_cost_five_calls() -> None:
 
 
 def test_while_redis_hangs_everybody_is_served_and_the_source_is_not_flooded() -> None:
-    """No resolve fails, and the calls of three instances stay under their limit throughout."""
-    rows = hung_redis.run(seconds=4.0, users=200)
+    """No resolve fails, and three instances that are allowed one call each never make more than three at a time."""
+    # Trusted for so short a time that everybody has to be loaded again and again.
+    policy = replace(hung_redis.POLICY, untrusted_ttl=0.5, max_loads=1)
+    rows = hung_redis.run(seconds=4.0, users=200, policy=policy)
     assert [row["Redis"] for row in rows] == ["well", "hung", "well again"]
     assert [row["failed"] for row in rows] == [0, 0, 0]
-    limit = hung_redis.INSTANCES * hung_redis.POLICY.max_loads
-    assert all(int(str(row["most at a time"])) <= limit for row in rows)
+    assert float(str(rows[1]["source calls/s"])) > 20
+    assert all(int(str(row["most at a time"])) <= hung_redis.INSTANCES for row in rows)
 
 
 def test_no_policy_is_better_than_the_best_possible_and_ours_is_not_far_from_lru() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from ctxmiddleware.cache.base import Entry, Key
 from ctxmiddleware.cache.memory import MemoryTier
+
+V = TypeVar("V")
 
 
 def _entry(
@@ -32,14 +35,16 @@ def _names(memory: MemoryTier[str], among: int = 20) -> list[str]:
     return [str(number) for number in range(among) if ("", str(number)) in memory._entries]
 
 
-def _check(memory: MemoryTier[str]) -> None:
+def _check(memory: MemoryTier[V]) -> None:
     held = memory._entries
     known = {key for key, each in held.items() if each.value is not None}
     assert {*memory._known._newcomers, *memory._known._regulars} == known
     assert set(memory._unknown) == set(held) - known
     assert sum(len(bucket) for bucket in memory._expiry._buckets.values()) == len(held)
     assert len(memory._known._ghosts) <= memory.max_entries
-    assert memory.bytes == sum(each.size for each in held.values()) <= memory.max_bytes
+    assert memory.bytes - memory._sharing.bytes == sum(each.size for each in held.values())
+    assert memory._unknown_bytes == sum(each.size for each in held.values() if each.value is None)
+    assert memory.bytes <= memory.max_bytes
     assert len(memory) == len(held)
     assert len(known) <= memory.max_entries
     partitions = [partition for partition, _ in held]
@@ -225,7 +230,7 @@ def test_the_smallest_bounds_work(count: int) -> None:
 
 
 def test_a_flood_of_unknown_names_drives_out_nobody_who_is_known() -> None:
-    """Unknown names have a bound of their own, and of the bytes they are the first to give theirs back."""
+    """Unknown names have a number of their own, and of the bytes they are the first to give theirs back."""
     memory: MemoryTier[str] = MemoryTier(4, 100, max_unknown=3)
     for number in range(4):
         memory.put(("", str(number)), _entry(), 0.0)
@@ -236,6 +241,30 @@ def test_a_flood_of_unknown_names_drives_out_nobody_who_is_known() -> None:
     memory.put(("", "3"), _entry(size=60), 0.0)
     assert _names(memory) == ["0", "1", "2", "3"]
     assert len(memory._unknown) == 2
+    _check(memory)
+
+
+def test_where_bytes_are_the_limit_unknown_names_take_a_sixteenth_of_them() -> None:
+    """However many come, they drive out one another; one that is larger than all they may take is not kept."""
+    memory: MemoryTier[str] = MemoryTier(1000, 1600, max_unknown=100)
+    for number in range(160):
+        memory.put(("", str(number)), _entry(), 0.0)
+    for number in range(50):
+        memory.put(("", f"nobody{number}"), _entry(None, size=40), 0.0)
+        assert memory.get(("", f"nobody{number}")) is not None
+        _check(memory)
+    memory.put(("", "large"), _entry(None, size=101), 0.0)
+    assert (len(memory._known), list(memory._unknown)) == (152, [("", "nobody48"), ("", "nobody49")])
+    _check(memory)
+
+
+def test_while_there_is_room_an_unknown_name_may_be_of_any_size() -> None:
+    """What unknown names may take from the known is no bound on what nobody needs."""
+    memory = _filled(1)
+    memory.put(("", "nobody"), _entry(None, size=990), 0.0)
+    assert len(memory) == 2
+    memory.put(("", "1"), _entry(), 0.0)
+    assert _names(memory) == ["0", "1"]
     _check(memory)
 
 
@@ -333,6 +362,72 @@ def test_rows_that_many_have_in_common_are_kept_and_counted_once() -> None:
     assert len(memory._sharing) == 2
 
 
+def test_one_whose_rows_pass_the_bound_is_not_kept_and_harms_nobody() -> None:
+    """His rows count as his where nobody else has them; he takes his own former value with him, and nobody else's."""
+    memory: MemoryTier[Person] = MemoryTier(1000, 100_000, share=(Region,))
+    for number in range(20):
+        memory.put(("", str(number)), _person(number), 0.0)
+    before = memory.bytes
+    memory.put(("", "19"), _person(19, regions=1000), 0.0)
+    assert (len(memory), len(memory._sharing), memory.evictions) == (19, 2, 0)
+    assert memory.bytes < before
+    _check(memory)
+
+
+def test_who_leaves_makes_no_room_by_rows_that_others_hold_too() -> None:
+    """The bound holds while ever larger people come who share all the rows of those that leave for them."""
+    memory: MemoryTier[Person] = MemoryTier(1000, 30_000, share=(Region,))
+    for number in range(40):
+        memory.put(("", str(number)), _person(number, regions=2 * number + 1), 0.0)
+        _check(memory)
+    assert memory.get(("", "39")) is not None
+    assert memory.evictions > 0
+
+
+def test_a_row_that_cannot_be_encoded_is_kept_as_it_is() -> None:
+    """A text or a number that msgpack cannot hold is nobody's loss: the row is its own, and leaves with its holder."""
+    memory: MemoryTier[Person] = MemoryTier(1000, 10**9, share=(Region,))
+    for row in (Region(1, "\ud800"), Region(2**70, "far")):
+        for name in ("ada", "bob"):
+            memory.put(("", name), Entry(Person(name, (row, row), row), "db", 0.0, 100.0, 100.0, 0.0), 0.0)
+            found = memory.get(("", name))
+            assert found is not None
+            assert found.value is not None
+            assert found.value.home is row
+            _check(memory)
+        assert len(memory._sharing) == 1
+    for name in ("ada", "bob"):
+        memory.drop(name)
+    assert (len(memory._sharing), memory.bytes) == (0, 0)
+
+
+def test_what_cannot_be_weighed_changes_nothing() -> None:
+    """A row that fails on the way in is told, and what was kept before can be dropped as if nothing had happened."""
+
+    class Loud:
+        @property
+        def __dict__(self) -> dict[str, object]:  # type: ignore[override]  # as a careless class may have it
+            raise RuntimeError("not now")
+
+    class Team(msgspec.Struct, frozen=True):
+        rows: tuple[Region | Loud, ...]
+
+    def entry(*rows: Region | Loud) -> Entry[Team]:
+        return Entry(Team(rows), "db", 0.0, 100.0, 100.0, 0.0)
+
+    memory: MemoryTier[Team] = MemoryTier(1000, 10**9, share=(Region, Loud))
+    kept = entry(Region(1, "one"))
+    memory.put(("", "ada"), kept, 0.0)
+    before = memory.bytes
+    for name in ("ada", "bob"):
+        with pytest.raises(RuntimeError):
+            memory.put(("", name), entry(Region(1, "one"), Region(2, "two"), Loud()), 0.0)
+        assert (memory.get(("", "ada")), memory.bytes, len(memory._sharing)) == (kept, before, 1)
+        _check(memory)
+    assert memory.drop("ada") == 1
+    assert memory.bytes == 0
+
+
 def test_a_row_leaves_with_the_last_who_holds_it() -> None:
     """Dropped, replaced, evicted or cleared, nobody leaves a row or a byte behind."""
     memory: MemoryTier[Person] = MemoryTier(3, 10**9, share=(Region,))
@@ -409,6 +504,38 @@ def test_who_is_asked_for_again_outlasts_a_flood_where_bytes_are_the_limit() -> 
         memory.put(("passing", str(number)), _entry(size=1), 0.0)
     assert all(memory.get(key) for key in regulars)
     assert len(memory) == 100
+
+
+def test_whose_row_is_read_stays_so_when_it_is_renewed() -> None:
+    """That somebody was asked for is not forgotten with the entry that was replaced."""
+    memory = _filled(4)
+    memory.get(("", "0"))
+    memory.put(("", "0"), _entry(), 0.0)
+    memory.put(("", "4"), _entry(), 0.0)
+    assert _names(memory) == ["0", "2", "3", "4"]
+
+
+def test_the_dead_leave_before_the_living_where_many_have_died() -> None:
+    """One put buries a few; where more room is needed than those had, it is the dead that make it."""
+    memory: MemoryTier[str] = MemoryTier(1000, 1000)
+    for number in range(50):
+        memory.put(("", f"old{number}"), _entry(expires_at=50.0, stale_until=50.0), 0.0)
+    for number in range(50):
+        memory.put(("", str(number)), _entry(expires_at=900.0), 0.0)
+    memory.put(("", "50"), _entry(expires_at=900.0, size=300), 100.0)
+    assert _names(memory, 100) == [str(number) for number in range(51)]
+    assert memory.evictions == 0
+    _check(memory)
+
+
+def test_where_there_is_no_fleet_nobody_is_noted_to_be_told_of() -> None:
+    """A list that nobody empties would grow with every user who comes back."""
+    memory = _filled(1)
+    for _ in range(3):
+        memory.drop("0")
+        memory.put(("", "0"), _entry(), 0.0)
+        memory.get(("", "0"))
+    assert memory.take_recent(10) == []
 
 
 def test_one_that_has_grown_stays_and_another_leaves() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import enum
+import functools
 import gc
 import logging
 import sys
@@ -40,6 +42,19 @@ class Bare:
 
     def __init__(self) -> None:
         self.only = "x" * 1000
+
+
+class Private:
+    __slots__ = ("__secret",)
+
+    def __init__(self, secret: str) -> None:
+        self.__secret = secret
+
+
+class Attributed(dict[str, object]):
+    def __init__(self, note: str) -> None:
+        super().__init__()
+        self.note = note
 
 
 def _context(number: int) -> UserContext:
@@ -86,6 +101,11 @@ def test_comes_near_to_what_the_allocator_says() -> None:
         lambda text: {"a": {"b": [text]}},
         lambda text: {text},
         lambda text: (frozenset({text}),),
+        lambda text: collections.deque([text]),
+        lambda text: functools.partial(print, text),
+        lambda text: functools.partial(print, end=text),
+        lambda text: Private(text),
+        lambda text: Attributed(text),
         lambda text: Entry(text, "db", 0, 0, 0, 0),
         lambda text: msgspec.convert({"id": 1, "code": text, "name": "", "region_id": 1}, Slot),
     ],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import anyio
 import pytest
@@ -14,6 +17,7 @@ from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
+NO_NUMBERS: list[Any] = ["60", timedelta(seconds=5)]
 CROWD = [("", f"user{number}") for number in range(250)]
 
 
@@ -77,6 +81,45 @@ async def test_a_slow_call_gives_its_turn_away() -> None:
         database.release()
 
 
+async def test_once_slow_calls_have_ended_later_misses_gather_again() -> None:
+    """A call that gave its turn away has none to give away any more when it is over."""
+    database = Database(batch_size=100)
+    async with instance(database) as one, anyio.create_task_group() as callers:
+        database.hold()
+        for number in range(4):
+            callers.start_soon(one.get, CROWD[number])
+            await database.started(number + 1)
+        database.release()
+        await eventually_async(lambda: len(one.cache.flights) == 0)
+        database.hold()
+        for number in range(4, 6):
+            callers.start_soon(one.get, CROWD[number])
+            await database.started(number + 1)
+        for key in CROWD[6:20]:
+            callers.start_soon(one.get, key)
+        await eventually_async(lambda: len(one.cache.flights) == 16)
+        await anyio.wait_all_tasks_blocked()
+        assert [len(batch) for batch in database.batches] == [1] * 6
+        database.release()
+    assert [len(batch) for batch in database.batches] == [1] * 6 + [14]
+
+
+async def test_a_slow_call_gives_one_turn_away_and_not_more() -> None:
+    """However many wait, beside two slow calls there are two that are not; the rest gathers."""
+    database = Database(batch_size=1000)
+    async with instance(database) as one, anyio.create_task_group() as callers:
+        database.hold()
+        for number in range(4):
+            callers.start_soon(one.get, CROWD[number])
+            await database.started(number + 1)
+        for key in CROWD[4:9]:
+            callers.start_soon(one.get, key)
+        await eventually_async(lambda: len(one.cache.flights) == 9)
+        await anyio.wait_all_tasks_blocked()
+        assert len(database.batches) == 4
+        database.release()
+
+
 async def test_slow_calls_never_pass_the_limit() -> None:
     """However slow the source is, no more than `max_loads` calls are in flight."""
     database = Database(batch_size=10)
@@ -102,6 +145,69 @@ async def test_one_bad_row_is_one_user_s_error() -> None:
         database.bad.clear()
         assert await one.value(("", "user7")) == "user7 1"
         assert one.counters.get("load", "failed") == 1
+
+
+class Awkward:
+    """A value that nothing can be asked of."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> object:
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (Fetched("7", "db", NO_NUMBERS[0]), "TypeError"),
+        (Fetched("7", "db", NO_NUMBERS[1]), "TypeError"),
+        (Fetched("7", "db", math.nan), "7"),
+        (Fetched(Awkward(), "db"), "Awkward"),
+    ],
+    ids=["text", "timedelta", "nan", "awkward"],
+)
+async def test_one_value_that_cannot_be_kept_is_one_user_s_affair(bad: Fetched[Any], told: str) -> None:
+    """With a time to live that is no number it is an error, unfit for memory it is served; the others are kept."""
+
+    class Mixed(Database):
+        async def load(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
+            answers = await super().load(asks)
+            return [bad if ask.asked == "user7" else each for ask, each in zip(asks, answers, strict=True)]
+
+    async with instance(Mixed(batch_size=100)) as one:
+        answers: dict[str, Any] = {}
+
+        async def ask(key: tuple[str, str]) -> None:
+            try:
+                answers[key[1]] = await one.value(key)
+            except TypeError as error:
+                answers[key[1]] = error
+
+        async with anyio.create_task_group() as callers:
+            for key in CROWD[:20]:
+                callers.start_soon(ask, key)
+        odd = answers.pop("user7")
+        assert told in (type(odd).__name__, odd)
+        assert answers == {name: f"{name} 1" for _, name in CROWD[:20] if name != "user7"}
+        assert len(one.cache.memory) == 19 + (told == "7")
+        assert len(one.cache.flights) == 0
+
+
+async def test_what_cannot_be_kept_takes_its_former_value_with_it() -> None:
+    """What was kept before is no longer the truth: the next request asks the source again."""
+    database = Database()
+    async with instance(database) as one:
+        await one.get()
+        one.clock.advance(899)
+        awkward: Any = Awkward()
+
+        async def load(moved_ago: float) -> Fetched[str]:
+            return Fetched(awkward, "db")
+
+        one.clock.advance(1)
+        assert (await one.get(ADA, load)).entry.value is awkward
+        assert len(one.cache.memory) == 0
+        assert await one.value() == f"{ADA[1]} 1"
 
 
 async def test_a_batch_that_fails_as_a_whole_fails_each_with_an_error_of_its_own() -> None:

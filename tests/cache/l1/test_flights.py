@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import logging
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import get_cancelled_exc_class
 
-from ctxmiddleware.cache.base import Fetched, Found
+from ctxmiddleware.cache.base import Fetched, Found, Key
+from ctxmiddleware.cache.shared import Look
 from ctxmiddleware.errors import ConfigurationError, NotOpen, SourceError, SourceUnavailable
-from tests.cache.rig import ADA, BOB, STEADY, Database, instance
+from ctxmiddleware.testing import FakeClock
+from tests.backends import asyncio_only
+from tests.cache.machine.fake_tier import FakeServer, FakeTier
+from tests.cache.rig import ADA, BOB, STEADY, Database, Load, instance
 from tests.waiting import eventually_async
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +216,75 @@ async def test_a_source_that_cancels_itself_harms_nobody_else() -> None:
 
         with pytest.raises(Stop):
             await one.get(ADA, load)
+        assert await one.value(BOB) == f"{BOB[1]} 1"
+
+
+async def _leaks(moved_ago: float) -> Fetched[str]:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    asyncio.get_running_loop().call_soon(inner.cancel)
+    await inner
+    raise AssertionError
+
+
+async def _ends_itself(moved_ago: float) -> Fetched[str]:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+@asyncio_only
+@pytest.mark.parametrize("batch_size", [1, 100])
+@pytest.mark.parametrize("load", [_leaks, _ends_itself])
+async def test_a_cancellation_that_slips_out_of_a_source_ends_that_load_only(load: Load, batch_size: int) -> None:
+    """Somebody cancelled what a source awaits, or its task: that user gets a 503, and later the next load's answer.
+
+    Others whose loads are under way are served as if nothing had happened, and so is everybody after.
+    """
+    database = Database(batch_size=batch_size)
+    answers: list[str | None] = []
+    async with instance(database) as one, anyio.create_task_group() as callers:
+
+        async def ask() -> None:
+            answers.append(await one.value(BOB))
+
+        database.hold()
+        callers.start_soon(ask)
+        await database.started(1)
+        with anyio.fail_after(5), pytest.raises(SourceUnavailable, match="cancelled"):
+            await one.get(ADA, load)
+        database.release()
+        for key in (ADA, ("", "cy")):
+            assert await one.value(key) == f"{key[1]} 1"
+    assert answers == [f"{BOB[1]} 1"]
+    assert one.counters.get("load", "failed") == 1
+    assert len(one.cache.flights) == 0
+
+
+@asyncio_only
+async def test_what_is_known_stands_in_for_a_source_that_lets_a_cancellation_out() -> None:
+    """It is a source that cannot answer, like any other."""
+    async with instance() as one:
+        await one.get()
+        one.clock.advance(900)
+        assert (await one.get(ADA, _leaks)).stale
+
+
+@asyncio_only
+async def test_cancelled_in_the_shared_tier_a_load_fails_and_the_cache_goes_on() -> None:
+    """A cancellation out of a look, before any source is asked, leaves nobody waiting either."""
+
+    class Leaking(FakeTier):
+        async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[str] | None]:
+            if keys == [ADA]:
+                await _leaks(0)
+            return await super().look(keys, keep_ms)
+
+    tier = Leaking(FakeServer(FakeClock()), anyio.lowlevel.checkpoint)
+    async with instance(shared=tier) as one:
+        with anyio.fail_after(5), pytest.raises(SourceUnavailable, match="cancelled"):
+            await one.get()
         assert await one.value(BOB) == f"{BOB[1]} 1"
 
 

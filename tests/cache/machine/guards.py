@@ -125,8 +125,8 @@ GUARDS = (
     Guard(
         "more in memory than it may hold",
         "cache/memory.py",
-        "            while len(self._known) >= self.max_entries:\n",
-        "            while len(self._known) >= 2 * self.max_entries:\n",
+        "else len(self._known) >= self.max_entries:\n",
+        "else len(self._known) >= 2 * self.max_entries:\n",
     ),
 )
 
