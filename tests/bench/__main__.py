@@ -16,14 +16,19 @@ from rich.table import Table
 
 from tests.chaos import bench as chaos
 
-from . import eviction, hit, hung_redis, peers, sealing, storm
+from . import eviction, hit, hung_redis, peers, peers_fleet, sealing, storm
 
 Rows = list[dict[str, object]]
 
 
 def _peers() -> Rows:
     found = asyncio.run(peers.run())
-    return [{"case": case, **outcomes} for case, outcomes in found.items()]
+    rows: Rows = [{"case": case, **outcomes} for case, outcomes in found.items()]
+    together = {name: peers_fleet.loads(name) for name in peers_fleet.MADE}
+    return [
+        *rows,
+        {"case": f"{peers_fleet.PROCESSES} processes x {peers_fleet.CALLERS} misses, one Redis", **together},
+    ]
 
 
 def _other(*command: str) -> Callable[[], Rows]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.backends import ASYNCIO
 
-from . import eviction, hung_redis, peers, sealing, storm
+from . import eviction, hung_redis, peers, peers_fleet, sealing, storm
 
 
 @pytest.mark.anyio
@@ -17,6 +17,11 @@ async def test_ours_is_right_in_every_case() -> None:
     """Fresh after a delete during a load; nineteen of twenty served by one load; a thousand by one."""
     outcomes = [await case(peers.ours) for case in peers.CASES.values()]
     assert outcomes == ["right", "19 of 19, 1 load", "1 load"]
+
+
+def test_four_processes_that_miss_together_load_once() -> None:
+    """A thousand callers of one user, in processes that share a Redis and nothing else."""
+    assert peers_fleet.loads("ctxmiddleware") == "1 load"
 
 
 def test_five_hundred_who_miss_together_cost_five_calls() -> None:
