@@ -96,6 +96,18 @@ async def connection_for(client: Link, key: str) -> Connection:
     return pool.connection_class(**{**pool.connection_kwargs, "protocol": 3})
 
 
+async def leads_elsewhere(connection: Connection) -> bool:
+    """Return whether the sentinels name another master by now than the one a connection leads to."""
+    locate: Locate | None = getattr(connection, "locate", None)
+    if locate is None:
+        return False
+    try:
+        place = await locate()
+    except Exception:  # noqa: BLE001 - sentinels that cannot say have not named another one
+        return False
+    return (getattr(connection, "host", None), getattr(connection, "port", None)) != place
+
+
 async def look_at(client: Link, check: Admit) -> None:
     """Look at the server behind a client, over a connection that is open if there is one.
 

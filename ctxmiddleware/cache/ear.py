@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from .channel import CONFIRMED, Channel, Follower, News, read_fields, read_news
-from .driver import Connection, Refused
+from .driver import Connection, Refused, leads_elsewhere
 from .keys import ChannelKeys
 from .scripts import BEAT, POST
 from .wire import Streams, Wire
@@ -31,12 +31,14 @@ class EarOptions:
     Args:
         beat: seconds between proofs that nothing was missed.
         timeout: seconds for connecting and for one answer.
+        check_every: seconds between looks at whether the server is still the one to listen to.
         pause: seconds before another try where the channel was lost; twice that after each that failed.
         longest_pause: seconds between tries at most.
     """
 
     beat: float = 1.0
     timeout: float = 0.25
+    check_every: float = 5.0
     pause: float = 0.05
     longest_pause: float = 1.0
 
@@ -118,7 +120,13 @@ class Ear:
                 await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
             wire = Wire(connection, self._options.timeout, self._token)
             await self._track(wire)
+            checked_at = anyio.current_time()
             while self._channel.take(self, self._turn):
+                if anyio.current_time() >= checked_at + self._options.check_every:
+                    checked_at = anyio.current_time()
+                    # A former master that was cut off has not been told that it is none any more.
+                    if await leads_elsewhere(connection):
+                        raise ConnectionError("the channel is on another server by now")
                 await self._trip(wire)
         finally:
             await connection.disconnect(nowait=True)

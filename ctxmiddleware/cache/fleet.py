@@ -123,6 +123,10 @@ class Fleet:
             keys=keys,
             generations=self._keys.generations,
             me=self.me,
-            options=EarOptions(beat=min(LONGEST_BEAT, follower.lasts / 4), timeout=self._options.timeout),
+            options=EarOptions(
+                beat=min(LONGEST_BEAT, follower.lasts / 4),
+                timeout=self._options.timeout,
+                check_every=self._options.check_every,
+            ),
             token=self._token,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import redis
 from redis.asyncio import Sentinel
 
 from ctxmiddleware.cache.connection import RedisOptions, Send, Server, connect
-from ctxmiddleware.cache.driver import connection_for, look_at
+from ctxmiddleware.cache.driver import connection_for, leads_elsewhere, look_at
 from ctxmiddleware.cache.sentinel import Sentinels, State, named
 from ctxmiddleware.cache.target import target_of
 from ctxmiddleware.secret import Secret
@@ -21,7 +22,7 @@ from tests.backends import asyncio_only
 from tests.cache.rig import ADA, Database, instance, look_one, redis_tier
 from tests.waiting import eventually_async
 
-from .traffic import FAILED_OVER, USERS, Traffic
+from .traffic import FAILED_OVER, USERS, Traffic, is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
@@ -170,3 +171,39 @@ async def test_a_connection_of_one_s_own_leads_to_whoever_is_master(group: Senti
 async def _kill(group: SentinelGroup, server: Valkey) -> None:
     server.kill()
     await _failed_over(group)
+
+
+async def test_after_a_failover_instances_hear_of_each_other_again(group: SentinelGroup) -> None:
+    """By the new master, and what was in memory before it is asked for again: its last news may have been lost."""
+    database = Database()
+    async with (
+        instance(database, url=group.url, options=QUICK) as one,
+        instance(database, url=group.url, options=QUICK) as two,
+    ):
+        for each in (one, two):
+            await eventually_async(partial(is_heard, each))
+            await each.get()
+        group.master.kill()
+        await _failed_over(group)
+        for each in (one, two):
+            await eventually_async(partial(is_heard, each), timeout=FAILED_OVER)
+            assert each.cache.peek(ADA, ADA[1]) is None
+            await each.get()
+        database.rows[ADA[1]] = "new"
+        _, reach = await one.cache.invalidate(ADA[1])
+        assert (len(reach.confirmed), two.cache.peek(ADA, ADA[1])) == (1, None)
+
+
+async def test_a_connection_to_a_former_master_is_known_by_the_sentinels(group: SentinelGroup) -> None:
+    """The channel is left then; where no sentinel can say, it is not."""
+    connection: Any = await connection_for(_client(group), "any")
+    await connection.connect()
+    assert not await leads_elsewhere(connection)
+    group.master.pause()
+    await _failed_over(group)
+    group.master.resume()
+    assert await leads_elsewhere(connection)
+    for sentinel in group.sentinels:
+        sentinel.kill()
+    assert not await leads_elsewhere(connection)
+    await connection.disconnect()

@@ -8,16 +8,13 @@ import pytest
 import redis
 
 from tests.backends import asyncio_only
-from tests.cache.rig import Instance, instance
+from tests.cache.rig import instance
 from tests.waiting import eventually_async
 
 from . import shapes
+from .traffic import is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
-
-
-def _is_heard(one: Instance) -> bool:
-    return one.redis is not None and one.redis.is_heard()
 
 
 async def test_everything_that_is_allowed_is_used_and_nothing_else_is_asked_for() -> None:
@@ -29,7 +26,7 @@ async def test_everything_that_is_allowed_is_used_and_nothing_else_is_asked_for(
         url = f"{shape.target}".replace("/0", "/1")
         async with instance(url=url) as one, instance(url=url) as other:
             for each in (one, other):
-                await eventually_async(partial(_is_heard, each))
+                await eventually_async(partial(is_heard, each))
             for _ in range(2):
                 await one.get()
                 await one.get()

@@ -49,3 +49,8 @@ class Traffic:
         """Wait until everybody was looked up once more."""
         begun = len(self.got)
         await eventually_async(lambda: len(self.got) >= begun + 2 * len(USERS), timeout=FAILED_OVER)
+
+
+def is_heard(one: Instance) -> bool:
+    """Return whether an instance hears what the others invalidate."""
+    return one.redis is not None and one.redis.is_heard()
