@@ -15,8 +15,8 @@ from .channel import Channel, Confirmation
 from .driver import Call, Spread
 from .incarnation import MARK_MS
 from .keys import KeySpace, digest_of
+from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .order import answer_of
-from .scripts import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .session import Way
 from .shared import Reach
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from ..stats import CHANNEL, Counters
-from .scripts import Beat
+from .lua.channel import Beat
 from .shared import Listener
 
 CONFIRMED: Final = b"confirmed"

@@ -23,7 +23,7 @@ from ..errors import ConfigurationError
 from ..secret import Secret
 from .connection import Admit, Command, Locate, Server
 from .connection import RedisOptions as RedisOptions
-from .scripts import Script
+from .lua.script import Script
 from .target import URL_FORMS, Target, target_of
 
 Client: TypeAlias = Redis | RedisCluster

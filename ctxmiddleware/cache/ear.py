@@ -14,7 +14,7 @@ import msgspec
 from .channel import CONFIRMED, Channel, Follower, News, read_fields, read_news
 from .driver import Connection, Refused, leads_elsewhere
 from .keys import ChannelKeys
-from .scripts import BEAT, POST
+from .lua.channel import BEAT, POST
 from .wire import Streams, Wire
 
 logger = logging.getLogger("ctxmiddleware.redis")

@@ -17,7 +17,7 @@ from .driver import Call, RedisOptions, connection_for
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
-from .scripts import LEAVE, POST
+from .lua.channel import LEAVE, POST
 from .session import Session, Way
 from .shared import Listener, Reach, SharedTierFailed
 

@@ -14,7 +14,7 @@ import msgspec
 from ..stats import REDIS, Counters
 from .connection import Command, Send
 from .keys import KeySpace
-from .scripts import ADMIT
+from .lua.invalidation import ADMIT
 
 logger = logging.getLogger("ctxmiddleware.redis")
 

@@ -11,8 +11,9 @@ import anyio
 
 from .base import Fence, Key
 from .keys import KeySpace
+from .lua.leases import CLAIM, PROLONG, RELEASE
+from .lua.script import Script
 from .order import MAX_USERS, Errand
-from .scripts import CLAIM, PROLONG, RELEASE, Script
 from .shared import ASK, Claim, Claiming
 
 # So often a lease is prolonged before it would end: one prolongation may be lost.

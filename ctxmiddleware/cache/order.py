@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from .driver import Call
-from .scripts import Script
+from .lua.script import Script
 
 A = TypeVar("A")
 

@@ -22,8 +22,10 @@ from .fleet import Fleet
 from .incarnation import MARK_MS, Incarnation
 from .keys import CALLED_SIZE, KeySpace, RedisKeys
 from .lease import Leases
+from .lua.hot import HOTTEST, REMEMBER
+from .lua.script import Script
+from .lua.values import LOOK, STORE, Found
 from .order import Errand, Order, answer_of, shared_out
-from .scripts import HOTTEST, LOOK, REMEMBER, STORE, Found, Script
 from .session import Session, Way
 from .shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 from .topology import opened

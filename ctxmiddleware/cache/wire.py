@@ -10,8 +10,8 @@ import anyio
 import msgspec
 
 from .driver import Connection
+from .lua.script import Script
 from .order import answer_of
-from .scripts import Script
 
 MAX_NEWS: Final = 1000
 

@@ -19,9 +19,9 @@ from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.driver import Call, RedisOptions
 from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.lua.values import LOOK
 from ctxmiddleware.cache.order import answer_of
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.scripts import LOOK
 from ctxmiddleware.cache.shared import Storing
 from ctxmiddleware.stats import REDIS, Counters
 from examples.servers import Valkey

@@ -11,8 +11,9 @@ import anyio
 import pytest
 
 from ctxmiddleware.cache.lane import TRIP_BYTES, TRIP_USERS, Lane
+from ctxmiddleware.cache.lua.leases import PROLONG
+from ctxmiddleware.cache.lua.values import LOOK
 from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered
-from ctxmiddleware.cache.scripts import LOOK, PROLONG
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 

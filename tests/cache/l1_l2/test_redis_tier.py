@@ -17,9 +17,9 @@ from ctxmiddleware.cache.codec import Codec
 from ctxmiddleware.cache.connection import Send, connect
 from ctxmiddleware.cache.driver import Client, RedisOptions
 from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.lua.values import LOOK
 from ctxmiddleware.cache.order import MAX_BYTES
 from ctxmiddleware.cache.redis import RedisTier
-from ctxmiddleware.cache.scripts import LOOK
 from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters

@@ -1,0 +1,1 @@
+"""What Redis does in one step: the Lua scripts, by what they are for."""

@@ -1,0 +1,81 @@
+"""New generations, and their announcement."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from .channel import CHANNEL
+from .script import COMMON, script
+
+Listening: TypeAlias = tuple[bytes, int]
+"""Who listens to the channel, and the milliseconds since he last said so."""
+
+_RENEWING: Final = """
+local function renew(last)
+  local generation
+  for first = 1, last, 2 do
+    generation = next_after(KEYS[first])
+    redis.call('SET', KEYS[first + 1], '', 'PX', ARGV[2])
+    redis.call('SET', KEYS[first], generation, 'PX', ARGV[3])
+  end
+  return generation
+end
+"""
+
+_RENEW: Final = """
+return {ARGV[1], renew(#KEYS)}
+"""
+
+_ANNOUNCE: Final = """
+local state, stream, all = unpack(KEYS, 1, 3)
+announce(state, stream, unpack(ARGV, 2, 5))
+return {ARGV[1], listeners(all)}
+"""
+
+_INVALIDATE: Final = """
+local state, stream, all = unpack(KEYS, #KEYS - 2)
+local generation = renew(#KEYS - 3)
+announce(state, stream, 'done', ARGV[4], ARGV[4] == '' and '' or generation, ARGV[5])
+return {ARGV[1], listeners(all)}
+"""
+
+# The server is `current`; this process has known it as `known` until `since` milliseconds ago. Where it is another,
+# whoever came first has renewed everyone's generations since then, and the rest need not do it again.
+_ADMIT: Final = """
+local known, current, since, mark_ms, kept_ms = unpack(ARGV, 2, 6)
+local stored = text(KEYS[1])
+local lost = stored ~= current and not (stored == false and known == current)
+if stored == current and known ~= '' and known ~= current then
+  local left = redis.call('PTTL', KEYS[2])
+  lost = left < 0 or mark_ms - left >= tonumber(since)
+end
+local renewed = 0
+if lost then
+  for first = 4, #KEYS, 2 do
+    if redis.call('PTTL', KEYS[first]) ~= -2 then
+      redis.call('SET', KEYS[first], next_after(KEYS[first]), 'KEEPTTL')
+      renewed = renewed + 1
+    end
+  end
+  for first = 4, renewed > 0 and #KEYS or 0, 2 do
+    redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
+  end
+  -- News it had lost may have numbers that are given again: whoever listens begins anew.
+  redis.call('DEL', KEYS[3])
+  redis.call('SET', KEYS[2], '', 'PX', mark_ms)
+end
+redis.call('SET', KEYS[1], current, 'PX', kept_ms)
+return {ARGV[1], renewed}
+"""
+
+# New generations, marked as new: whoever loads under them knows how new they are.
+RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])
+
+# The same and its announcement in one step: nobody can renew and die before the others are told.
+INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, list[Listening]])
+
+# The announcement alone, where generations and channel are on two servers of a cluster.
+ANNOUNCE: Final = script(CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+
+# Everyone's generations are new before a server that may hold old ones is called by its name.
+ADMIT: Final = script(COMMON + _ADMIT, tuple[bytes, int])
