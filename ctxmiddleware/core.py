@@ -27,6 +27,7 @@ from .secret import Secret
 from .snapshot import snapshot
 from .sources.base import ContextSource
 from .stats import Stats
+from .watching import Watching
 from .zones.base import ZoneSnapshot, ZoneSource, zones_for_user_context
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class PluginCore(Generic[T]):
         self._resolver = self._assembly.resolver
         self._started_at = datetime.now(UTC)
         self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)
+        self._watching = Watching(self._resolver, self._assembly.cache, self._loop.ensure)
         self.admin: Final = AdminApp(self, admin_guard)
 
     def __repr__(self) -> str:
@@ -130,6 +132,27 @@ class PluginCore(Generic[T]):
         """
         await self._loop.ensure()
         return await self._resolver.resolve(_identity(email_or_identity))
+
+    def watch(self, email_or_identity: str | Identity) -> AsyncIterator[Resolution[T]]:
+        """Return what is known of a user, and again whenever that has changed: for websockets and streams.
+
+        `async for resolution in plugin.watch(identity)` begins with what is in force. Another one comes where the
+        context, zones included, is no longer equal (`==`): after an invalidation, by whichever process, and at the
+        latest after the policy's `ttl`, or `untrusted_ttl` where other processes cannot be heard. Access was revoked
+        where `resolution.context` is None, or not `plugin.is_active(resolution.context)`. While the source is down
+        what was told stays in force for `stale_for`; a resolution may be `stale` itself.
+
+        It ends when the identity expires, needs no closing, and may be asked again after an error.
+
+        Args:
+            email_or_identity: an address, or an Identity where tenants are kept apart or it expires.
+
+        Raises:
+            SourceUnavailable: nothing may be served any more and the source cannot answer: the user is to be refused.
+            SourceError: the source answered with something that is not a context.
+            ValueError: the address is empty.
+        """
+        return self._watching.watch(_identity(email_or_identity))
 
     def peek(self, identity: Identity) -> Resolution[T] | None:
         """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""
@@ -207,6 +230,8 @@ class PluginCore(Generic[T]):
                     tasks.start_soon(assembly.zones.run)
                 if assembly.cache.warming is not None:
                     tasks.start_soon(assembly.cache.warming.run)
+                if assembly.redis is not None:
+                    tasks.start_soon(assembly.cache.keep_watchers_asking)
                 try:
                     yield assembly
                 finally:

@@ -58,6 +58,7 @@ class Hearing(Generic[V]):
         """Ask again for everybody before they are served."""
         self._keeping.missed()
         self._trust.end(self._clock())
+        self._keeping.watchers.ring(None)
 
     def prove(self, at: float) -> None:
         """Trust memory for a while from a monotonic second at which nothing had been missed."""

@@ -17,6 +17,7 @@ from .policy import CachePolicy
 from .refill import Refill, Refills
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH
+from .watchers import Watchers
 
 logger = logging.getLogger("ctxmiddleware.cache")
 
@@ -52,6 +53,7 @@ class Keeping(Generic[V]):
         self._clock = clock
         self.expected: dict[bytes | None, float] = {}
         self._has_warned = False
+        self.watchers = Watchers(None if shared is None else digest_of)
         self._refills: Refills[V] = Refills(lambda key, entry: memory.add(key, entry, clock()))
 
     @property
@@ -66,9 +68,16 @@ class Keeping(Generic[V]):
             name: the name.
             generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
         """
-        memory = self._memory
         if self._shared is not None:
             self._refills.hear(None if name is None else digest_of(name))
+        try:
+            return self._forget(name, generation)
+        finally:
+            # Not before: whoever is woken looks at once.
+            self.watchers.ring(name)
+
+    def _forget(self, name: str | None, generation: bytes | None) -> int:
+        memory = self._memory
         if name is None:
             return self._flights.overtake(None, memory.clear)
         if generation is None:
@@ -84,9 +93,12 @@ class Keeping(Generic[V]):
         )
 
     def named(self, digest: bytes) -> str | None:
-        """Return the name a digest stands for, where it is in memory or in the air."""
-        flying, held = self._flights.names, self._memory.names
-        return (flying and flying.of(digest)) or (held and held.of(digest)) or None
+        """Return the name a digest stands for, where it is in memory, in the air or watched."""
+        for names in (self._flights.names, self._memory.names, self.watchers.names):
+            name = None if names is None else names.of(digest)
+            if name is not None:
+                return name
+        return None
 
     def refilling(self) -> AbstractContextManager[Refill[V]]:
         """Begin to take into memory whom nobody asked for."""
@@ -109,6 +121,7 @@ class Keeping(Generic[V]):
         name = self.named(digest)
         if name is not None:
             self._flights.doubt(name, lambda: self._memory.change(name, _doubt))
+            self.watchers.ring(name)
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:
         """Return what memory holds for a flight, whatever it is still good for."""
@@ -122,7 +135,10 @@ class Keeping(Generic[V]):
                 _doubt(entry)
             self._put(flight.key, entry)
 
-        return self._flights.settle(flight, keep)
+        is_kept = self._flights.settle(flight, keep)
+        if is_kept and flight.behind and flight.held is not None and flight.held.value is not entry.value:
+            self.watchers.ring(flight.key[1])
+        return is_kept
 
     def _put(self, key: Key, entry: Entry[V]) -> None:
         try:

@@ -27,6 +27,8 @@ V = TypeVar("V")
 MAX_ATTEMPTS = 10
 # What a load may take beside asking the source: the looks and the store before and after it.
 GRACE_SECONDS = 2.0
+# What is past its time, or has none, is not asked for again and again by those who watch it.
+SHORTEST_HOLD = 1.0
 
 
 class TieredCache(Generic[V]):
@@ -76,6 +78,7 @@ class TieredCache(Generic[V]):
             trust=self.trust,
         )
         self.flights: Flights[V] = self._filling.flights
+        self.watchers = self._filling.keeping.watchers
         self.hearing = Hearing(self.trust, self._filling.keeping, clock)
         self.warming: Warming[V] | None = None
         if shared is not None:
@@ -162,6 +165,31 @@ class TieredCache(Generic[V]):
             if anyio.current_time() >= gives_up:
                 raise SourceUnavailable("the load goes on past its time, because it cannot be cancelled")
             until = anyio.current_time() + self.policy.soft_timeout
+
+    def holds_for(self, key: Key, *, is_known: bool) -> float:
+        """Return the seconds after which what was found of a key is to be asked for again, where no news come before.
+
+        Args:
+            key: partition and name.
+            is_known: whether it was found.
+        """
+        lifetime, now = self.policy.lifetime(known=is_known), self._clock()
+        again, is_told = self.policy.untrusted_ttl, self._shared is None or now < self.trust.until
+        entry = self.memory.get(key)
+        if entry is None:
+            # Memory had no room for it: it holds no longer than it would there.
+            return lifetime if is_told else min(lifetime, again)
+        until = entry.expires_at
+        if not is_told or entry.epoch != self.trust.epoch:
+            until = min(until, self.trust.of(entry))
+        if now >= until:
+            # Served past its time, no longer than it may be.
+            until = min(now + again, stale_until(entry, self.trust))
+        return max(until - now, min(SHORTEST_HOLD, lifetime, again))
+
+    async def keep_watchers_asking(self) -> None:
+        """Let those who watch ask again where nobody tells them of invalidations, until it is cancelled."""
+        await self.watchers.keep_asking(self.trust, self._clock)
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.

@@ -1,0 +1,77 @@
+"""Who waits for news of which name, and is woken when what is known of it may have changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from ..bell import Bell
+from .names import Names
+from .trust import Trust
+
+
+class Watchers:
+    """The bells of a process by name, rung from any thread.
+
+    Args:
+        digest: stands for a name in news of it; None where there are none.
+    """
+
+    def __init__(self, digest: Callable[[str], bytes] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._bells: dict[str, set[Bell]] = {}
+        self.names = None if digest is None else Names(digest)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(map(len, self._bells.values()))
+
+    def __repr__(self) -> str:
+        return f"<Watchers: {len(self)} of {len(self._bells)} names>"
+
+    @contextmanager
+    def watching(self, name: str) -> Iterator[Bell]:
+        """Wait for news of a name in the running event loop; begun before a look, so that none is missed after it."""
+        bell = Bell()
+        with self._lock:
+            self._bells.setdefault(name, set()).add(bell)
+            if self.names is not None:
+                self.names.hold(name)
+        try:
+            yield bell
+        finally:
+            with self._lock:
+                if self.names is not None:
+                    self.names.release(name)
+                self._bells[name].discard(bell)
+                if not self._bells[name]:
+                    del self._bells[name]
+
+    def ring(self, name: str | None) -> None:
+        """Wake those who wait for a name, or everybody where it is None; what they will see is in force already."""
+        with self._lock:
+            names = list(self._bells) if name is None else [name]
+            bells = [bell for each in names for bell in self._bells.get(each, ())]
+        for bell in bells:
+            bell.ring()
+
+    async def keep_asking(self, trust: Trust, clock: Callable[[], float]) -> None:
+        """Wake everybody whenever trust in memory ends, until it is cancelled.
+
+        While the channel is heard that never comes; once it is not, nobody tells them of what others invalidate.
+
+        Args:
+            trust: how far memory is trusted.
+            clock: monotonic seconds.
+        """
+        told: float | None = None
+        while True:
+            until = trust.until
+            left = until - clock()
+            if left <= 0 and until != told:
+                told = until
+                self.ring(None)
+            await anyio.sleep(left if left > 0 else trust.lasts)

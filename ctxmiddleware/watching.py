@@ -1,0 +1,113 @@
+"""How a long-lived connection is told of its user: the loop behind `plugin.watch`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum, auto
+from typing import Final, Generic, Self, TypeVar
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from .cache.tiered import TieredCache
+from .identity.base import Identity
+from .reports import Resolution
+from .resolver import Resolver
+
+T = TypeVar("T")
+
+# Woken all at once they must not take the places of requests in the queue at the source.
+AT_ONCE: Final = 1000
+
+
+class _Told(Enum):
+    NOTHING = auto()
+
+
+class Watching(Generic[T]):
+    """Makes one plugin's watches, and lets only so many of them resolve at a time.
+
+    Args:
+        resolver: resolves.
+        cache: knows until when what was resolved holds, and rings when it does no longer.
+        opened: opens the plugin in the running event loop.
+        wall_clock: seconds since the epoch, compared with an identity's own expiry only.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver[T],
+        cache: TieredCache[T],
+        opened: Callable[[], Awaitable[object]],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.resolver = resolver
+        self.cache = cache
+        self.opened = opened
+        self.wall_clock = wall_clock
+        self._at_once = max(1, min(AT_ONCE, cache.policy.max_waiting // 2))
+        self._gate: RunVar[anyio.Semaphore] = RunVar("watches that resolve")
+
+    def watch(self, identity: Identity) -> Watch[T]:
+        """Return the changes of one user, from now on."""
+        return Watch(self, identity)
+
+    async def resolve(self, identity: Identity) -> Resolution[T]:
+        """Resolve, in turn where many others do.
+
+        Raises:
+            SourceError: as `Resolver.resolve` does.
+        """
+        resolution = self.resolver.peek(identity)
+        if resolution is not None:
+            return resolution
+        async with self._turn():
+            return await self.resolver.resolve(identity)
+
+    def _turn(self) -> anyio.Semaphore:
+        gate = self._gate.get(None)
+        if gate is None:
+            gate = anyio.Semaphore(self._at_once)
+            self._gate.set(gate)
+        return gate
+
+
+class Watch(AsyncIterator[Resolution[T]]):
+    """What is known of one user, and again whenever that has changed.
+
+    It is known to nobody but while somebody awaits its next change, so it needs no closing; what happens in between is
+    found by the look with which each wait begins.
+
+    Args:
+        watching: the plugin's.
+        identity: of the user.
+    """
+
+    def __init__(self, watching: Watching[T], identity: Identity) -> None:
+        self._watching = watching
+        self._identity = identity
+        self._told: T | _Told | None = _Told.NOTHING
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Resolution[T]:
+        await self._watching.opened()
+        cache, key = self._watching.cache, self._identity.key
+        with cache.watchers.watching(key[1]) as bell:
+            while (left := self._left()) > 0:
+                with anyio.move_on_after(left):
+                    resolution = await self._watching.resolve(self._identity)
+                    if self._told is _Told.NOTHING or resolution.context != self._told:
+                        self._told = resolution.context
+                        return resolution
+                    with anyio.move_on_after(cache.holds_for(key, is_known=resolution.context is not None)):
+                        await bell.wait()
+        raise StopAsyncIteration
+
+    def _left(self) -> float:
+        """Return the seconds until the identity expires."""
+        expires_at = self._identity.expires_at
+        return math.inf if expires_at is None else expires_at - self._watching.wall_clock()
