@@ -40,15 +40,22 @@ class Hearing(Generic[V]):
     def forget(self, digest: bytes | None, generation: bytes | None) -> None:
         """Forget a name, or everyone where it is None, but for what was looked up under its new generation."""
         self._keeping.expected.pop(digest, None)
-        if digest is None:
-            self._keeping.forget(None)
-            return
-        self._keeping.forget_digest(digest, generation)
+        self._forget(digest, generation)
 
     def expect(self, digest: bytes | None) -> None:
         """Forget a name, or everyone, and keep nothing of them that is not looked up again until it has happened."""
-        self.forget(digest, None)
-        self._keeping.expected[digest] = self._clock() + EXPECTED_SECONDS
+        now, expected = self._clock(), self._keeping.expected
+        for former in [each for each, until in expected.items() if until <= now]:
+            del expected[former]
+        # Before anything is forgotten, or another thread could keep it again in between.
+        expected[digest] = now + EXPECTED_SECONDS
+        self._forget(digest, None)
+
+    def _forget(self, digest: bytes | None, generation: bytes | None) -> None:
+        if digest is None:
+            self._keeping.forget(None)
+        else:
+            self._keeping.forget_digest(digest, generation)
 
     def doubt(self, digest: bytes) -> None:
         """Ask again for a name before it is served."""

@@ -13,7 +13,9 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.driver import RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.hearing import EXPECTED_SECONDS
+from ctxmiddleware.cache.keys import KeySpace, digest_of
+from ctxmiddleware.cache.lua.invalidation import ANNOUNCE
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
@@ -338,3 +340,39 @@ async def test_an_answer_that_is_late_is_a_lost_connection(redis_url: str, caplo
         assert in_memory(pair.two) is None
     errors = [record.exc_info[1] for record in caplog.records if record.exc_info and "channel" in record.message]
     assert [type(error) for error in errors] == [TimeoutError] * 2
+
+
+def _announce(server: Any, kind: str, name: str | None) -> None:
+    """Say what an instance says in a cluster, before and after it has put a new generation in force."""
+    digest = b"" if name is None else digest_of(name)
+    generation = b"" if kind == "intent" or name is None else server.get(KEYS.of(("", name)).generation)
+    server.eval(ANNOUNCE.text, 3, *CHANNEL[:3], b"token", kind, digest, generation, "an:other:instance")
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_what_is_read_between_an_intent_and_its_invalidation_is_not_trusted(
+    redis_url: str, server: Any, name: str | None
+) -> None:
+    """It answers whoever asked, and the next one asks Redis again, until the invalidation is done."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know(ADA, BOB)
+        _announce(server, "intent", name)
+        await eventually_async(partial(is_gone, pair.two))
+        for _ in range(2):
+            assert (await pair.two.get()).origin == "redis"
+            assert in_memory(pair.two) is None
+        assert (in_memory(pair.two, BOB) is None) is (name is None)
+        _announce(server, "done", name)
+        await pair.one.cache.invalidate("somebody else")
+        assert await pair.two.value() == in_memory(pair.two) == f"{ADA[1]} 1"
+
+
+async def test_an_intent_without_its_invalidation_is_forgotten(redis_url: str, server: Any) -> None:
+    """As where whoever announced it has died: after a while memory is trusted again."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        _announce(server, "intent", ADA[1])
+        await eventually_async(partial(is_gone, pair.two))
+        pair.clock.advance(EXPECTED_SECONDS)
+        await eventually_async(lambda: pair.two.cache.trust.until > pair.clock())
+        assert await pair.two.value() == in_memory(pair.two) == f"{ADA[1]} 1"
