@@ -43,7 +43,8 @@ class Loading(Generic[T]):
         self._kind = _class_of(context_type)
         self._exact = exact and isinstance(context_type, type) and self._kind is not object
         self._own_states = getattr(source, "path_states", None)
-        self._paths = Paths(("fetch",) if self._fetch_many is None else ("fetch", "fetch_many"), cancelled_fails=True)
+        ways = ("fetch",) if self._fetch_many is None else ("fetch", "fetch_many")
+        self._paths = Paths(ways, cancelled_fails_after=0.0)
         # Guarded twice, an outage would be told of twice, and tried half as often.
         self._through = self._paths.through if self._own_states is None else _unguarded
 
