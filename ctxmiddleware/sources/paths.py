@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..breaker import RateBreaker, State, Ticket
 from ..errors import SourceUnavailable
-from .exchange import OutOfTime
+from .exchange import OutOfTime, WayClosed
 
 logger = logging.getLogger("ctxmiddleware.sources")
 
@@ -57,12 +57,12 @@ class Paths:
             many: whether it is for many users.
 
         Raises:
-            SourceUnavailable: the way is closed to calls, and opens again after `retry_after` seconds.
+            WayClosed: it is closed to calls, and opens again after `retry_after` seconds.
         """
         breaker = self._breakers[path]
         ticket = breaker.admit(who)
         if ticket is None:
-            raise SourceUnavailable(
+            raise WayClosed(
                 f"the source failed again and again ({path}): it is left alone for a while",
                 retry_after=max(1.0, breaker.retry_after),
                 outage=True,
