@@ -42,7 +42,7 @@ class Split(Generic[A]):
         """Ask for these users, each of whom is found in the end unless the time runs out."""
         alone = await self._in_parts(emails)
         if self._ends is None:
-            self._ends = await singly(alone, self._one, self.found, in_vain=IN_VAIN, counts=Exception)
+            self._ends = await singly(alone, self._one, self.found, in_vain=IN_VAIN, errors=Exception, counts=Exception)
         if self._ends is not None:
             error = _for_the_others(self._ends)
             self.found.update((email, error) for email in emails if email not in self.found)

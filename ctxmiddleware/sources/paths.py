@@ -35,7 +35,7 @@ class Paths:
         names: Iterable[str],
         clock: Callable[[], float] = time.monotonic,
         *,
-        cancelled_fails_after: float = 1.0,
+        cancelled_fails_after: float = 0.5,
     ) -> None:
         self._breakers = {name: RateBreaker(clock) for name in names}
         self._clock = clock

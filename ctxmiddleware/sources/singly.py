@@ -11,6 +11,7 @@ from ..errors import SourceUnavailable
 from .exchange import OutOfTime
 
 A = TypeVar("A")
+E = TypeVar("E", bound=Exception)
 
 AT_ONCE: Final = 8
 
@@ -30,11 +31,12 @@ async def in_half_the_time(call: Callable[[], Awaitable[A]]) -> A:
 async def singly(
     emails: Iterable[str],
     ask: Callable[[str], Awaitable[A]],
-    found: dict[str, A | Exception],
+    found: dict[str, A | E],
     *,
     in_vain: int,
+    errors: type[E],
     counts: type[Exception] = SourceUnavailable,
-) -> Exception | None:
+) -> E | None:
     """Ask for each user and put the answers, and errors, where they are found; return what ended it early, if anything.
 
     Args:
@@ -42,11 +44,12 @@ async def singly(
         ask: asks for one.
         found: where the answers go, as they come: they are kept when the time of the whole runs out.
         in_vain: calls in a row without an answer after which the next ones would wait for nothing.
-        counts: which errors are no answer.
+        errors: which errors are one user's; others end it all.
+        counts: which of them are no answer.
     """
     waiting = iter(emails)
     failed_in_a_row = 0
-    ends: Exception | None = None
+    ends: E | None = None
 
     async def work() -> None:
         nonlocal failed_in_a_row, ends
@@ -54,7 +57,7 @@ async def singly(
             try:
                 found[email] = await in_half_the_time(lambda email=email: ask(email))  # type: ignore[misc]  # a bound value
                 failed_in_a_row = 0
-            except Exception as error:  # noqa: BLE001 - whatever is raised for one user is that user's
+            except errors as error:
                 found[email] = error
                 failed_in_a_row = failed_in_a_row + 1 if isinstance(error, counts) else 0
                 if failed_in_a_row >= in_vain or (isinstance(error, SourceUnavailable) and error.outage):
