@@ -32,10 +32,6 @@ from .rows import context_from, contexts_from
 from .singly import AT_ONCE, in_half_the_time, singly
 from .transport import Transport
 
-# How long nobody found by the tables stays unknown. They are searched for the spelling that was sent and the normalised
-# one, but what is remembered is remembered for every spelling: an employee stored as "Bob@Example.com", whom somebody
-# asked for as "bob@example.com", must not be locked out for the whole time unknown users are remembered.
-LEGACY_NEGATIVE_TTL: Final = 2.0
 # How many of a batch are loaded at a time where there is no function for many.
 ONE_BY_ONE_AT_ONCE: Final = AT_ONCE
 # How many pieces of a batch are read from a replica at a time, whose URLs hold few long addresses each.
@@ -129,9 +125,6 @@ class SupabaseSource(BatchSource[UserContext]):
     async def fetch(self, email: str) -> Loaded[UserContext]:
         """Return the user's context with its origin, `rpc` or `legacy`; its value is None for an unknown user.
 
-        That a user is unknown is to be remembered for a moment only where the tables were read: they do not find an
-        address that is stored in another spelling than the one asked for.
-
         Args:
             email: the address as it was asked for.
 
@@ -150,8 +143,8 @@ class SupabaseSource(BatchSource[UserContext]):
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await self._paths.through("tables", lambda: read_tables(load, asked), who=normalise(email))
-        return Loaded(context, origin="legacy", ttl=LEGACY_NEGATIVE_TTL if context is None else None)
+        context = await self._paths.through("tables", lambda: read_tables(load, email), who=normalise(email))
+        return Loaded(context, origin="legacy")
 
     async def fetch_many(self, emails: Sequence[str]) -> Answers:
         """Return each user's context as `fetch` does, or the error that is that user's alone.
