@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 from typing import Literal, TypeAlias
+
+Ticket: TypeAlias = int
+"""By which a call's end is told from that of a call of before."""
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 
@@ -51,12 +55,13 @@ class RateBreaker:
     """Opens when too large a share of the last calls failed, and lets one call try whether it may close again.
 
     While it is open nobody calls. After `open_for` seconds it is half-open: the next caller tries, and its success
-    closes the breaker; its failure opens it for twice as long, `open_at_most` in the end. Success and failure answer
-    whether they changed anything, so that a change is logged once.
+    closes the breaker; its failure opens it for twice as long, `open_at_most` in the end. A failure that may be the
+    fault of the one it was for lets another try instead, until `least` of them have failed. Success and failure answer
+    whether they changed anything, so that a change is logged once. Threads may share it.
 
     Args:
         clock: monotonic seconds.
-        window: seconds over which calls are counted.
+        window: seconds over which calls are counted; a try that takes longer no longer keeps others from trying.
         least: calls in the window below which nothing is concluded.
         rate: share of failures among them that opens it.
         open_for: seconds before the first try.
@@ -81,9 +86,14 @@ class RateBreaker:
         self._longest_pause = open_at_most
         self._pause = open_for
         self._opens_until: float | None = None
-        self._is_trying = False
+        self._tries_until: float | None = None
+        # Another one with each change and each try: a ticket of an earlier one tells nothing of now.
+        self._ticket = 0
+        self._failed_tries = 0
+        self._try_no_more: dict[int, float] = {}
         # One place for each second of the window: what leaves it is forgotten a second at a time.
         self._seconds: deque[_Second] = deque()
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"<RateBreaker: {self.state}>"
@@ -91,58 +101,101 @@ class RateBreaker:
     @property
     def state(self) -> State:
         """Whether calls are made, given up for now, or tried one at a time."""
-        if self._opens_until is None:
+        until = self._opens_until
+        if until is None:
             return "closed"
-        return "open" if self._clock() < self._opens_until else "half-open"
+        return "open" if self._clock() < until else "half-open"
 
     @property
     def retry_after(self) -> float:
         """Seconds until the next try is due."""
-        return 0.0 if self._opens_until is None else max(0.0, self._opens_until - self._clock())
+        until = self._opens_until
+        return 0.0 if until is None else max(0.0, until - self._clock())
 
-    def admit(self) -> bool:
-        """Return whether a call may be made now; whoever is let in reports its success or failure."""
-        if self._opens_until is None:
-            return True
-        if self._is_trying or self._clock() < self._opens_until:
-            return False
-        self._is_trying = True
-        return True
+    def admit(self, who: str | None = None) -> Ticket | None:
+        """Return a ticket if a call may be made now; whoever is let in gives it back with what became of the call.
 
-    def success(self) -> bool:
+        Args:
+            who: for whom it is made, if for one.
+        """
+        with self._lock:
+            if self._opens_until is None:
+                return self._ticket
+            now = self._clock()
+            if now < self._opens_until or (self._tries_until is not None and now < self._tries_until):
+                return None
+            if who is not None and now < self._try_no_more.get(hash(who), now):
+                return None
+            self._tries_until = now + self._window
+            self._ticket += 1
+            return self._ticket
+
+    def success(self, ticket: Ticket) -> bool:
         """Take note of a call that was answered; return whether it closed the breaker."""
-        if self._opens_until is None:
-            self._current().answered += 1
-            return False
-        if not self._is_trying:
-            return False  # a call from before it opened
-        self._opens_until, self._is_trying, self._pause = None, False, self._first_pause
-        self._seconds.clear()
-        return True
+        with self._lock:
+            if ticket != self._ticket:
+                return False
+            if self._opens_until is None:
+                self._current().answered += 1
+                return False
+            self._change(opens_until=None)
+            self._pause = self._first_pause
+            self._seconds.clear()
+            self._try_no_more.clear()
+            return True
 
-    def failure(self, who: str | None = None) -> bool:
+    def failure(self, ticket: Ticket, who: str | None = None) -> bool:
         """Take note of a call that failed; return whether it opened the breaker.
 
         Args:
+            ticket: what `admit` gave for it.
             who: for whom it was made, where the fault may be theirs alone: such a one counts once in a window, so that
-                nobody closes the way to all others by asking again and again.
+                nobody closes the way to all others by asking again and again, nor keeps it closed.
         """
-        if self._opens_until is not None:
-            if self._is_trying:
-                self._is_trying = False
-                self._pause = min(2 * self._pause, self._longest_pause)
-                self._opens_until = self._clock() + self._pause
-            return False
-        current = self._current()
-        if who is not None and not self._is_first(hash(who), current):
-            return False
-        current.failed += 1
-        failed = sum(second.failed for second in self._seconds)
-        calls = failed + sum(second.answered for second in self._seconds)
-        if calls < self._least or failed < self._rate * calls:
-            return False
-        self._opens_until = self._clock() + self._pause
-        return True
+        with self._lock:
+            if ticket != self._ticket:
+                return False
+            if self._opens_until is not None:
+                self._failed_try(who)
+                return False
+            current = self._current()
+            if who is not None and not self._is_first(hash(who), current):
+                return False
+            current.failed += 1
+            failed = sum(second.failed for second in self._seconds)
+            calls = failed + sum(second.answered for second in self._seconds)
+            if calls < self._least or failed < self._rate * calls:
+                return False
+            self._change(opens_until=self._clock() + self._pause)
+            return True
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Take note of a call of which nothing will be known; if it was the one that tries, another may."""
+        with self._lock:
+            if ticket == self._ticket and self._opens_until is not None:
+                self._another_may_try()
+
+    def _failed_try(self, who: str | None) -> None:
+        now = self._clock()
+        self._failed_tries += 1
+        # One whose own query fails must not shut the others out of a source that is well again; of a source that
+        # answers nobody, and does not say so, as many tell as open it.
+        if who is not None and self._failed_tries < self._least:
+            self._try_no_more = {one: until for one, until in self._try_no_more.items() if until > now}
+            self._try_no_more[hash(who)] = now + self._window
+            self._another_may_try()
+            return
+        self._pause = min(2 * self._pause, self._longest_pause)
+        self._change(opens_until=now + self._pause)
+
+    def _change(self, *, opens_until: float | None) -> None:
+        self._opens_until = opens_until
+        self._failed_tries = 0
+        self._another_may_try()
+
+    def _another_may_try(self) -> None:
+        self._tries_until = None
+        self._ticket += 1
 
     def _is_first(self, who: int, current: _Second) -> bool:
         if any(who in second.failed_for for second in self._seconds):

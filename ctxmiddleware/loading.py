@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from numbers import Real
 from typing import Generic, TypeVar, get_origin
+
+import anyio
 
 from .address import normalise
 from .breaker import State
 from .cache.base import Ask, Fetched
 from .errors import SourceError, SourceMisconfigured, SourceUnavailable
 from .sources.base import ContextSource, Loaded
+from .sources.exchange import OutOfTime
 from .sources.paths import Paths
+from .sources.singly import in_half_the_time
+from .splitting import Split
 from .stray import is_stray
 
 logger = logging.getLogger("ctxmiddleware.loading")
@@ -21,31 +27,42 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH_SIZE = 100
-# Single users in a row that the source cannot answer, after which the rest of a failed batch is not tried.
-STRIKES = 2
+_AHEAD_AT_MOST = 0.5
 
 
 class Loading(Generic[T]):
     """Asks a source for users' contexts.
 
     A batch that failed as a whole is split, not failed: into halves, and those again, down to single users; unless the
-    source can answer nobody. A source that does not tell the state of its own ways (`path_states`) is guarded here.
+    source can answer nobody. Those who were answered when its time ends have their answers. A source that does not
+    tell the state of its own ways (`path_states`) is guarded here.
 
     Args:
         source: what is asked.
         context_type: what it is to give; anything else it gives is an error.
         exact: whether a subclass is refused: Redis gives back exactly the type it was told to decode.
+        load_timeout: seconds a load may take in all; a batch ends a little before.
     """
 
-    def __init__(self, source: ContextSource[T], *, context_type: type[T], exact: bool = False) -> None:
+    def __init__(
+        self,
+        source: ContextSource[T],
+        *,
+        context_type: type[T],
+        exact: bool = False,
+        load_timeout: float = math.inf,
+    ) -> None:
         self._source = source
+        self._load_timeout = load_timeout
+        # Whoever waits for the load ends it at its time, and with it every answer that has come.
+        self._within = load_timeout - min(_AHEAD_AT_MOST, load_timeout / 10)
         self._fetch_many = getattr(source, "fetch_many", None)
         self._kind = _class_of(context_type)
         self._exact = exact and isinstance(context_type, type) and self._kind is not object
         self._own_states = getattr(source, "path_states", None)
-        self._paths = Paths(("fetch",) if self._fetch_many is None else ("fetch", "fetch_many"), cancelled_fails=True)
-        # Guarded twice, an outage would be told of twice, and tried half as often.
-        self._through = self._paths.through if self._own_states is None else _unguarded
+        ways = ("fetch",) if self._fetch_many is None else ("fetch", "fetch_many")
+        # Only where the source has no guard of its own: guarded twice, an outage would be told of twice.
+        self._paths = Paths(ways, cancelled_fails_after=0.0)
 
     @property
     def batch_size(self) -> int:
@@ -86,9 +103,11 @@ class Loading(Generic[T]):
         if len(asks) == 1:
             return [await self._one(asks[0].asked)]
         emails = list(dict.fromkeys(ask.asked for ask in asks))
-        found: dict[str, Fetched[T] | Exception] = {}
-        await _Split(self, found).ask(emails)
-        return [found[ask.asked] for ask in asks]
+        split = Split(self._many, self._one)
+        with anyio.move_on_after(self._within):
+            await split.ask(emails)
+        late = SourceUnavailable(f"the source did not answer within {self._load_timeout:g} s")
+        return [split.found.get(ask.asked, late) for ask in asks]
 
     async def _one(self, email: str) -> Fetched[T]:
         fetch = self._source.fetch
@@ -101,7 +120,15 @@ class Loading(Generic[T]):
         fetch_many = self._fetch_many
         if fetch_many is None:
             raise SourceMisconfigured("the source has no fetch_many")
-        answers = await self._through("fetch_many", lambda: _whole(fetch_many(emails)), many=True)
+
+        async def call() -> object:
+            answer: object = await _whole(fetch_many(emails))
+            return answer
+
+        if self._own_states is not None:
+            answers = await call()
+        else:
+            answers = await self._paths.through("fetch_many", lambda: in_half_the_time(call), many=True)
         if not isinstance(answers, Mapping):
             raise SourceMisconfigured(
                 f"the source's fetch_many gave {type(answers).__name__}; it gives a mapping by address"
@@ -127,6 +154,8 @@ class Loading(Generic[T]):
                 f"the source gave {type(loaded.value).__name__} where context_type is {self._kind.__name__}: "
                 "give ContextPlugin the context_type of its source"
             )
+        if not _is_time(loaded.ttl):
+            raise SourceMisconfigured("the source gave a ttl that is no number of seconds")
         return Fetched(loaded.value, loaded.origin or type(self._source).__name__, loaded.ttl)
 
     def _fits(self, value: T) -> bool:
@@ -134,54 +163,13 @@ class Loading(Generic[T]):
         return type(value) is self._kind if self._exact else isinstance(value, self._kind)
 
 
-class _Split(Generic[T]):
-    """One batch, and what became of its parts."""
-
-    def __init__(self, loading: Loading[T], found: dict[str, Fetched[T] | Exception]) -> None:
-        self._loading = loading
-        self._found = found
-        self._strikes = 0
-        self._ends: Exception | None = None
-
-    async def ask(self, emails: Sequence[str]) -> None:
-        """Ask for these users, and where that fails for each half of them."""
-        if self._ends is not None:
-            self._found.update(dict.fromkeys(emails, self._ends))
-            return
-        try:
-            answers = await self._answers(emails)
-        except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those it was asked for
-            self._take_note(error, single=len(emails) == 1)
-            if len(emails) == 1 or self._ends is not None:
-                self._found.update(dict.fromkeys(emails, error))
-                return
-            for half in _halves(emails):
-                await self.ask(half)
-        else:
-            self._strikes = 0
-            self._found.update(answers)
-
-    async def _answers(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:
-        if len(emails) == 1:
-            return {emails[0]: await self._loading._one(emails[0])}
-        return await self._loading._many(emails)
-
-    def _take_note(self, error: Exception, *, single: bool) -> None:
-        if isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage):
-            self._ends = error
-        elif single and isinstance(error, SourceUnavailable):
-            self._strikes += 1
-            if self._strikes >= STRIKES:
-                self._ends = error
-
-
-async def _unguarded(path: str, call: Callable[[], Awaitable[R]], *, many: bool = False) -> R:  # noqa: ARG001 - as Paths.through
-    return await call()
-
-
 async def _whole(call: Awaitable[R]) -> R:
     try:
         return await call
+    except TimeoutError as error:
+        raise OutOfTime("the source ran out of its own time") from error
+    except OSError as error:
+        raise SourceUnavailable(f"the source cannot be reached ({type(error).__name__})") from error
     except BaseException as error:
         if not is_stray(error):
             raise
@@ -189,10 +177,8 @@ async def _whole(call: Awaitable[R]) -> R:
         raise SourceUnavailable("something the source waited for was cancelled") from error
 
 
-def _halves(emails: Sequence[str]) -> Iterator[Sequence[str]]:
-    middle = len(emails) // 2
-    yield emails[:middle]
-    yield emails[middle:]
+def _is_time(ttl: object) -> bool:
+    return ttl is None or (isinstance(ttl, Real) and not isinstance(ttl, bool))
 
 
 def _class_of(context_type: object) -> type:

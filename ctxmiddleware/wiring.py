@@ -68,7 +68,7 @@ def assemble(
     """
     counters = Counters()
     tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal)
-    loading = Loading(source, context_type=context_type, exact=tier is not None)
+    loading = Loading(source, context_type=context_type, exact=tier is not None, load_timeout=policy.load_timeout)
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock)
     resolver = Resolver(

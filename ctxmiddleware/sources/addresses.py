@@ -1,4 +1,4 @@
-"""Which spellings of an address a table is searched for, and which the database cannot hold at all."""
+"""How an address is sent to the database and searched for in a table, and which it cannot hold at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Final
 
 from ..address import normalise
 
-# RFC 5321 ends an address at 254 octets. Twice that, every octet escaped, both spellings still fit a URL of 4 KB.
-_LONGEST: Final = 508
+# RFC 5321 ends an address at 254 octets. Of these each takes eight at most in a pattern, and that fits a URL of 4 KB.
+_LONGEST: Final = 450
+_WHITE_SPACE: Final = r"[ \t\n\r\f\v]*"
 
 
 def spellings(email: str) -> tuple[str, ...]:
@@ -17,6 +18,21 @@ def spellings(email: str) -> tuple[str, ...]:
     cannot hold (NUL, half a surrogate pair).
     """
     return tuple(dict.fromkeys(spelling for spelling in (email, normalise(email)) if _storable(spelling)))
+
+
+def pattern(email: str) -> str:
+    """Return a regular expression of PostgreSQL that matches what is stored under an address, in whatever spelling.
+
+    It is the rule of `normalise` and no more: letters in both cases by their names, for which letters are one in a
+    database's own comparison its locale decides. An address's own wildcards are characters like others.
+    """
+    return f"^{_WHITE_SPACE}{''.join(map(_either_case, normalise(email)))}{_WHITE_SPACE}$"
+
+
+def _either_case(character: str) -> str:
+    if not character.isascii() or character.isdecimal():
+        return character
+    return f"[{character}{character.upper()}]" if character.isalpha() else f"\\{character}"
 
 
 def quoted(value: str) -> str:

@@ -43,9 +43,11 @@ class Misconfigured:
 
     Args:
         reason: what is wrong and what mends it.
+        of_one: whether a firewall may have said so of what this one request held.
     """
 
     reason: str
+    of_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,8 @@ _BY_STATUS: Final = {
     403: "a gateway before the API refused the request",
     404: "nothing answers at this address: SUPABASE_URL must be the project's own URL, without a path",
 }
+# From 520 on they are Cloudflare's, which stands before every project: it could not reach the API.
+_OUTAGES: Final = {429, 502, 503, 504, *range(520, 528), 530}
 
 
 def _passes(status: int) -> bool:
@@ -239,9 +243,9 @@ def _passes(status: int) -> bool:
 
 def _by_status(status: int) -> Verdict:
     if _passes(status):
-        return Passing(f"the API answered with status {status}", outage=status in {429, 502, 503, 504})
+        return Passing(f"the API answered with status {status}", outage=status in _OUTAGES)
     if reason := _BY_STATUS.get(status):
-        return Misconfigured(f"{reason} (status {status})")
+        return Misconfigured(f"{reason} (status {status})", of_one=status == 403)
     if 300 <= status < 400:
         return Misconfigured(f"SUPABASE_URL redirects to another address (status {status}): give the final one")
     return Broken(f"the API refused the request (status {status})")

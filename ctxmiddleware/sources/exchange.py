@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from ..errors import SourceUnavailable
+from ..errors import SourceMisconfigured, SourceUnavailable
 from ..secret import Secret
 
 
@@ -53,6 +53,14 @@ class Reply:
 
 class OutOfTime(SourceUnavailable):
     """A query was not answered in its time; one for somebody else, or for fewer, may be."""
+
+
+class WayClosed(SourceUnavailable):
+    """A way that kept failing is left alone for a while; another one may be open."""
+
+
+class RequestRefused(SourceMisconfigured):
+    """Refused by a gateway and not by the API: perhaps for what this one request held."""
 
 
 class NoReply(SourceUnavailable):

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from ..address import normalise
 from ..errors import SourceError
 from ..model import Assignment, Employee, Region, Slot, UserContext
-from .addresses import quoted
+from .addresses import pattern
 from .endpoint import Server
 from .exchange import Call
 from .load import Load
@@ -24,40 +24,39 @@ R = TypeVar("R", bound=Row)
 Query = dict[str, str]
 
 
-async def read_tables(load: Load, spellings: Sequence[str]) -> UserContext | None:
+async def read_tables(load: Load, email: str) -> UserContext | None:
     """Return the context put together from employees, assignments, slots and regions, or None for an unknown user.
 
     The four are read one after the other, so a row may vanish in between: then everything is read once more.
 
     Args:
         load: the load to ask through.
-        spellings: the spellings of one address to look for.
+        email: the address to look for, in any spelling: what is stored may have another.
 
     Raises:
         SourceUnavailable: a passing fault.
         SourceError: a row does not fit, or the address belongs to two employees.
     """
     try:
-        return await _read(load, spellings)
+        return await _read(load, email)
     except DanglingReference:
-        return await _read(load, spellings)
+        return await _read(load, email)
 
 
-async def _read(load: Load, spellings: Sequence[str]) -> UserContext | None:
-    employee = await _employee(load, spellings)
+async def _read(load: Load, email: str) -> UserContext | None:
+    employee = await _employee(load, email)
     if employee is None:
         return None
     assignments = await _all(load, "assignments", Assignment, _after({"employee_id": f"eq.{employee.id}"}))
     slots = await _by_id(load, "slots", Slot, (row.slot_id for row in assignments))
     regions = await _by_id(load, "regions", Region, (row.region_id for row in slots))
-    email = normalise(spellings[0])
-    return checked(UserContext(email, employee, tuple(assignments), tuple(slots), tuple(regions)), email)
+    return checked(UserContext(normalise(email), employee, tuple(assignments), tuple(slots), tuple(regions)), email)
 
 
-async def _employee(load: Load, spellings: Sequence[str]) -> Employee | None:
-    one = len(spellings) == 1
-    wanted = f"eq.{spellings[0]}" if one else f"in.({','.join(quoted(spelling) for spelling in spellings)})"
-    found = await _all(load, "employees", Employee, _after({"email": wanted}))
+async def _employee(load: Load, email: str) -> Employee | None:
+    rows = await _all(load, "employees", Employee, _after({"email": f"match.{pattern(email)}"}))
+    # A column that compares without case finds more than the rule calls one address.
+    found = [row for row in rows if normalise(row.email) == normalise(email)]
     if len(found) > 1:
         raise SourceError("employees.email: the address belongs to more than one employee")
     return found[0] if found else None

@@ -11,7 +11,7 @@ import anyio
 from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
 from .answers import Broken, FunctionAbsent, Misconfigured, Passing, Value, Verdict, judge
 from .endpoint import Server
-from .exchange import Call, NoReply, OutOfTime
+from .exchange import Call, NoReply, OutOfTime, RequestRefused
 from .transport import Transport
 
 # A caller waits behind this; what takes longer is told to it instead.
@@ -99,6 +99,8 @@ class Load:
 
 def _settled(verdict: Verdict) -> Value | FunctionAbsent:
     match verdict:
+        case Misconfigured(reason, of_one=True):
+            raise RequestRefused(reason)
         case Misconfigured(reason):
             raise SourceMisconfigured(reason)
         case Passing(reason, retry_after, late=True):

@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from ..breaker import RateBreaker, State
+from ..breaker import RateBreaker, State, Ticket
 from ..errors import SourceUnavailable
-from .exchange import OutOfTime
+from .exchange import OutOfTime, WayClosed
 
 logger = logging.getLogger("ctxmiddleware.sources")
 
@@ -26,14 +26,20 @@ class Paths:
     Args:
         names: the ways.
         clock: monotonic seconds.
-        cancelled_fails: whether a cancelled call has failed: where nothing but the end of its time cancels one.
+        cancelled_fails_after: seconds from which a cancelled call has failed, for it was the end of its time that
+            cancelled it; of one cancelled before nothing is known.
     """
 
     def __init__(
-        self, names: Iterable[str], clock: Callable[[], float] = time.monotonic, *, cancelled_fails: bool = False
+        self,
+        names: Iterable[str],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        cancelled_fails_after: float = 0.5,
     ) -> None:
         self._breakers = {name: RateBreaker(clock) for name in names}
-        self._cancelled_fails = cancelled_fails
+        self._clock = clock
+        self._cancelled_fails_after = cancelled_fails_after
 
     def states(self) -> dict[str, State]:
         """Return the state of each way."""
@@ -51,38 +57,42 @@ class Paths:
             many: whether it is for many users.
 
         Raises:
-            SourceUnavailable: the way is closed to calls, and opens again after `retry_after` seconds.
+            WayClosed: it is closed to calls, and opens again after `retry_after` seconds.
         """
         breaker = self._breakers[path]
-        if not breaker.admit():
-            raise SourceUnavailable(
+        ticket = breaker.admit(who)
+        if ticket is None:
+            raise WayClosed(
                 f"the source failed again and again ({path}): it is left alone for a while",
                 retry_after=max(1.0, breaker.retry_after),
                 outage=True,
             )
+        since = self._clock()
         try:
             answer = await call()
         except SourceUnavailable as error:
             if error.outage:
-                self._failed(path, breaker)
+                self._failed(path, ticket)
             elif not many or isinstance(error, OutOfTime) or breaker.state != "closed":
-                self._failed(path, breaker, who)
+                self._failed(path, ticket, who)
             raise
         except Exception:
-            self._answered(path, breaker)
+            self._answered(path, ticket)
             raise
         except BaseException:
-            # Half-open, it was the one call that tries: another must be let in.
-            if self._cancelled_fails or breaker.state != "closed":
-                self._failed(path, breaker, who)
+            if self._clock() - since >= self._cancelled_fails_after:
+                self._failed(path, ticket, who)
+            else:
+                # Half-open, it was the one call that tries: another must be let in.
+                breaker.abandon(ticket)
             raise
-        self._answered(path, breaker)
+        self._answered(path, ticket)
         return answer
 
-    def _failed(self, path: str, breaker: RateBreaker, who: str | None = None) -> None:
-        if breaker.failure(who):
+    def _failed(self, path: str, ticket: Ticket, who: str | None = None) -> None:
+        if self._breakers[path].failure(ticket, who):
             logger.warning("the source keeps failing: it is left alone for a while", extra={"path": path})
 
-    def _answered(self, path: str, breaker: RateBreaker) -> None:
-        if breaker.success():
+    def _answered(self, path: str, ticket: Ticket) -> None:
+        if self._breakers[path].success(ticket):
             logger.info("the source answers again", extra={"path": path})

@@ -161,9 +161,12 @@ class Pool(Generic[C]):
             await _close(held)
         self._idle.clear()
 
-    async def _place(self) -> None:
+    def _check_open(self) -> None:
         if self.closed:
             raise NotOpen("the connections to Supabase were closed: use the source inside `async with`")
+
+    async def _place(self) -> None:
+        self._check_open()
         try:
             with anyio.fail_after(self._options.pool_timeout):
                 await self._places.acquire()
@@ -171,11 +174,13 @@ class Pool(Generic[C]):
             raise NoPlace from None
 
     async def _take(self, origin: str, *, fresh: bool) -> Held[C]:
-        kept = None if fresh else self._pick(origin)
+        kept = None if fresh or self.closed else self._pick(origin)
         if kept is not None:
             return kept
         while self._idle and len(self._idle) + self._places_taken > self._options.max_connections:
             await _close_and_linger(self._idle.pop(0))
+        # Closed while this one waited: a connection opened now would be closed by nobody.
+        self._check_open()
         now = anyio.current_time()
         end = now + self._options.recycle
         dies_at = end - min(1.0, self._options.recycle / 10)

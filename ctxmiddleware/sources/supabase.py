@@ -12,7 +12,7 @@ import anyio
 
 from ..address import normalise
 from ..breaker import State
-from ..errors import ConfigurationError, SourceError, SourceUnavailable
+from ..errors import ConfigurationError, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import UserContext
 from ..secret import Secret
 from .absence import Absence
@@ -29,14 +29,14 @@ from .paths import Paths
 from .pool import PoolOptions
 from .postgrest import BATCH_FUNCTION, FUNCTION, batch_call, batches, function_call
 from .rows import context_from, contexts_from
+from .singly import AT_ONCE, in_half_the_time, singly
 from .transport import Transport
 
-# How long nobody found by the tables stays unknown. They are searched for the spelling that was sent and the normalised
-# one, but what is remembered is remembered for every spelling: an employee stored as "Bob@Example.com", whom somebody
-# asked for as "bob@example.com", must not be locked out for the whole time unknown users are remembered.
-LEGACY_NEGATIVE_TTL: Final = 2.0
 # How many of a batch are loaded at a time where there is no function for many.
-ONE_BY_ONE_AT_ONCE: Final = 8
+ONE_BY_ONE_AT_ONCE: Final = AT_ONCE
+# How many pieces of a batch are read from a replica at a time, whose URLs hold few long addresses each.
+PIECES_AT_ONCE: Final = 4
+_AHEAD_AT_MOST: Final = 0.2
 
 
 Answers: TypeAlias = "dict[str, Loaded[UserContext] | SourceError]"
@@ -125,9 +125,6 @@ class SupabaseSource(BatchSource[UserContext]):
     async def fetch(self, email: str) -> Loaded[UserContext]:
         """Return the user's context with its origin, `rpc` or `legacy`; its value is None for an unknown user.
 
-        That a user is unknown is to be remembered for a moment only where the tables were read: they do not find an
-        address that is stored in another spelling than the one asked for.
-
         Args:
             email: the address as it was asked for.
 
@@ -146,8 +143,8 @@ class SupabaseSource(BatchSource[UserContext]):
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await self._paths.through("tables", lambda: read_tables(load, asked), who=normalise(email))
-        return Loaded(context, origin="legacy", ttl=LEGACY_NEGATIVE_TTL if context is None else None)
+        context = await self._paths.through("tables", lambda: read_tables(load, email), who=normalise(email))
+        return Loaded(context, origin="legacy")
 
     async def fetch_many(self, emails: Sequence[str]) -> Answers:
         """Return each user's context as `fetch` does, or the error that is that user's alone.
@@ -171,29 +168,52 @@ class SupabaseSource(BatchSource[UserContext]):
 
     async def _in_batches(self, asked: Sequence[str]) -> Answers:
         """Return what the function for many gave, up to where the rest had better go one by one."""
-        found: Answers = {}
         servers = {email: self._server_for(email) for email in asked}
-        for server in dict.fromkeys(servers.values()):
-            for piece in batches(server, [email for email in asked if servers[email] is server]):
+        pieces = [
+            (server, piece)
+            for server in dict.fromkeys(servers.values())
+            for piece in batches(server, [email for email in asked if servers[email] is server])
+        ]
+        found: Answers = {}
+        failed: list[SourceError] = []
+        waiting = iter(pieces)
+        goes_on = True
+
+        async def work() -> None:
+            nonlocal goes_on
+            while goes_on and (next_one := next(waiting, None)) is not None:
                 try:
-                    answer = await self._batch(server, piece)
-                except SourceUnavailable as error:
+                    answer = await self._batch(*next_one)
+                except SourceError as error:
+                    goes_on = False
                     if not self._may_go_one_by_one(error):
-                        raise
-                    return found
-                if answer is None:
-                    return found
-                found |= answer
+                        failed.append(error)
+                else:
+                    goes_on = goes_on and answer is not None
+                    found.update(answer or {})
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(PIECES_AT_ONCE, len(pieces))):
+                tasks.start_soon(work)
+        if failed and not found:
+            raise failed[0]
+        # What has been answered is kept; the others are told, or asked for one by one, by what kept them from it.
+        if failed and _is_for_everybody(failed[0]):
+            return dict.fromkeys(asked, failed[0]) | found
         return found
 
-    def _may_go_one_by_one(self, error: SourceUnavailable) -> bool:
+    def _may_go_one_by_one(self, error: SourceError) -> bool:
         # A batch that ran out of time leaves none to halve it again and again; and while the way for many is left alone
         # or tried, nobody waits for it to be well whom the way for one can answer.
-        return isinstance(error, OutOfTime) or self._paths.states()["batch"] != "closed"
+        return isinstance(error, OutOfTime) or (
+            isinstance(error, SourceUnavailable) and self._paths.states()["batch"] != "closed"
+        )
 
     async def _batch(self, server: Server, emails: Sequence[str]) -> Answers | None:
         load, call = self._load(server), batch_call(emails)
-        answer = await self._paths.through("batch", lambda: load.ask(call, function=BATCH_FUNCTION), many=True)
+        answer = await self._paths.through(
+            "batch", lambda: in_half_the_time(lambda: load.ask(call, function=BATCH_FUNCTION)), many=True
+        )
         self._batch_absence.seen(absent=isinstance(answer, FunctionAbsent))
         if isinstance(answer, FunctionAbsent):
             return None
@@ -202,30 +222,13 @@ class SupabaseSource(BatchSource[UserContext]):
 
     async def _one_by_one(self, asked: Sequence[str]) -> Answers:
         found: Answers = {}
-        waiting = iter(asked)
-        failed_in_a_row = 0
-        ends: SourceUnavailable | None = None
-
-        async def work() -> None:
-            nonlocal failed_in_a_row, ends
-            for email in waiting:
-                try:
-                    found[email] = await self.fetch(email) if ends is None else ends
-                    failed_in_a_row = 0
-                except SourceUnavailable as error:
-                    found[email] = error
-                    failed_in_a_row += 1
-                    # As many as are under way, and no answer among them: the next ones would wait as long for nothing.
-                    if error.outage or failed_in_a_row >= ONE_BY_ONE_AT_ONCE:
-                        ends = error
-                except SourceError as error:
-                    found[email] = error
-                    failed_in_a_row = 0
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(min(ONE_BY_ONE_AT_ONCE, len(asked))):
-                tasks.start_soon(work)
-        return found
+        late: SourceError = OutOfTime("the source did not answer in time")
+        left = anyio.current_effective_deadline() - anyio.current_time()
+        # Cancelled from without, it would take along what was answered.
+        with anyio.move_on_after(left - min(_AHEAD_AT_MOST, left / 10)):
+            # As many as are under way, and no answer among them: the next ones would wait as long for nothing.
+            late = await singly(asked, self.fetch, found, in_vain=ONE_BY_ONE_AT_ONCE, errors=SourceError) or late
+        return dict.fromkeys(asked, late) | found
 
     def invalidated(self, email: str | None, *, ago: float = 0.0) -> None:
         """Take note of an invalidation: for the rest of `replica_lag` that user is loaded from the primary.
@@ -245,6 +248,10 @@ class SupabaseSource(BatchSource[UserContext]):
 
     def _load(self, first: Server) -> Load:
         return Load(self._transport, first, self._primary, rng=self._rng, wall_clock=self._wall_clock)
+
+
+def _is_for_everybody(error: SourceError) -> bool:
+    return isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage)
 
 
 def _context_of(answer: bytes | None, email: str) -> Loaded[UserContext] | SourceError:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxmiddleware.address import normalise
+from ctxmiddleware.sources.addresses import pattern
 from examples.servers.postgres import Postgres
 
 from .hr import TABLES, UP, Connection, apply, ask, ask_many, employ, one
@@ -155,3 +156,14 @@ def test_sql_joins_what_python_joins(
     asked = before + respell(stored) + after
     employee_of_any_name.execute("update hr.employees set email = %s", [stored])
     assert (ask(employee_of_any_name, asked) is not None) == (normalise(stored) == normalise(asked))
+
+
+@settings(max_examples=400, deadline=None)
+@given(stored=_texts, respell=_spellings, before=_padding, after=_padding)
+def test_the_pattern_for_the_tables_matches_what_python_joins(
+    employee_of_any_name: Connection, stored: str, respell: type[str], before: str, after: str
+) -> None:
+    """It keeps the rule in the database's own regular expressions, whatever characters an address is made of."""
+    asked = before + respell(stored) + after
+    matches = employee_of_any_name.execute("select %s::text ~ %s", [stored, pattern(asked)]).fetchone()
+    assert matches == (normalise(stored) == normalise(asked),)

@@ -234,3 +234,22 @@ def test_any_json_is_some_verdict(status: int, body: object) -> None:
     """No JSON makes the judgement raise, and no reason repeats a text of the body."""
     verdict = judge(status, {}, json.dumps(body).encode(), function=NAME, now=NOW)
     assert isinstance(verdict, Verdict)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, *range(520, 528), 530])
+def test_a_gateway_that_cannot_reach_the_api_is_an_outage(status: int) -> None:
+    """Nobody can be answered, so a batch is not split; 520 to 530 are the gateway's own numbers for it."""
+    verdict = judge(status, {}, b"<html>", function="f", now=0.0)
+    assert isinstance(verdict, Passing)
+    assert verdict.outage
+
+
+def test_a_firewalls_refusal_is_told_from_the_apis() -> None:
+    """A gateway may refuse what one request held; the API's own word about a grant, or a key, holds for everybody."""
+    assert judge(403, {}, b"<html>", function="f", now=0.0) == Misconfigured(
+        "a gateway before the API refused the request (status 403)", of_one=True
+    )
+    for status, body in ((403, b'{"code":"42501"}'), (401, b"<html>")):
+        verdict = judge(status, {}, body, function="f", now=0.0)
+        assert isinstance(verdict, Misconfigured)
+        assert not verdict.of_one

@@ -205,7 +205,7 @@ def test_any_address_survives_the_url(email: str) -> None:
         ("\u0130@b.c", ("\u0130@b.c",)),
         ("a\x00@b.c", ()),
         ("\ud800@b.c", ()),
-        ("x" * 509, ()),
+        ("x" * 451, ()),
         (" " * 600 + "a@b.c", ("a@b.c",)),
     ],
 )

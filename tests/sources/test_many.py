@@ -13,7 +13,7 @@ from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavail
 from ctxmiddleware.model import UserContext
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.sources.postgrest import BATCH_FUNCTION, FUNCTION, LONGEST_URL
-from ctxmiddleware.sources.supabase import Answers, SupabaseSource
+from ctxmiddleware.sources.supabase import PIECES_AT_ONCE, Answers, SupabaseSource
 from examples.servers import SupabaseFront, SupabaseProject
 
 from .conftest import ADA, BUSY, GONE, IDLE, NEAR, ODD, Build, Clock, install_functions, one_dialect, people, quick
@@ -94,6 +94,27 @@ async def test_urls_stay_short(build: Build, replica: SupabaseFront, monkeypatch
     assert answers == dict.fromkeys(asked, Loaded[UserContext](None, origin="rpc"))
     assert len(urls) > 3
     assert max(urls) < LONGEST_URL
+
+
+async def test_the_pieces_of_a_batch_are_read_a_few_at_a_time(build: Build, replica: SupabaseFront) -> None:
+    """Long addresses make many URLs of a batch: they do not wait for one another, nor take every connection."""
+    asked = [f"{'long' * 60}{number:03}@example.com" for number in range(100)]
+    replica.delay(30)
+    answers = await _many(build(read_url=replica.url), asked)
+    assert answers == dict.fromkeys(asked, Loaded[UserContext](None, origin="rpc"))
+    assert replica.counts().most_under_way == PIECES_AT_ONCE
+
+
+async def test_a_piece_that_fails_takes_no_answers_of_the_others(
+    build: Build, replica: SupabaseFront, front: SupabaseFront
+) -> None:
+    """What was answered before is kept and not asked for again; the others are asked for one by one."""
+    asked = [f"{'long' * 30}{number:03}@example.com" for number in range(100)]
+    replica.disturb("cut", times=1, contains="long099", after=1)
+    front.disturb("cut", times=1, contains=BATCH_FUNCTION, after=1)
+    answers = await _many(build(read_url=replica.url), asked)
+    assert answers == dict.fromkeys(asked, Loaded[UserContext](None, origin="rpc"))
+    assert 0 < replica.counts().rpc(FUNCTION) < 30
 
 
 async def test_whoever_was_just_invalidated_is_read_from_the_primary(

@@ -117,6 +117,29 @@ async def test_waiting_for_a_place_ends(build: Build, front: SupabaseFront) -> N
         assert (await source.fetch(ADA)).value is not None
 
 
+async def test_whoever_waits_while_the_source_is_closed_opens_nothing(build: Build, front: SupabaseFront) -> None:
+    """The connection for which a load waited is closed with the source, and no new one takes its place."""
+    front.disturb("hang", times=1)
+    told: list[bool] = []
+
+    async def ask(source: SupabaseSource) -> None:
+        with pytest.raises((SourceUnavailable, NotOpen)):
+            await source.fetch(ADA)
+        told.append(True)
+
+    async with (
+        anyio.create_task_group() as tasks,
+        build(pool=quick(max_connections=1, pool_timeout=5.0, read_timeout=5.0)) as source,
+    ):
+        tasks.start_soon(ask, source)
+        await eventually_async(lambda: front.counts().requests == 1)
+        tasks.start_soon(ask, source)
+        await anyio.wait_all_tasks_blocked()
+    assert told == [True, True]
+    assert front.counts().connections_opened == 1
+    await eventually_async(lambda: front.counts().connections == 0)
+
+
 async def test_cancelled_callers_cost_no_connection(build: Build, front: SupabaseFront) -> None:
     """After two hundred loads cancelled at every moment all connections can still be used, and no more."""
     rng = random.Random(3)
@@ -331,5 +354,6 @@ async def test_no_url_is_longer_than_gateways_take(build: Build, front: Supabase
 
     async with httpx2.AsyncClient(event_hooks={"request": [measure]}) as client, build(client=client) as source:
         await source.fetch(BUSY)
-        await source.fetch("\u00c9" * 250 + "@X.c")
+        for longest in ("\u00c9" * 223 + "@X.c", '"' * 446 + "@X.c", "X" * 450, "\\" * 450):
+            await source.fetch(longest)
     assert 3000 < max(lengths) < 4096

@@ -175,6 +175,37 @@ async def test_while_the_way_for_many_is_tried_others_go_one_by_one(
 
 
 @one_dialect
+async def test_a_load_that_may_take_less_than_the_client_has_its_batch_split(
+    build: Build, front: SupabaseFront
+) -> None:
+    """The call for many has half of the time; after a few that hang its way is left alone."""
+    front.disturb("hang", times=None, contains=BATCH_FUNCTION)
+    async with build() as source:
+        loading = Loading(source, context_type=UserContext, load_timeout=2.0)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(_all_known, loading)
+        assert source.path_states() == {"rpc": "closed", "batch": "open", "tables": "closed"}
+
+
+@one_dialect
+async def test_one_who_hangs_takes_no_answer_of_those_who_go_one_by_one(build: Build, front: SupabaseFront) -> None:
+    """When the time of the batch ends, all but that one have their contexts."""
+    front.disturb("hang", times=None, contains=BATCH_FUNCTION)
+    front.disturb("hang", times=1, contains=ONE.removeprefix("rpc:"))
+    async with build() as source:
+        loading = Loading(source, context_type=UserContext, load_timeout=2.0)
+        with anyio.fail_after(2.0):
+            found = await loading([Ask(email, math.inf) for email in ASKED])
+    assert [isinstance(each, Fetched) for each in found].count(False) == 1
+
+
+async def _all_known(loading: Loading[UserContext]) -> None:
+    found = await loading([Ask(email, math.inf) for email in ASKED])
+    assert all(isinstance(each, Fetched) and each.value for each in found)
+
+
+@one_dialect
 async def test_a_hung_server_is_not_asked_for_everybody(build: Build, front: SupabaseFront) -> None:
     """The call for many and as many as go at once are tried; then it is known, and soon nothing is tried at all."""
     asked = [f"nobody{number}@example.com" for number in range(100)]
