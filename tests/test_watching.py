@@ -348,7 +348,7 @@ async def test_a_source_s_zero_time_is_not_asked_in_a_circle() -> None:
 
 
 async def test_zones_are_part_of_what_is_compared() -> None:
-    """Other zones are a change, found at the latest when the user is resolved again."""
+    """Other zones are a change, told when they have arrived, and zones that are the same are none."""
 
     class Zones:
         def __init__(self) -> None:
@@ -361,12 +361,19 @@ async def test_zones_are_part_of_what_is_compared() -> None:
     async with plugin_of(Rows(person), policy=STEADY, zones=zones) as plugin:
         await plugin.zones_loaded()
         changes = plugin.watch(ADA)
-        first = await next_of(changes)
-        zones.name = "Old Town"
-        assert plugin._assembly.zones is not None
-        await plugin._assembly.zones.refresh()
-        second = await next_of(changes)
-    assert [each and [zone.name for zone in each.zones] for each in (first, second)] == [["Harbour"], ["Old Town"]]
+        told = [await next_of(changes)]
+
+        async def wait() -> None:
+            told.append(await next_of(changes))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await eventually_async(lambda: waiting(plugin) == 1)
+            assert plugin._assembly.zones is not None
+            await plugin._assembly.zones.refresh()
+            zones.name = "Old Town"
+            await plugin._assembly.zones.refresh()
+    assert [each and [zone.name for zone in each.zones] for each in told] == [["Harbour"], ["Old Town"]]
 
 
 async def test_only_so_many_resolve_at_a_time() -> None:

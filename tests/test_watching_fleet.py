@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from ctxmiddleware import ContextPlugin, UserContext
+from ctxmiddleware.cache.keys import KeySpace
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
 from tests.people import ADA, BOB, context_of, plugin_of
@@ -96,7 +97,26 @@ async def test_a_generation_deleted_by_hand_is_told(redis_url: str, server: Any)
     """Whoever deletes keys in Redis reaches those who watch, too."""
     async with _pair(redis_url, redis_url) as pair:
         pair.source.put(ADA, 2)
+        server.delete(*server.scan_iter(f"{KeySpace('default', b'').generations}*"))
+        await pair.told.numbered(1, 2)
+        pair.source.put(ADA, 3)
         server.flushall()
+        await pair.told.numbered(1, 2, 3)
+
+
+async def test_generations_that_keep_vanishing_are_not_looked_up_in_a_circle(redis_url: str, server: Any) -> None:
+    """A Redis that evicts what it has just been asked for is asked now and then, and a change is told all the same."""
+    generations = KeySpace("default", b"").generations
+    async with _pair(redis_url, redis_url, policy=SHORT) as pair:
+        asked = len(pair.source.asked)
+        with anyio.move_on_after(4 * SHORT.untrusted_ttl):
+            while True:
+                for key in server.scan_iter(f"{generations}*"):
+                    server.delete(key)
+                await anyio.sleep(0.005)
+        assert 2 <= len(pair.source.asked) - asked <= 10
+        pair.source.put(ADA, 2)
+        await pair.one.invalidate(ADA)
         await pair.told.numbered(1, 2)
 
 
