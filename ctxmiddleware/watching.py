@@ -89,6 +89,7 @@ class Watch(AsyncIterator[Resolution[T]]):
         self._watching = watching
         self._identity = identity
         self._told: T | _Told | None = _Told.NOTHING
+        self._looked_at = -math.inf
 
     def __aiter__(self) -> Self:
         return self
@@ -105,7 +106,21 @@ class Watch(AsyncIterator[Resolution[T]]):
                         return resolution
                     with anyio.move_on_after(cache.holds_for(key, is_known=resolution.context is not None)):
                         await bell.wait()
+                    while (pause := self._pause()) > 0:
+                        with anyio.move_on_after(pause):
+                            await bell.wait()
         raise StopAsyncIteration
+
+    def _pause(self) -> float:
+        """Return the seconds to wait before another look at what is doubted and no more."""
+        # A Redis that is full evicts generations while others are looked up: those who watch would keep it at that.
+        if not self._watching.cache.is_doubted(self._identity.key):
+            return 0.0
+        now = anyio.current_time()
+        pause = self._looked_at + self._watching.cache.policy.untrusted_ttl - now
+        if pause <= 0:
+            self._looked_at = now
+        return pause
 
     def _left(self) -> float:
         """Return the seconds until the identity expires."""

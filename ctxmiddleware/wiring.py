@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import checks
@@ -70,7 +71,8 @@ def assemble(
     tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal)
     loading = Loading(source, context_type=context_type, exact=tier is not None, load_timeout=policy.load_timeout)
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
-    service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock)
+    told = partial(cache.watchers.ring, None)
+    service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock, changed=told)
     resolver = Resolver(
         cache,
         loading,

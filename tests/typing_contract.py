@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import assert_type
 
 from starlette.applications import Starlette
@@ -52,6 +53,9 @@ async def reference(connection: HTTPConnection, ada: UserContext) -> None:
     assert_type(plugin, ContextPlugin[UserContext])
     assert_type(ContextPlugin(source=StaticSource({"a@example.com": ada})), ContextPlugin[UserContext])
     assert_type(await plugin.resolve("a@example.com"), Resolution[UserContext])
+    async for resolution in plugin.watch(Identity("a@example.com")):
+        assert_type(resolution, Resolution[UserContext])
+        assert_type(resolution.context, UserContext | None)
     assert_type(plugin.get(connection), UserContext)
     assert_type(get_user_context(connection), UserContext)
     assert_type(ContextPlugin.from_env(), ContextPlugin[UserContext])
@@ -64,6 +68,7 @@ def another(connection: HTTPConnection) -> None:
     plugin = ContextPlugin(source=Badges(), context_type=Badge, zones_for=with_zones)
     assert_type(plugin, ContextPlugin[Badge])
     assert_type(plugin.get(connection), Badge)
+    assert_type(plugin.watch("a@example.com"), AsyncIterator[Resolution[Badge]])
     app = Starlette()
     app.add_middleware(UserContextMiddleware, plugin=plugin, required=True, exclude=("/health",))
     UserContextMiddleware(app, plugin=plugin)

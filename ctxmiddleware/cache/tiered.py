@@ -19,7 +19,7 @@ from .keys import digest_of
 from .memory import MemoryTier
 from .policy import CachePolicy, Verdict, judge, stale_until
 from .shared import NOWHERE, Reach, SharedTier, SharedTierFailed
-from .trust import Trust
+from .trust import NO_EPOCH, Trust
 from .warming import Warming
 
 V = TypeVar("V")
@@ -186,6 +186,11 @@ class TieredCache(Generic[V]):
             # Served past its time, no longer than it may be.
             until = min(now + again, stale_until(entry, self.trust))
         return max(until - now, min(SHORTEST_HOLD, lifetime, again))
+
+    def is_doubted(self, key: Key) -> bool:
+        """Return whether memory holds a key whose generation was touched since, without an invalidation."""
+        entry = self.memory.get(key)
+        return entry is not None and entry.epoch == NO_EPOCH
 
     async def keep_watchers_asking(self) -> None:
         """Let those who watch ask again where nobody tells them of invalidations, until it is cancelled."""

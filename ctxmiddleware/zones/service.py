@@ -75,6 +75,7 @@ class ZonesService:
         clock: seconds that never go back.
         sleep: waits for so many seconds of that clock.
         rng: chance between 0 and 1, so that the processes of a fleet do not ask all at once.
+        changed: called, in whichever thread has loaded, when another snapshot is in force.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ZonesService:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
         rng: Callable[[], float] = random.random,
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         faults = [
             f"zones {name} is {value!r}: must be more than 0 s"
@@ -103,6 +105,7 @@ class ZonesService:
         self._clock = clock
         self._sleep = sleep
         self._rng = rng
+        self._changed = changed
         self._loading = threading.Lock()
         self._ended = Bell()
         self._due = -math.inf
@@ -199,6 +202,7 @@ class ZonesService:
 
     def _succeeded(self, snapshot: ZoneSnapshot) -> None:
         self.snapshot = snapshot
+        self._changed()
         self._refreshes += 1
         failed, self._in_a_row, self._error = self._in_a_row, 0, None
         # A table that is empty for the moment in which it is replaced must not empty contexts for a day.

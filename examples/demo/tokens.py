@@ -32,10 +32,12 @@ class SignedIn(BaseUser):
 
     Args:
         email: the address in the token.
+        expires_at: seconds since the epoch after which the token is worth nothing.
     """
 
-    def __init__(self, email: str) -> None:
+    def __init__(self, email: str, expires_at: float) -> None:
         self.email = email
+        self.expires_at = expires_at
 
     @property
     def is_authenticated(self) -> bool:
@@ -74,4 +76,4 @@ class BearerTokens(AuthenticationBackend):
             self._claims.validate(claims)
         except (JoseError, ValueError):
             return None
-        return AuthCredentials(["authenticated"]), SignedIn(str(claims["email"]))
+        return AuthCredentials(["authenticated"]), SignedIn(str(claims["email"]), float(claims["exp"]))

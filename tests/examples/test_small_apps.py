@@ -110,6 +110,7 @@ def rooms() -> Iterator[TestClient]:
 def test_a_websocket_knows_who_is_on_it(rooms: TestClient) -> None:
     """What somebody says carries the name out of the context."""
     with rooms.websocket_connect("/rooms/NO", headers=bearer("ana")) as connection:
+        assert connection.receive_json()["you"]["name"] == "Ana"
         connection.send_text("hello")
         assert connection.receive_json() == {"from": "Ana", "room": "NO", "text": "hello"}
 
