@@ -142,7 +142,8 @@ class PluginCore(Generic[T]):
         where `resolution.context` is None, or not `plugin.is_active(resolution.context)`. While the source is down
         what was told stays in force for `stale_for`; a resolution may be `stale` itself.
 
-        It ends when the identity expires, needs no closing, and may be asked again after an error.
+        It ends when the identity expires and needs no closing. After an error, which it also raises where the plugin is
+        closed under it, it may be asked again, and begins anew.
 
         Args:
             email_or_identity: an address, or an Identity where tenants are kept apart or it expires.
@@ -233,7 +234,8 @@ class PluginCore(Generic[T]):
                 if assembly.redis is not None:
                     tasks.start_soon(assembly.cache.keep_watchers_asking)
                 try:
-                    yield assembly
+                    with self._watching.open():
+                        yield assembly
                 finally:
                     tasks.cancel_scope.cancel()
 

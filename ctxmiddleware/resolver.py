@@ -91,12 +91,20 @@ class Resolver(Generic[T]):
             SourceUnavailable: nothing is known and the source cannot answer.
             SourceError: the source answered with something that is not a context.
         """
+        return self.resolution_of(await self.found(identity))
+
+    async def found(self, identity: Identity) -> Found[T]:
+        """Return what is known of a user as the cache has it, zones apart.
+
+        Raises:
+            SourceError: as `resolve` does.
+        """
         found = await self._cache.get(identity.key, identity.email)
         if found.stale:
             self._refuse_expired(identity)
             self._counters.add("stale")
         self._counters.add("resolution", found.origin)
-        return self._resolution(found)
+        return found
 
     async def invalidate(self, name: str | None) -> InvalidationReport:
         """Forget a normalised address, or everybody where it is None.
@@ -146,7 +154,8 @@ class Resolver(Generic[T]):
             return "failed"
         return "unknown" if resolution.context is None else "warmed"
 
-    def _resolution(self, found: Found[T]) -> Resolution[T]:
+    def resolution_of(self, found: Found[T]) -> Resolution[T]:
+        """Return what users are told of what was found, the zones in force joined to it."""
         age = max(0.0, self._clock() - found.entry.loaded_at)
         return Resolution(self.context_of(found.entry), found.origin, age, found.stale)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Final, Generic, Self, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
 
+from .cache.base import Entry
 from .cache.tiered import TieredCache
+from .errors import SourceUnavailable
 from .identity.base import Identity
 from .reports import Resolution
 from .resolver import Resolver
@@ -49,22 +52,40 @@ class Watching(Generic[T]):
         self.wall_clock = wall_clock
         self._at_once = max(1, min(AT_ONCE, cache.policy.max_waiting // 2))
         self._gate: RunVar[anyio.Semaphore] = RunVar("watches that resolve")
+        self._is_open: RunVar[bool] = RunVar("whether watches are told of news", default=False)
 
     def watch(self, identity: Identity) -> Watch[T]:
         """Return the changes of one user, from now on."""
         return Watch(self, identity)
 
-    async def resolve(self, identity: Identity) -> Resolution[T]:
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Let the running event loop's watches wait for news, and end their waiting where there will be none."""
+        self._is_open.set(True)
+        try:
+            yield
+        finally:
+            self._is_open.set(False)
+            self.cache.watchers.ring(None)
+
+    async def resolve(self, identity: Identity) -> tuple[Resolution[T], Entry[T]]:
         """Resolve, in turn where many others do.
 
+        Returns:
+            what is known, and the entry it was made of.
+
         Raises:
+            SourceUnavailable: the plugin was closed, and nobody hears of invalidations.
             SourceError: as `Resolver.resolve` does.
         """
-        resolution = self.resolver.peek(identity)
-        if resolution is not None:
-            return resolution
-        async with self._turn():
-            return await self.resolver.resolve(identity)
+        if not self._is_open.get():
+            raise SourceUnavailable("the application is shutting down")
+        resolution, entry = self.resolver.peek(identity), self.cache.memory.get(identity.key)
+        if resolution is None or entry is None:
+            async with self._turn():
+                found = await self.resolver.found(identity)
+            resolution, entry = self.resolver.resolution_of(found), found.entry
+        return resolution, entry
 
     def _turn(self) -> anyio.Semaphore:
         gate = self._gate.get(None)
@@ -96,15 +117,15 @@ class Watch(AsyncIterator[Resolution[T]]):
 
     async def __anext__(self) -> Resolution[T]:
         await self._watching.opened()
-        cache, key = self._watching.cache, self._identity.key
-        with cache.watchers.watching(key[1]) as bell:
+        cache = self._watching.cache
+        with cache.watchers.watching(self._identity.key[1]) as bell:
             while (left := self._left()) > 0:
                 with anyio.move_on_after(left):
-                    resolution = await self._watching.resolve(self._identity)
+                    resolution, entry = await self._resolved()
                     if self._told is _Told.NOTHING or resolution.context != self._told:
                         self._told = resolution.context
                         return resolution
-                    with anyio.move_on_after(cache.holds_for(key, is_known=resolution.context is not None)):
+                    with anyio.move_on_after(cache.holds_for(entry)):
                         await bell.wait()
                     while (pause := self._pause()) > 0:
                         with anyio.move_on_after(pause):
@@ -121,6 +142,14 @@ class Watch(AsyncIterator[Resolution[T]]):
         if pause <= 0:
             self._looked_at = now
         return pause
+
+    async def _resolved(self) -> tuple[Resolution[T], Entry[T]]:
+        try:
+            return await self._watching.resolve(self._identity)
+        except Exception:
+            # Whoever has refused the user since is told when that is over, though the context be the same.
+            self._told = _Told.NOTHING
+            raise
 
     def _left(self) -> float:
         """Return the seconds until the identity expires."""

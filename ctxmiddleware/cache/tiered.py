@@ -166,19 +166,14 @@ class TieredCache(Generic[V]):
                 raise SourceUnavailable("the load goes on past its time, because it cannot be cancelled")
             until = anyio.current_time() + self.policy.soft_timeout
 
-    def holds_for(self, key: Key, *, is_known: bool) -> float:
-        """Return the seconds after which what was found of a key is to be asked for again, where no news come before.
+    def holds_for(self, entry: Entry[V]) -> float:
+        """Return the seconds after which what was found is to be asked for again, where no news of it come before.
 
         Args:
-            key: partition and name.
-            is_known: whether it was found.
+            entry: what was found, whether memory had room for it or not.
         """
-        lifetime, now = self.policy.lifetime(known=is_known), self._clock()
+        lifetime, now = self.policy.lifetime(known=entry.value is not None), self._clock()
         again, is_told = self.policy.untrusted_ttl, self._shared is None or now < self.trust.until
-        entry = self.memory.get(key)
-        if entry is None:
-            # Memory had no room for it: it holds no longer than it would there.
-            return lifetime if is_told else min(lifetime, again)
         until = entry.expires_at
         if not is_told or entry.epoch != self.trust.epoch:
             until = min(until, self.trust.of(entry))
