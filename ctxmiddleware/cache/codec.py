@@ -78,7 +78,7 @@ class Codec(Generic[V]):
             data = self._encode(
                 _Envelope(VERSION, self.shape, *key, *fence, stored.origin, lifetime_ms, kept_ms, payload)
             )
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        except Exception:  # noqa: BLE001 - a type of the user's own may raise anything, and is loaded again then
             return None
         return self._closed(data, fence, redis_key)
 
@@ -104,7 +104,7 @@ class Codec(Generic[V]):
             if (envelope.everyone, envelope.generation) != fence:
                 return NoValue.OVERTAKEN
             value = None if envelope.payload is None else self._payload.decode(envelope.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        except Exception:  # noqa: BLE001 - raised on, one user's value would fail all who are looked up with him
             return NoValue.FOREIGN
         # A value without an expiry, or with a longer one than it was stored with, was touched by somebody else.
         if not (0 <= left_ms <= envelope.kept_ms and 0 <= envelope.lifetime_ms <= envelope.kept_ms):

@@ -60,9 +60,10 @@ class FailSafe(Generic[V]):
         if flight.overtaken or not flight.has_looked or flight.known is None:
             return None
         # Whoever can ask Redis may serve what Redis has just confirmed, and not what it confirmed long ago.
-        if flight.look is not None and now >= self._trust.of(flight.known.entry):
+        until = math.inf if flight.look is None else self._trust.of(flight.known.entry)
+        if now >= until:
             return None
-        found = self._servable(flight, now)
+        found = self._servable(flight, now, until)
         if found is not None:
             self._counters.add("load", "slow")
         return found
@@ -86,11 +87,17 @@ class FailSafe(Generic[V]):
     def _is_overtaken(self, flight: Flight[V], look: Look[V] | None) -> bool:
         if look is None or flight.known is None or flight.known.entry.fence == look.fence:
             return False
-        self._keeping.discard(flight, flight.known.entry)
+        self._keeping.drop_others(flight, look.fence)
         return True
 
-    def _servable(self, flight: Flight[V], now: float) -> Found[V] | None:
-        """Return what is known of a flight's user as far as it may be served, marked stale where it is."""
+    def _servable(self, flight: Flight[V], now: float, until: float = math.inf) -> Found[V] | None:
+        """Return what is known of a flight's user as far as it may be served, marked stale where it is.
+
+        Args:
+            flight: that it is for.
+            now: monotonic seconds.
+            until: monotonic seconds after which Redis has to be asked before it is served again.
+        """
         known = flight.known
         # That nobody was known does not stand in for what a new employee may have by now.
         if known is None or known.entry.value is None:
@@ -99,18 +106,21 @@ class FailSafe(Generic[V]):
         if verdict is Verdict.GONE:
             return None
         if verdict is Verdict.STALE:
-            self._pause_after(flight, known.entry, now)
+            self._pause_after(flight, known.entry, now, until)
         return Found(known.entry, known.origin, stale=verdict is Verdict.STALE)
 
     def _put_off(self, flight: Flight[V], now: float) -> None:
         # A refresh that failed is tried again after a pause, and not by every hit.
-        if flight.behind and flight.held is not None:
-            flight.held.ahead_at = flight.held.renew_at = now + PAUSE_SECONDS
+        # What Redis has confirmed is held in the place of what was held before.
+        known = None if flight.known is None else flight.known.entry
+        for entry in (flight.held, known) if flight.behind else ():
+            if entry is not None:
+                entry.ahead_at = entry.renew_at = now + PAUSE_SECONDS
 
-    def _pause_after(self, flight: Flight[V], entry: Entry[V], now: float) -> None:
+    def _pause_after(self, flight: Flight[V], entry: Entry[V], now: float, until: float) -> None:
         # Without a pause every request of this user would wait for the failing source before it is served; longer than
         # memory is trusted it must not be, since nobody asks Redis meanwhile.
-        entry.stands_in_until = now + self._pause
+        entry.stands_in_until = min(now + self._pause, until)
         self._keeping.keep(flight, entry)
         if now >= self._say_at:
             self._say_at = now + SAY_EVERY_SECONDS

@@ -18,7 +18,7 @@ from .flight import DRAIN_SECONDS, Flight, Flights
 from .keeping import Keeping
 from .keys import digest_of
 from .memory import MemoryTier
-from .policy import CachePolicy
+from .policy import CachePolicy, stale_until
 from .queue import LoadQueue, QueueLimits
 from .shared import Look, SharedTier, Storing
 from .trust import Trust
@@ -145,7 +145,7 @@ class Filling(Generic[V]):
     def _is_answered(self, flight: Flight[V], look: Look[V], asked_at: float) -> bool:
         held = flight.held
         if held is not None and held.fence != look.fence:
-            self.keeping.discard(flight, held)
+            self.keeping.drop_others(flight, look.fence)
         flight.look = look
         flight.known = known = self._under(flight, look, asked_at)
         if known is None or known.stale:
@@ -263,8 +263,12 @@ class Filling(Generic[V]):
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
             # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
-            is_trusted = now < self._trust.of(entry) or flight.key in confirmed
-            self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
+            if now < self._trust.of(entry) or flight.key in confirmed:
+                self.flights.land(flight, Found(entry, entry.origin))
+            elif now < stale_until(entry, self._trust):
+                self.flights.land(flight, Found(entry, entry.origin, stale=True))
+            else:
+                self.flights.fail(flight, SourceUnavailable("the load took longer than what it brought may be served"))
 
     def _loaded(self, flight: Flight[V], answer: Fetched[V] | Exception, asked_at: float) -> Entry[V] | Exception:
         if isinstance(answer, Exception):
@@ -288,4 +292,4 @@ class Filling(Generic[V]):
 def _newest(ours: Entry[V] | None, theirs: Entry[V] | None) -> Entry[V] | None:
     if ours is None or theirs is None:
         return ours or theirs
-    return theirs if theirs.expires_at > ours.expires_at else ours
+    return theirs if theirs.loaded_at > ours.loaded_at else ours

@@ -35,6 +35,7 @@ class Flight(Generic[V]):
 
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
+    `alone` is one that leaves the shared tier alone.
     `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """
 
@@ -45,6 +46,7 @@ class Flight(Generic[V]):
         self.behind = behind
         self.overtaken = False
         self.doubted = False
+        self.alone = False
         self.epoch = 0
         self.lease = b""
         self.started_at = anyio.current_time()
@@ -153,8 +155,13 @@ class Flights(Generic[V]):
         flight = self.opened.current.flights.get(key)
         return None if flight is None or flight.overtaken or flight.landed else flight
 
-    def start(self, key: Key, asked: str) -> Flight[V]:
+    def start(self, key: Key, asked: str, *, alone: bool = False) -> Flight[V]:
         """Start a load that departs at the end of this turn of the event loop, and return its flight.
+
+        Args:
+            key: what it is for.
+            asked: the name as the first caller asked for it.
+            alone: whether it leaves the shared tier alone, as if that could not be asked.
 
         Raises:
             SourceUnavailable: the cache is being closed.
@@ -162,7 +169,9 @@ class Flights(Generic[V]):
         runway = self.opened.current
         if runway.closing:
             raise SourceUnavailable("the application is shutting down")
-        return self._take_off(Flight(runway, key, asked, behind=False))
+        flight = Flight(runway, key, asked, behind=False)
+        flight.alone = alone
+        return self._take_off(flight)
 
     def refresh(self, key: Key, asked: str) -> bool:
         """Start a load nobody waits for, unless one is under way; return whether it was started."""

@@ -24,6 +24,7 @@ MARK_MS: Final = 3_600_000
 KEPT_MS: Final = 7 * 24 * 3_600_000
 
 _NAMES: Final = re.compile(rb"^(run_id|master_replid):([0-9A-Za-z]+)", re.MULTILINE)
+_ROLE: Final = re.compile(rb"^role:(\w+)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -86,6 +87,7 @@ class Incarnation:
         for scope in scopes:
             questions += [(b"GET", scope.keys[0]), (b"PTTL", scope.keys[0])]
         server, replication, *kept = await send(questions)
+        _refuse_replica(replication)
         current = _name(server, replication)
         if current is None:
             self._warn()
@@ -136,6 +138,14 @@ class Incarnation:
                 "Redis does not say which server it is: allow INFO, or contexts that were invalidated come back with "
                 "a failover that lost the invalidation, and with a restart from an old snapshot"
             )
+
+
+def _refuse_replica(replication: object) -> None:
+    # Demoted, and cut off from its master, it goes by its former name for as long, and answers with what it had.
+    text = replication.encode() if isinstance(replication, str) else replication
+    role = _ROLE.search(text) if isinstance(text, bytes) else None
+    if role is not None and role[1] != b"master":
+        raise ConnectionError("this Redis is a replica: what it holds may be older than what was invalidated")
 
 
 def _name(*sections: object) -> bytes | None:

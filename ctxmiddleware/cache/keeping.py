@@ -155,15 +155,22 @@ class Keeping(Generic[V]):
         now = self._clock()
         return any(now < self.expected.get(each, -math.inf) for each in (None, digest_of(name)))
 
-    def discard(self, flight: Flight[V], entry: Entry[V]) -> None:
-        """Forget an entry that is known to be overtaken: it must not come back when Redis cannot be asked later."""
-        self._memory.discard(flight.key, entry)
+    def drop_others(self, flight: Flight[V], fence: Fence) -> None:
+        """Forget all that is held of a name under other generations: it must not come back when Redis cannot be asked.
+
+        Args:
+            flight: that it is for.
+            fence: the generations in force.
+        """
+        self._memory.drop(flight.key[1], lambda entry: entry.fence == fence)
 
     async def look(self, flights: Sequence[Flight[V]]) -> Sequence[Look[V] | None]:
         """Return what the shared tier says of each flight; None where it cannot say, or where there is none."""
-        if self._shared is None or not flights:
+        asking = [flight for flight in flights if not flight.alone]
+        if self._shared is None or not asking:
             return [None] * len(flights)
-        return await self._shared.look([flight.key for flight in flights], self.keep_ms)
+        answers = iter(await self._shared.look([flight.key for flight in asking], self.keep_ms))
+        return [None if flight.alone else next(answers) for flight in flights]
 
     async def claim(self, flights: Sequence[Flight[V]]) -> Sequence[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""

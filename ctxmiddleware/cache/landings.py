@@ -42,7 +42,8 @@ class Landings:
 
     def __init__(self, called: Callable[[Key], bytes]) -> None:
         self._called = called
-        self._lock = threading.Lock()
+        # Entered again where a task is collected while it is held.
+        self._lock = threading.RLock()
         self._waiting: dict[bytes, list[tuple[Key, Landing]]] = {}
 
     def __len__(self) -> int:

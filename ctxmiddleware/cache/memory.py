@@ -18,6 +18,7 @@ V = TypeVar("V")
 
 # Dead entries that leave at each put: more than come in, so that none waits for ever, and never a sweep of all.
 BURIALS = 4
+MAX_RECENT = 50_000
 # Of the bytes, what unknown names may take from those who are known: with nothing, an unknown user who keeps asking
 # would cost a load each time once memory is full.
 UNKNOWN_SHARE = 1 / 16
@@ -81,8 +82,13 @@ class MemoryTier(Generic[V]):
             entry.visited = True
             if not entry.recent:
                 entry.recent = True
-                self._recent.append(key)
+                self._note(key)
         return entry
+
+    def _note(self, key: Key) -> None:
+        # Where nobody is told, or not for long, it must not grow for ever.
+        if self.names is not None and len(self._recent) < MAX_RECENT:
+            self._recent.append(key)
 
     def take_recent(self, limit: int) -> list[Key]:
         """Return who was asked for since the last call, the last first, and no more of them than a limit."""
@@ -110,7 +116,7 @@ class MemoryTier(Generic[V]):
             now: monotonic seconds, to tell entries past every use.
         """
         if not entry.size:
-            entry.size = weigh(key, entry, but=self._sharing.kinds)
+            entry.size = weigh(key, entry, but=self._sharing.rows(entry.value))
         with self._lock:
             for _ in range(BURIALS):
                 self._bury(now)

@@ -24,6 +24,11 @@ class Errand(NamedTuple):
     keys: Sequence[str]
     arguments: tuple[bytes | int, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes it brings, keys apart."""
+        return sum(len(each) for each in self.arguments if isinstance(each, bytes))
+
 
 class Order(Generic[A]):
     """What one caller asks for: a script, for some users.
@@ -53,7 +58,7 @@ class Order(Generic[A]):
         self.errands = errands
         self.common = common
         self.at = at
-        self.size = sum(len(each) for errand in errands for each in errand.arguments if isinstance(each, bytes))
+        self.size = sum(errand.size for errand in errands)
         self.answers: list[A] | None = None
         self.done = anyio.Event()
 
@@ -147,8 +152,17 @@ def shared_out(errands: Sequence[Errand], *, apart: bool) -> list[tuple[str, lis
     by_tag: dict[str, list[int]] = {}
     for place, errand in enumerate(errands):
         by_tag.setdefault(errand.keys[0].partition("}")[0] if apart else "", []).append(place)
-    return [
-        (tag, places[start : start + MAX_USERS])
-        for tag, places in by_tag.items()
-        for start in range(0, len(places), MAX_USERS)
-    ]
+    return [(tag, share) for tag, places in by_tag.items() for share in _shares(errands, places)]
+
+
+def _shares(errands: Sequence[Errand], places: Sequence[int]) -> list[list[int]]:
+    """Return places in shares that one command may carry; one errand too large for any is a share of its own."""
+    shares: list[list[int]] = []
+    size = 0
+    for place in places:
+        size += errands[place].size
+        if not shares or len(shares[-1]) >= MAX_USERS or size > MAX_BYTES:
+            shares.append([])
+            size = errands[place].size
+        shares[-1].append(place)
+    return shares

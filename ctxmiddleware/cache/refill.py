@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
 from .base import Entry, Key
@@ -21,7 +21,7 @@ class Refill(Generic[V]):
         put: keeps an entry where nobody is in its place.
     """
 
-    def __init__(self, lock: threading.Lock, put: Callable[[Key, Entry[V]], bool]) -> None:
+    def __init__(self, lock: AbstractContextManager[bool], put: Callable[[Key, Entry[V]], bool]) -> None:
         self._lock = lock
         self._put = put
         self._news: set[bytes] = set()
@@ -51,7 +51,8 @@ class Refills(Generic[V]):
 
     def __init__(self, put: Callable[[Key, Entry[V]], bool]) -> None:
         self._put = put
-        self._lock = threading.Lock()
+        # Entered again where a task is collected while it is held.
+        self._lock = threading.RLock()
         self._under_way: set[Refill[V]] = set()
 
     @contextmanager
@@ -69,5 +70,5 @@ class Refills(Generic[V]):
     def hear(self, digest: bytes | None) -> None:
         """Take note of news of a name, or of everyone where it is None; before whatever is in memory is forgotten."""
         with self._lock:
-            for refill in self._under_way:
+            for refill in list(self._under_way):
                 refill.hear(digest)

@@ -47,8 +47,9 @@ class Way:
         try:
             return await run(self.client, calls)
         except BaseException:
-            # A ready client connects again unseen.
-            self._is_checked = self.is_ours
+            # A ready client connects again unseen; of ours each connection is looked at when it is made.
+            if not self.is_ours:
+                self._is_checked = False
             raise
 
     async def check(self) -> None:

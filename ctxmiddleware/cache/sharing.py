@@ -77,6 +77,10 @@ class Sharing:
         rows = {id(row) for _, field in self._fields(value) for row in _rows(field)}
         return sum(self._by_id[row].size for row in rows)
 
+    def rows(self, value: object) -> list[object]:
+        """Return the rows of a value that are kept once with those of others; all the rest is its own."""
+        return [row for _, field in self._fields(value) for row in (field if isinstance(field, tuple) else (field,))]
+
     def clear(self) -> None:
         """Forget all rows."""
         self._by_content.clear()

@@ -25,6 +25,8 @@ from .warming import Warming
 V = TypeVar("V")
 
 MAX_ATTEMPTS = 10
+# Overtaken so often, it may be that Redis keeps no generations: full, it evicts them while the load goes on.
+ALONE_AFTER = 3
 # What a load may take beside asking the source: the looks and the store before and after it.
 GRACE_SECONDS = 2.0
 # What is past its time, or has none, is not asked for again and again by those who watch it.
@@ -134,7 +136,7 @@ class TieredCache(Generic[V]):
         for attempt in range(MAX_ATTEMPTS):
             if attempt and self.flights.opened.peek() is None:
                 raise SourceUnavailable("the application is shutting down")
-            found = await self._landed(self._flight(key, asked))
+            found = await self._landed(self._flight(key, asked, alone=attempt >= ALONE_AFTER))
             if found is not None:
                 return found
             # The load that followed the invalidation may have landed before this caller came to its turn.
@@ -145,10 +147,10 @@ class TieredCache(Generic[V]):
             "the user was invalidated again and again while the context was loaded", retry_after=1.0
         )
 
-    def _flight(self, key: Key, asked: str) -> Flight[V]:
+    def _flight(self, key: Key, asked: str, *, alone: bool) -> Flight[V]:
         flight = self.flights.join(key)
         if flight is None:
-            return self.flights.start(key, asked)
+            return self.flights.start(key, asked, alone=alone)
         self._counters.add("load", "shared")
         return flight
 
@@ -159,6 +161,9 @@ class TieredCache(Generic[V]):
         while True:
             with anyio.move_on_after(max(0.0, min(until, gives_up) - anyio.current_time())):
                 return await flight.wait()
+            if flight.overtaken:
+                # What it brings is for nobody: whoever waits for it would wait for two loads.
+                return None
             standby = self._filling.fail_safe.standby(flight)
             if standby is not None:
                 return standby

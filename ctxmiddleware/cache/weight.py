@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from functools import partial
@@ -14,21 +14,21 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 _WHOLE = (str, bytes, int, float, type(None), type, Enum, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
 
 
-def weigh(*values: object, but: Collection[type] = ()) -> int:
+def weigh(*values: object, but: Iterable[object] = ()) -> int:
     """Return the bytes values and all they refer to hold, each object counted once.
 
     Sizes are those of `sys.getsizeof`; classes, enum members, functions and modules are not walked into.
 
     Args:
         values: what to weigh.
-        but: types whose instances are not counted, because they are kept and counted elsewhere.
+        but: what is not counted, because it is kept and counted elsewhere.
     """
-    seen: set[int] = set()
+    seen = {id(each) for each in but}
     total = 0
     waiting: list[object] = [*values]
     while waiting:
         item = waiting.pop()
-        if id(item) in seen or type(item) in but:
+        if id(item) in seen:
             continue
         seen.add(id(item))
         total += sys.getsizeof(item)

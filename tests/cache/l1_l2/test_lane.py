@@ -13,7 +13,7 @@ import pytest
 from ctxmiddleware.cache.lane import TRIP_BYTES, TRIP_USERS, Lane
 from ctxmiddleware.cache.lua.leases import PROLONG
 from ctxmiddleware.cache.lua.values import LOOK
-from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered
+from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered, shared_out
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 
@@ -278,3 +278,10 @@ def test_another_s_answer_is_nobody_s(reply: object, error: type[Exception]) -> 
     with pytest.raises(error):
         batch.deliver(b"token", reply)
     assert order.answers is None
+
+
+def test_an_order_carries_no_more_bytes_than_a_command_may() -> None:
+    """A hundred large contexts travel in several commands, in their order; one too large for any by itself."""
+    sizes = [100, MAX_BYTES, MAX_BYTES // 2, MAX_BYTES // 2, 1, MAX_BYTES + 1, 5]
+    errands = [Errand(("{a}",), (b"x" * size,)) for size in sizes]
+    assert [places for _, places in shared_out(errands, apart=False)] == [[0], [1], [2, 3], [4], [5], [6]]

@@ -107,7 +107,7 @@ GUARDS = (
     Guard(
         "bringing back, with Redis gone, what Redis said was overtaken",
         _FILLING,
-        "            self.keeping.discard(flight, held)\n",
+        "            self.keeping.drop_others(flight, look.fence)\n",
         "            pass\n",
     ),
     Guard(
