@@ -319,7 +319,9 @@ async def test_an_invalidation_that_finds_no_connection_fails_loud(own: Valkey) 
 
 async def test_a_pool_smaller_than_told_is_not_a_fault(own: Valkey) -> None:
     """A URL may name its own pool size; that is how many are asked at a time."""
-    async with instance(url=f"{own.url}?max_connections=1") as one, anyio.create_task_group() as callers:
+    patient = RedisOptions(timeout=2.0, pool_wait=2.0)
+    url = f"{own.url}?max_connections=1"
+    async with instance(url=url, options=patient) as one, anyio.create_task_group() as callers:
         for number in range(100):
             callers.start_soon(one.get, ("", f"user{number}"))
     assert (_faults(one), len(one.database.calls)) == (0, 100)
