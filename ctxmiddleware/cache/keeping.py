@@ -22,6 +22,9 @@ logger = logging.getLogger("ctxmiddleware.cache")
 
 V = TypeVar("V")
 
+# So often is asked whose answers come too late, before none is waited for any more.
+LOOKS = 2
+
 
 class Keeping(Generic[V]):
     """Reads and writes both tiers for flights, and never for one that an invalidation has overtaken.
@@ -46,6 +49,7 @@ class Keeping(Generic[V]):
     ) -> None:
         # A load waits for its turn, asks, and looks and stores around that: generations outlive it.
         self.keep_ms = int((policy.ttl + policy.stale_for + 4 * policy.load_timeout) * 1000)
+        self._lasts = policy.untrusted_ttl
         self._memory = memory
         self._shared = shared
         self._flights = flights
@@ -143,11 +147,27 @@ class Keeping(Generic[V]):
         """Forget an entry that is known to be overtaken: it must not come back when Redis cannot be asked later."""
         self._memory.discard(flight.key, entry)
 
-    async def look(self, flights: Sequence[Flight[V]]) -> Sequence[Look[V] | None]:
-        """Return what the shared tier says of each flight; None where it cannot say, or where there is none."""
-        if self._shared is None or not flights:
-            return [None] * len(flights)
-        return await self._shared.look([flight.key for flight in flights], self.keep_ms)
+    async def look(self, flights: Sequence[Flight[V]]) -> tuple[float, Sequence[Look[V] | None]]:
+        """Return what the shared tier says of each flight; None where it cannot say, or where there is none.
+
+        Returns:
+            the monotonic second at which it was asked, and its answers.
+        """
+        asked_at = self._clock()
+        if self._shared is not None and flights:
+            for _ in range(LOOKS):
+                looks = await self._shared.look([flight.key for flight in flights], self.keep_ms)
+                if not self.is_late(asked_at):
+                    return asked_at, looks
+                asked_at = self._clock()
+        return asked_at, [None] * len(flights)
+
+    def is_late(self, asked_at: float) -> bool:
+        """Return whether an answer of the shared tier is too old to be trusted when it arrives.
+
+        A process that was stopped may find one, and callers who came after it, when it resumes.
+        """
+        return self._clock() >= asked_at + self._lasts
 
     async def claim(self, flights: Sequence[Flight[V]]) -> Sequence[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""
