@@ -73,7 +73,7 @@ class FailSafe(Generic[V]):
         pairs = list(zip(flights, errors, strict=True))
         saved = [flight for flight, error in pairs if isinstance(error, SourceUnavailable) and flight.known is not None]
         # The load may have taken long since the generations were read: a user invalidated meanwhile is not served.
-        looks = dict(zip(saved, await self._keeping.look(saved), strict=True))
+        looks = dict(zip(saved, (await self._keeping.look(saved))[1], strict=True))
         now = self._clock()
         for flight, error in pairs:
             self._put_off(flight, now)

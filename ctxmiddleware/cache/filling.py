@@ -18,7 +18,7 @@ from .flight import DRAIN_SECONDS, Flight, Flights
 from .keeping import Keeping
 from .keys import digest_of
 from .memory import MemoryTier
-from .policy import CachePolicy, stale_until
+from .policy import CachePolicy
 from .queue import LoadQueue, QueueLimits
 from .shared import Look, SharedTier, Storing
 from .trust import Trust
@@ -90,8 +90,7 @@ class Filling(Generic[V]):
             flight.known = None if flight.held is None else Found(flight.held, MEMORY, stale=True)
             # Before the look, and doubts of before are settled by it: what is heard from now on counts.
             flight.epoch, flight.doubted = self._trust.epoch, False
-        asked_at = self._clock()
-        looks = await self.keeping.look(flights)
+        asked_at, looks = await self.keeping.look(flights)
         for flight in flights:
             flight.has_looked = True
         waiting = [
@@ -163,7 +162,7 @@ class Filling(Generic[V]):
         theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
-        if known is None or asked_at >= known.expires_at:
+        if known is None or self._clock() >= known.expires_at:
             self._counters.add("miss", REDIS)
             return None if known is None else Found(known, MEMORY if known is ours else REDIS, stale=True)
         self._counters.add("hit", REDIS)
@@ -250,12 +249,17 @@ class Filling(Generic[V]):
         epoch, doubted = self._trust.epoch, {flight for flight, _ in brought if flight.doubted}
         for flight, _ in brought:
             flight.doubted = False
+        stored_at = self._clock()
         # Loaded while Redis could not be asked, it has no generation and is for this process alone.
         confirmed = await self.keeping.store(
             [self._storing(flight, entry, entry.fence) for flight, entry in brought if entry.fence is not None]
         )
         now = self._clock()
+        late = {flight for flight, _ in brought if flight.key in confirmed and self.keeping.is_late(stored_at)}
+        self.flights.depart_again(list(late))
         for flight, entry in brought:
+            if flight in late:
+                continue
             # Storing has compared the generations again: what was doubted, or missed, before it is settled.
             flight.epoch = epoch if flight.key in confirmed else flight.epoch
             flight.doubted |= flight in doubted and flight.key not in confirmed
@@ -263,12 +267,8 @@ class Filling(Generic[V]):
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
             # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
-            if now < self._trust.of(entry) or flight.key in confirmed:
-                self.flights.land(flight, Found(entry, entry.origin))
-            elif now < stale_until(entry, self._trust):
-                self.flights.land(flight, Found(entry, entry.origin, stale=True))
-            else:
-                self.flights.fail(flight, SourceUnavailable("the load took longer than what it brought may be served"))
+            is_trusted = now < self._trust.of(entry) or flight.key in confirmed
+            self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
 
     def _loaded(self, flight: Flight[V], answer: Fetched[V] | Exception, asked_at: float) -> Entry[V] | Exception:
         if isinstance(answer, Exception):

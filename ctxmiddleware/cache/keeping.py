@@ -23,6 +23,9 @@ logger = logging.getLogger("ctxmiddleware.cache")
 
 V = TypeVar("V")
 
+# So often is asked whose answers come too late, before none is waited for any more.
+LOOKS = 2
+
 
 class Keeping(Generic[V]):
     """Reads and writes both tiers for flights, and never for one that an invalidation has overtaken.
@@ -47,6 +50,7 @@ class Keeping(Generic[V]):
     ) -> None:
         # A load waits for its turn, asks, and looks and stores around that: generations outlive it.
         self.keep_ms = int((policy.ttl + policy.stale_for + 4 * policy.load_timeout) * 1000)
+        self._lasts = policy.untrusted_ttl
         self._memory = memory
         self._shared = shared
         self._flights = flights
@@ -164,13 +168,29 @@ class Keeping(Generic[V]):
         """
         self._memory.drop(flight.key[1], lambda entry: entry.fence == fence)
 
-    async def look(self, flights: Sequence[Flight[V]]) -> Sequence[Look[V] | None]:
-        """Return what the shared tier says of each flight; None where it cannot say, or where there is none."""
+    async def look(self, flights: Sequence[Flight[V]]) -> tuple[float, Sequence[Look[V] | None]]:
+        """Return what the shared tier says of each flight; None where it cannot say, or where there is none.
+
+        Returns:
+            the monotonic second at which it was asked, and its answers.
+        """
+        asked_at = self._clock()
         asking = [flight for flight in flights if not flight.alone]
-        if self._shared is None or not asking:
-            return [None] * len(flights)
-        answers = iter(await self._shared.look([flight.key for flight in asking], self.keep_ms))
-        return [None if flight.alone else next(answers) for flight in flights]
+        if self._shared is not None and asking:
+            for _ in range(LOOKS):
+                answers = await self._shared.look([flight.key for flight in asking], self.keep_ms)
+                if not self.is_late(asked_at):
+                    looks = iter(answers)
+                    return asked_at, [None if flight.alone else next(looks) for flight in flights]
+                asked_at = self._clock()
+        return asked_at, [None] * len(flights)
+
+    def is_late(self, asked_at: float) -> bool:
+        """Return whether an answer of the shared tier is too old to be trusted when it arrives.
+
+        A process that was stopped may find one, and callers who came after it, when it resumes.
+        """
+        return self._clock() >= asked_at + self._lasts
 
     async def claim(self, flights: Sequence[Flight[V]]) -> Sequence[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""

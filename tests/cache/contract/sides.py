@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
 
+import anyio
 import anyio.lowlevel
 import redis
 
@@ -16,7 +18,8 @@ from ctxmiddleware.cache.keys import KeySpace
 from ctxmiddleware.cache.shared import SharedTier
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
-from tests.cache.machine.fake_tier import FakeServer, FakeTier
+from tests.cache.machine.fake_server import FakeServer
+from tests.cache.machine.fake_tier import FakeTier
 from tests.cache.rig import redis_tier
 from tests.cache.switch import Switch
 from tests.waiting import eventually_async
@@ -26,11 +29,48 @@ PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, probe_every=0.02, invalidatio
 NOBODY: list[Key] = [("", "nobody"), ("", "nobody else")]
 
 
+class Recorder:
+    """A listener that writes down what it is told."""
+
+    lasts = 5.0
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[bytes | None, bytes | None]] = []
+        self.doubted: set[bytes] = set()
+        self.misses = 0
+        self.proven_at = -math.inf
+
+    def now(self) -> float:
+        """Return the time by which it is told of proofs."""
+        return time.monotonic()
+
+    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+        """A name, or everyone, was invalidated."""
+        self.forgotten.append((digest, generation))
+
+    def expect(self, digest: bytes | None) -> None:
+        """A name, or everyone, will be invalidated."""
+
+    def doubt(self, digest: bytes) -> None:
+        """A name's generation was touched."""
+        self.doubted.add(digest)
+
+    def missed(self) -> None:
+        """News were missed."""
+        self.misses += 1
+
+    def prove(self, at: float) -> None:
+        """Nothing had been missed."""
+        self.proven_at = at
+
+
 class Side(Protocol):
-    """Two instances' ways to one server, and the server's fate."""
+    """Two instances' ways to one server, their names and what they hear, and the server's fate."""
 
     one: SharedTier[str]
     other: SharedTier[str]
+    names: tuple[str, str]
+    ears: tuple[Recorder, Recorder]
 
     def pass_time(self, seconds: float) -> None:
         """Let whatever has a time to live be so much older."""
@@ -71,8 +111,14 @@ class FakeSide:
         self._server = FakeServer(self._clock)
         self._older = self._server.snapshot()
         wait = anyio.lowlevel.checkpoint
-        self.one: SharedTier[str] = FakeTier(self._server, wait)
-        self.other: SharedTier[str] = FakeTier(self._server, wait)
+        tiers = [FakeTier(self._server, wait, me=name) for name in ("one", "other")]
+        self.one: SharedTier[str] = tiers[0]
+        self.other: SharedTier[str] = tiers[1]
+        self.names = "one", "other"
+        self.ears = Recorder(), Recorder()
+        for tier, ear in zip(tiers, self.ears, strict=True):
+            tier.listen(ear)
+        self._tiers = tiers
         self.pass_time = self._clock.advance
         self.flush, self.lose = self._server.flush, self._server.lose
 
@@ -86,7 +132,15 @@ class FakeSide:
 
     def cut_off(self) -> None:
         """Answer nobody."""
-        self._server.is_down = True
+        self._server.cut_off()
+
+    async def listen(self) -> None:
+        """Listen all the time, as the real one does by itself."""
+        while True:
+            for tier in self._tiers:
+                assert tier.ear is not None
+                tier.ear.hear()
+            await anyio.sleep(0.001)
 
     async def reach_again(self) -> None:
         """Answer again."""
@@ -107,6 +161,10 @@ class RedisSide:
         tiers = [redis_tier(self._switch.url, options=PATIENT) for _ in range(2)]
         self.one: SharedTier[str] = tiers[0]
         self.other: SharedTier[str] = tiers[1]
+        self.names = tiers[0].instance, tiers[1].instance
+        self.ears = Recorder(), Recorder()
+        for tier, ear in zip(tiers, self.ears, strict=True):
+            tier.listen(ear)
         self.opened = [tier.opened for tier in tiers]
         self._keys = KeySpace("test", tiers[0].codec.shape)
 
@@ -165,8 +223,11 @@ class RedisSide:
 async def fake() -> AsyncIterator[Side]:
     """Open the tier in memory."""
     side = FakeSide()
-    await connected(side)
-    yield side
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(side.listen)
+        await connected(side)
+        yield side
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

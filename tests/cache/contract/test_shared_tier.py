@@ -6,12 +6,15 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+import anyio
 import pytest
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
+from ctxmiddleware.cache.keys import digest_of
 from ctxmiddleware.cache.shared import Look, SharedTier, SharedTierFailed, Storing
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, look_one, store_one
+from tests.waiting import eventually_async
 
 from .sides import Open, Side, fake, real
 
@@ -276,3 +279,92 @@ async def test_cut_off_it_says_that_nobody_knows(opened: Open) -> None:
         assert found.fence == fence
         assert found.stored is not None
         assert found.stored.value == "old"
+
+
+async def heard(side: Side, place: int, count: int) -> list[tuple[bytes | None, bytes | None]]:
+    """Wait until an instance has heard of so many invalidations, and return them."""
+    ear = side.ears[place]
+    await eventually_async(lambda: len(ear.forgotten) >= count)
+    return ear.forgotten
+
+
+async def following(side: Side) -> None:
+    """Wait until both have been proven that they hear whatever is announced from now on."""
+    since = side.ears[0].now()
+    for ear in side.ears:
+        await eventually_async(lambda ear=ear: ear.proven_at >= since)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_an_invalidation_is_heard_by_the_other_and_confirmed(opened: Open, name: str | None) -> None:
+    """With the generation it has put in force; whoever began it is told nothing of it but who has confirmed."""
+    async with opened() as side:
+        await following(side)
+        reach = await side.other.invalidate(name, KEEP_MS)
+        digest = None if name is None else digest_of(name)
+        generation = None if name is None else (await look(side.one)).fence.name
+        assert await heard(side, 0, 1) == [(digest, generation)]
+        assert (reach.me, reach.silent) == (side.names[1], ())
+        assert [instance for instance, _ in reach.confirmed] == [side.names[0]]
+        await side.one.invalidate(BOB[1], KEEP_MS)
+        assert [each for each, _ in await heard(side, 1, 1)] == [digest_of(BOB[1])]
+        assert len(side.ears[0].forgotten) == 1
+        assert [ear.misses for ear in side.ears] == [1, 1]
+
+
+async def test_invalidations_are_heard_once_each_and_in_their_order(opened: Open) -> None:
+    """However fast they follow one another."""
+    async with opened() as side:
+        await following(side)
+        names = [f"user{number}" for number in range(30)]
+        async with anyio.create_task_group() as tellers:
+            for name in names[:10]:
+                tellers.start_soon(side.other.invalidate, name, KEEP_MS)
+        for name in names[10:]:
+            await side.other.invalidate(name, KEEP_MS)
+        told = [each for each, _ in await heard(side, 0, 30)]
+        assert sorted(told[:10], key=str) == sorted(map(digest_of, names[:10]), key=str)
+        assert told[10:] == [digest_of(name) for name in names[10:]]
+
+
+@pytest.mark.parametrize("road", [flushed, failed_over, failed_over_to_an_older_state], ids=lambda road: road.__name__)
+async def test_where_the_channel_has_lost_its_state_both_know_that_they_may_have_missed_something(
+    opened: Open, road: Road
+) -> None:
+    """Neither trusts what it looked up before; and from then on each hears the other again."""
+    async with opened() as side:
+        await following(side)
+        await road(side)
+        await look(side.one)
+        await look(side.other)
+        for ear in side.ears:
+            await eventually_async(lambda ear=ear: ear.misses >= 2)  # type: ignore[misc]
+        await following(side)
+        before = len(side.ears[0].forgotten)
+        await side.other.invalidate(BOB[1], KEEP_MS)
+        assert (await heard(side, 0, before + 1))[-1][0] == digest_of(BOB[1])
+
+
+async def test_both_hear_that_a_generation_was_touched(opened: Open) -> None:
+    """Made, deleted by hand, or renewed by one of them: a name's, and nobody else's."""
+    async with opened() as side:
+        await following(side)
+        for touch in (look(side.one), lost(side), look(side.other), invalidated(side)):
+            for ear in side.ears:
+                ear.doubted.clear()
+            await touch
+            for ear in side.ears:
+                await eventually_async(lambda ear=ear: ear.doubted == {digest_of(ADA[1])})  # type: ignore[misc]
+
+
+async def test_a_connection_that_was_lost_catches_up(opened: Open) -> None:
+    """What was announced before everybody was cut off is heard once, and what comes after it too."""
+    async with opened() as side:
+        await following(side)
+        await side.other.invalidate(ADA[1], KEEP_MS)
+        side.cut_off()
+        await side.reach_again()
+        await following(side)
+        await side.other.invalidate(BOB[1], KEEP_MS)
+        assert [each for each, _ in await heard(side, 0, 2)] == [digest_of(ADA[1]), digest_of(BOB[1])]
+        assert [ear.misses for ear in side.ears] == [1, 1]

@@ -21,7 +21,8 @@ from ctxmiddleware.cache.shared import Look
 from ctxmiddleware.errors import ConfigurationError, NotOpen, SourceError, SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from tests.backends import asyncio_only
-from tests.cache.machine.fake_tier import FakeServer, FakeTier
+from tests.cache.machine.fake_server import FakeServer
+from tests.cache.machine.fake_tier import FakeTier
 from tests.cache.rig import ADA, BOB, STEADY, Database, Load, instance
 from tests.waiting import eventually_async
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from dataclasses import replace
+from typing import TypeVar
 
-from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.incarnation import MARK_MS
+from ctxmiddleware.cache.announcing import Announcement
+from ctxmiddleware.cache.base import Key
+from ctxmiddleware.cache.channel import Channel, Follower
+from ctxmiddleware.cache.keys import digest_of
+from ctxmiddleware.cache.lua.invalidation import Listening
 from ctxmiddleware.cache.shared import (
     ASK,
-    NOWHERE,
     Claim,
     Claiming,
     Listener,
@@ -24,101 +24,13 @@ from ctxmiddleware.cache.shared import (
     Storing,
     Waiting,
 )
+from ctxmiddleware.stats import Counters
 
-Generation: TypeAlias = tuple[str, str]
-"""Of whom it is: of everyone, as the bucket of a name holds it, or of the name."""
+from .fake_channel import Announced, Kind
+from .fake_ear import FakeEar
+from .fake_server import FakeServer, Kept, both
 
-
-def _both(name: str) -> tuple[Generation, Generation]:
-    return ("everyone", name), ("name", name)
-
-
-@dataclass
-class _Kept:
-    fence: Fence
-    stored: Stored[str]
-    stored_at: float
-    dies_at: float
-
-
-@dataclass
-class FakeServer:
-    """What all instances share: generations, values and marks, and whether it can be reached."""
-
-    clock: Callable[[], float]
-    generations: dict[Generation, tuple[bytes, float]] = field(default_factory=dict)
-    values: dict[Key, _Kept] = field(default_factory=dict)
-    moved: dict[str | None, float] = field(default_factory=dict)
-    names: set[str] = field(default_factory=set)
-    is_down: bool = False
-    _tokens: itertools.count[int] = field(default_factory=itertools.count)
-
-    def token(self) -> bytes:
-        """Return a value never used before."""
-        return b"%d" % next(self._tokens)
-
-    def fence(self, name: str, keep_ms: int) -> Fence:
-        """Return the generations in force, creating absent ones."""
-        self.names.add(name)
-        for which in _both(name):
-            if self.in_force(which) is None:
-                self.generations[which] = (self.token(), self.clock() + 2 * keep_ms / 1000)
-            self.outlives(which, keep_ms / 1000)
-        return Fence(*(self.generations[which][0] for which in _both(name)))
-
-    def outlives(self, which: Generation, seconds: float) -> None:
-        """Prolong a generation that would not live as long."""
-        token, dies_at = self.generations[which]
-        if dies_at - self.clock() < seconds:
-            self.generations[which] = (token, self.clock() + 2 * seconds)
-
-    def in_force(self, which: Generation) -> bytes | None:
-        """Return a generation, or None where it is absent."""
-        held = self.generations.get(which)
-        return None if held is None or self.clock() >= held[1] else held[0]
-
-    def is_in_force(self, name: str, fence: Fence) -> bool:
-        """Return whether both generations are these."""
-        return tuple(self.in_force(which) for which in _both(name)) == fence
-
-    def renew(self, name: str | None, keep_ms: int) -> None:
-        """Put a new generation in force."""
-        renewed = self._of_everyone() if name is None else [("name", name)]
-        for which in renewed:
-            self.generations[which] = (self.token(), self.clock() + keep_ms / 1000)
-        self.moved[name] = self.clock()
-
-    def lose(self, name: str | None) -> None:
-        """Lose a generation, as eviction does."""
-        for which in self._of_everyone() if name is None else [("name", name)]:
-            self.generations.pop(which, None)
-
-    def _of_everyone(self) -> list[Generation]:
-        return [("everyone", name) for name in self.names]
-
-    def moved_ago(self, name: str) -> float:
-        """Return the seconds since the name, or everyone, was invalidated."""
-        ago = self.clock() - max(self.moved.get(each, -math.inf) for each in (None, name))
-        return ago if ago < MARK_MS / 1000 else math.inf
-
-    def flush(self) -> None:
-        """Lose everything."""
-        self.generations.clear()
-        self.values.clear()
-        self.moved.clear()
-
-    def snapshot(self) -> FakeServer:
-        """Return what a replica that lags, or a file, holds."""
-        return replace(self, generations=dict(self.generations), values=dict(self.values), moved=dict(self.moved))
-
-    def fail_over_to(self, older: FakeServer) -> None:
-        """Take an older state; as every connection does, begin anew before anything is read from it."""
-        self.generations, self.values = dict(older.generations), dict(older.values)
-        self.moved = dict(older.moved)
-        for which in self._of_everyone():
-            if self.in_force(which) is not None:
-                self.generations[which] = (self.token(), self.generations[which][1])
-                self.moved[None] = self.clock()
+T = TypeVar("T")
 
 
 class Nobody:
@@ -137,6 +49,12 @@ class FakeTier:
         wait: where a command waits, before it is carried out and before it is answered.
         told: called when a look for a key is answered, with what `moment` gave when it was carried out.
         moment: tells the present from the past.
+        me: the instance's name in the fleet.
+        version: what the model takes note of when an invalidation begins.
+        confirm_timeout: seconds an invalidation waits for those who listen.
+        bumped: told, with its token, that an invalidation has put its generation in force.
+        heard: told of an announcement that has arrived, and whether it was taken.
+        doubted: told of a name whose generation was touched, and the model's version.
     """
 
     def __init__(
@@ -145,8 +63,27 @@ class FakeTier:
         wait: Callable[[], Awaitable[None]],
         told: Callable[[Key, int], None] = lambda key, moment: None,
         moment: Callable[[], int] = lambda: 0,
+        *,
+        me: str = "",
+        version: Callable[[], int] = lambda: 0,
+        confirm_timeout: float = 0.25,
+        bumped: Callable[[bytes], None] = lambda token: None,
+        heard: Callable[[Announced, bool], None] = lambda announced, taken: None,
+        doubted: Callable[[bytes, int | None], None] = lambda digest, version: None,
     ) -> None:
         self._server = server
+        self.me = me
+        self._version = version
+        self._confirm_timeout = confirm_timeout
+        self._bumped = bumped
+        self._heard = heard
+        self._doubted = doubted
+        # As in a cluster, where the generations are on another server than the channel.
+        self.in_steps = False
+        self.channel = Channel(lambda names: None, server.clock)
+        self.ear: FakeEar | None = None
+        # What nobody has to tell this instance: it began it, and it has not failed.
+        self._own: set[bytes] = set()
         self._wait = wait
         self._told = told
         self._moment = moment
@@ -189,14 +126,23 @@ class FakeTier:
             return False
         left = value.keep_ms / 1000 - value.stored.age
         if left > 0:
-            server.values[value.key] = _Kept(value.fence, value.stored, server.clock(), server.clock() + left)
-            for which in _both(value.key[1]):
+            server.values[value.key] = Kept(value.fence, value.stored, server.clock(), server.clock() + left)
+            for which in both(value.key[1]):
                 server.outlives(which, left)
         return True
 
     def listen(self, listener: Listener) -> None:
-        """Tell an instance what is heard of the others."""
-        self._listener = listener
+        """Tell an instance what is heard of the others, by an ear that is moved on by hand."""
+        follower = Follower(listener, Counters(), self.channel.own)
+        self.ear = FakeEar(
+            self._server.channel,
+            self.channel,
+            follower,
+            self.me,
+            lambda: not self._is_cut_off(),
+            lambda announced, taken: None if announced.token in self._own else self._heard(announced, taken),
+            self._doubted,
+        )
 
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
         """Let every instance load by itself."""
@@ -221,15 +167,50 @@ class FakeTier:
         return [None] * len(called)
 
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
-        """Put a new generation in force; a reply that is lost is a failure, carried out or not."""
+        """Put a new generation in force; a reply that is lost is a failure, carried out now, later or never."""
+        version, token = self._version(), self._server.token()
+        self._own.add(token)
+        try:
+            with Announcement(self.channel, token, self.me, self._confirm_timeout) as announcement:
+                await self._carry_out(announcement, name, keep_ms, version)
+                return await announcement.reach(0.0 if self.ear is None else self.ear.follower.lasts)
+        except BaseException:
+            self._own.discard(token)
+            raise
+
+    async def _carry_out(self, announcement: Announcement, name: str | None, keep_ms: int, version: int) -> None:
+        token = announcement.token
+        if not self.in_steps:
+            announcement.listening = await self._do(lambda: self._renew_and_announce(name, keep_ms, token, version))
+            return
+        await self._do(lambda: self._announce("intent", name, b"", token, version))
+        generation = await self._do(lambda: self._renew(name, keep_ms, token, version))
+        announcement.listening = await self._do(lambda: self._announce("done", name, generation, token, version))
+
+    async def _do(self, command: Callable[[], T]) -> T:
         await self._wait()
         if self._is_cut_off():
+            # What was on its way when the connection was lost may arrive all the same.
+            self._server.late.append(command)
             raise SharedTierFailed("down")
-        self._server.renew(name, keep_ms)
+        answer = command()
         await self._wait()
         if self._is_cut_off():
             raise SharedTierFailed("the reply was lost")
-        return NOWHERE
+        return answer
+
+    def _renew_and_announce(self, name: str | None, keep_ms: int, token: bytes, version: int) -> list[Listening]:
+        generation = self._renew(name, keep_ms, token, version)
+        return self._announce("done", name, generation, token, version)
+
+    def _renew(self, name: str | None, keep_ms: int, token: bytes, version: int) -> bytes:
+        generation = self._server.renew(name, keep_ms, version)
+        self._bumped(token)
+        return generation
+
+    def _announce(self, kind: Kind, name: str | None, generation: bytes, token: bytes, version: int) -> list[Listening]:
+        digest = b"" if name is None else digest_of(name)
+        return self._server.channel.announce(kind, digest, generation, token, self.me, version)
 
     def _is_cut_off(self) -> bool:
         return self._server.is_down

@@ -36,6 +36,7 @@ class Guard:
 
 _FLIGHT, _TIERED, _FILLING = "cache/flight.py", "cache/tiered.py", "cache/filling.py"
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
+_CHANNEL, _HEARING = "cache/channel.py", "cache/hearing.py"
 
 GUARDS = (
     Guard(
@@ -83,7 +84,7 @@ GUARDS = (
     Guard(
         "standing in, while the source is slow, on trust that has ended",
         _FAILSAFE,
-        "        if flight.look is not None and now >= self._trust.of(flight.known.entry):\n            return None\n",
+        "        if now >= until:\n            return None\n",
         "",
     ),
     Guard(
@@ -113,8 +114,8 @@ GUARDS = (
     Guard(
         "two loads of one user",
         _TIERED,
-        "        if flight is None:\n            return self.flights.start(key, asked)\n",
-        "        return self.flights.start(key, asked)\n",
+        "        if flight is None:\n            return self.flights.start(key, asked, alone=alone)\n",
+        "        return self.flights.start(key, asked, alone=alone)\n",
     ),
     Guard(
         "an invalidation that reaches one partition only",
@@ -127,6 +128,125 @@ GUARDS = (
         "cache/memory.py",
         "else len(self._known) >= self.max_entries:\n",
         "else len(self._known) >= 2 * self.max_entries:\n",
+    ),
+    Guard(
+        "a load that ends with one of its callers",
+        _TIERED,
+        "                return await flight.wait()\n",
+        "                try:\n"
+        "                    found = await flight.wait()\n"
+        "                except anyio.get_cancelled_exc_class():\n"
+        "                    setattr(flight, 'left', True)\n"
+        "                    raise\n"
+        "                if hasattr(flight, 'left'):\n"
+        "                    raise SourceUnavailable('another caller has gone')\n"
+        "                return found\n",
+    ),
+    Guard(
+        "errors where all is well",
+        _FILLING,
+        "answers = await self._load(asks)\n",
+        "answers = [SourceUnavailable('never') for _ in asks]\n",
+    ),
+    Guard(
+        "more calls of the source than may be made",
+        "cache/queue.py",
+        "        if self.calls >= self._limits.max_calls:\n            return False\n",
+        "",
+    ),
+    Guard("an announcement that is missing", _CHANNEL, " or each.number != self._number + 1:", ":"),
+    Guard(
+        "trust, until the next proof, after an announcement that was missing",
+        _CHANNEL,
+        '            self._counters.add("missed", CHANNEL)\n            self._listener.missed()\n',
+        "            pass\n",
+    ),
+    Guard(
+        "another incarnation of the channel",
+        _CHANNEL,
+        "if beat.incarnation != self._incarnation or beat.number < self._number:",
+        "if self._incarnation is None:",
+    ),
+    Guard(
+        "what was looked up before the channel was followed",
+        _CHANNEL,
+        "            self._listener.missed()\n        self._promised",
+        "        self._promised",
+    ),
+    Guard(
+        "a proof before the announcements it promises",
+        _CHANNEL,
+        "if self._promised is not None and self._number >= self._promised[0]:",
+        "if self._promised is not None:",
+    ),
+    Guard(
+        "a proof from when it arrived, and not from when it was asked for",
+        _CHANNEL,
+        "            self._listener.prove(self._promised[1])\n",
+        "            self._listener.prove(self._listener.now())\n",
+    ),
+    Guard(
+        "an invalidation that failed and comes all the same", _CHANNEL, "        if failed:\n", "        if False:\n"
+    ),
+    Guard(
+        "trusting what was looked up before news were missed",
+        _POLICY,
+        "if now < entry.expires_at and entry.epoch == trust.epoch:",
+        "if now < entry.expires_at:",
+    ),
+    Guard(
+        "trusting what was looked up while news were missed",
+        _FILLING,
+        "            flight.epoch, flight.doubted = self._trust.epoch, False\n"
+        "        asked_at, looks = await self.keeping.look(flights)\n"
+        "        for flight in flights:\n",
+        "            flight.doubted = False\n"
+        "        asked_at, looks = await self.keeping.look(flights)\n"
+        "        for flight in flights:\n"
+        "            flight.epoch = self._trust.epoch\n",
+    ),
+    Guard(
+        "trusting what was stored while news were missed",
+        _FILLING,
+        "flight.epoch = epoch if flight.key in confirmed else flight.epoch",
+        "flight.epoch = self._trust.epoch if flight.key in confirmed else flight.epoch",
+    ),
+    Guard(
+        "a load under way that somebody else's invalidation overtakes",
+        _KEEPING,
+        "lambda flight: flight.look is not None and is_new(flight.look.fence),",
+        "lambda flight: flight.look is not None,",
+    ),
+    Guard(
+        "an entry that somebody else's invalidation overtakes",
+        _KEEPING,
+        "lambda: memory.drop(name, lambda entry: is_new(entry.fence)),",
+        "lambda: 0,",
+    ),
+    Guard(
+        "everybody's entries that somebody else's invalidation overtakes",
+        _HEARING,
+        "            self._keeping.forget(None)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "a generation that was touched during a load",
+        _FLIGHT,
+        "                flight.doubted = True\n",
+        "                pass\n",
+    ),
+    Guard("a generation that was touched", _FLIGHT, "            doubt()\n", "            pass\n"),
+    Guard(
+        "a generation that was touched before a store that could not compare it",
+        _FILLING,
+        "            flight.doubted |= flight in doubted and flight.key not in confirmed\n",
+        "",
+    ),
+    Guard(
+        "trusting what was looked up before an invalidation that was told to come",
+        _KEEPING,
+        "if flight.doubted or (self.expected and self._is_expected(flight.key[1])):",
+        "if flight.doubted:",
     ),
 )
 
@@ -159,6 +279,7 @@ def _without(guard: Guard, steps: int) -> str:
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
         changed = copy / guard.file
         text = changed.read_text(encoding="utf-8")
+        assert text.count(guard.text) == 1, guard.name
         changed.write_text(text.replace(guard.text, guard.without), encoding="utf-8")
         command = [sys.executable, "-m", "tests.cache.machine", "--quiet", "--steps", str(steps)]
         # The copy first, and the tests from where they are.

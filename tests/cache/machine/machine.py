@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import Callable
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
-from .world import KEYS, Violation, World
+from .model import KEYS, Violation
+from .rules import INSTANCES, SEEDS, chooser
+from .scenes import Scenes
 
-SEEDS = st.integers(0, 2**32 - 1)
-INSTANCES = st.integers(0, 1)
 STEPS = st.integers(0, 40)
 NAMES = st.sampled_from(["ada", "bob", "cy"])
 
@@ -21,20 +19,12 @@ TOTAL: Counter[str] = Counter()
 """What all machines of this process have done."""
 
 
-class Machine(RuleBasedStateMachine):
+class Machine(Scenes):
     """Callers come, go and are cancelled; users are invalidated; the source, Redis and the clock do as they like."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
         TOTAL["machines"] += 1
-
-    def run(self, steps: int, seed: int) -> None:
-        """Let so many callbacks run, in an order that a seed stands for."""
-        choose = _chooser(seed)
-        for _ in range(steps):
-            if not self.world.loop.step(choose):
-                return
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), callers=st.integers(1, 3), steps=STEPS, seed=SEEDS)
     def get(self, instance: int, key: tuple[str, str], callers: int, steps: int, seed: int) -> None:
@@ -56,7 +46,7 @@ class Machine(RuleBasedStateMachine):
         self.world.version += 1
         before = self.world.gates.hold()
         self.world.instances[instance].invalidate(None if everybody else name)
-        self.let_all_through(seed)
+        self.let_confirm(seed)
         self.world.gates.give_back(before)
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), steps=st.integers(0, 20), seed=SEEDS)
@@ -64,7 +54,7 @@ class Machine(RuleBasedStateMachine):
         """A request finds what memory answers by itself."""
         loop = self.world.loop
         loop.call_soon(self.world.instances[instance].peek, key)
-        loop.settle(_chooser(seed)) if steps > 15 else self.run(steps, seed)
+        loop.settle(chooser(seed)) if steps > 15 else self.run(steps, seed)
 
     @rule(steps=st.integers(1, 80), seed=SEEDS)
     def go_on(self, steps: int, seed: int) -> None:
@@ -81,12 +71,24 @@ class Machine(RuleBasedStateMachine):
     @rule(seed=SEEDS)
     def let_all_through(self, seed: int) -> None:
         """Everything outside answers, in some order."""
-        choose = _chooser(seed)
+        choose = chooser(seed)
         for _ in range(60):
             self.world.loop.settle(choose)
             if not self.world.gates:
                 return
             self.world.gates.open(choose(len(self.world.gates)))
+
+    def let_confirm(self, seed: int) -> None:
+        """Whoever waits for the others hears from them, or has waited long enough."""
+        for _ in range(3):
+            self.let_all_through(seed)
+            if not any(not task.done() for one in self.world.instances for task in one.telling):
+                return
+            if seed % 2:
+                self.world.hear()
+            else:
+                self.world.pass_time(0.25)
+            self.world.loop.settle(chooser(seed))
 
     @rule(instance=INSTANCES, name=NAMES, steps=STEPS, seed=SEEDS)
     def change_and_invalidate(self, instance: int, name: str, steps: int, seed: int) -> None:
@@ -115,6 +117,18 @@ class Machine(RuleBasedStateMachine):
         if waiting:
             waiting[place % len(waiting)].cancel()
             self.world.counts["cancelled callers"] += 1
+
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), place=st.integers(0, 2), seed=SEEDS)
+    def one_of_three_goes_away(self, instance: int, key: tuple[str, str], place: int, seed: int) -> None:
+        """Three callers wait for a user nobody has, one of them goes away, and the others are served."""
+        one = self.world.instances[instance]
+        self.all_well(seed)
+        one.cache.memory.drop(key[1])
+        self.world.server.values.pop(key, None)
+        callers = [one.ask(key) for _ in range(3)]
+        self.step(2, seed)
+        callers[place].cancel()
+        self.finish(seed)
 
     @rule(state=st.sampled_from(["well", "well", "well", "down", "odd"]))
     def source(self, state: str) -> None:
@@ -151,17 +165,28 @@ class Machine(RuleBasedStateMachine):
     )
     def time_passes(self, seconds: float, steps: int, seed: int) -> None:
         """The clock goes on, or the process was stopped for a while."""
-        self.world.loop.now += seconds
+        self.world.pass_time(seconds)
         self.run(steps, seed)
 
-    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seconds=st.sampled_from([2.5, 8.5, 10.5, 12.5]), seed=SEEDS)
-    def outage(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
-        """A user who is known is asked for late, while the source is down."""
+    @rule(
+        instance=INSTANCES,
+        key=st.sampled_from(KEYS),
+        seconds=st.sampled_from([2.5, 8.5, 10.5, 12.5, 17.5]),
+        invalidated=st.booleans(),
+        seed=SEEDS,
+    )
+    def outage(self, instance: int, key: tuple[str, str], seconds: float, seed: int, *, invalidated: bool) -> None:
+        """A user who is known is asked for late, while the source is down, and again when he was invalidated."""
         self.world.source = "well"
         self.get_to_the_end(instance, [key], seed)
-        self.world.loop.now += seconds
+        self.world.pass_time(seconds)
         self.world.source = "down"
         self.get_to_the_end(instance, [key], seed + 1)
+        if invalidated:
+            self.world.instances[instance].ear.break_off()
+            self.invalidate_to_the_end(1 - instance, key[1], everybody=False, seed=seed)
+            self.world.pass_time(2.5)
+            self.get_to_the_end(instance, [key], seed + 2)
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seconds=st.sampled_from([0.6, 2.5, 4.0]), seed=SEEDS)
     def slow_source(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
@@ -169,15 +194,15 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         world.source = "well"
         self.get_to_the_end(instance, [key], seed)
-        world.loop.now += 10.5
+        world.pass_time(10.5)
         world.instances[instance].ask(key)
         for _ in range(2):
-            world.loop.settle(_chooser(seed))
+            world.loop.settle(chooser(seed))
             world.gates.open(0)
-        world.loop.settle(_chooser(seed))
+        world.loop.settle(chooser(seed))
         where = instance if seed % 4 == 0 else 1 - instance
         self.invalidate_to_the_end(where, key[1], everybody=bool(seed % 3 == 0), seed=seed)
-        world.loop.now += seconds
+        world.pass_time(seconds)
         world.instances[instance].ask(key)
         world.source = "down" if seed % 2 else "well"
         self.run(seed % 40, seed)
@@ -189,9 +214,9 @@ class Machine(RuleBasedStateMachine):
         world.source = "well"
         caller = world.instances[instance].ask(key)
         for _ in range(2):
-            world.loop.settle(_chooser(seed))
+            world.loop.settle(chooser(seed))
             world.gates.open(0)
-        world.loop.settle(_chooser(seed))
+        world.loop.settle(chooser(seed))
         caller.cancel()
         self.invalidate_to_the_end(instance, key[1], everybody=bool(seed % 3 == 0), seed=seed)
         self.let_all_through(seed)
@@ -205,12 +230,12 @@ class Machine(RuleBasedStateMachine):
         self.get_to_the_end(instance, [key], seed)
         self.let_all_through(seed)
         self.change_and_invalidate(instance, key[1], 0, seed)
-        world.loop.settle(_chooser(seed))
+        world.loop.settle(chooser(seed))
         world.instances[instance].ask(key)
         for place in (1, 1, 0, 0) if answered else (1, 0, 0, 0):
-            world.loop.settle(_chooser(seed))
+            world.loop.settle(chooser(seed))
             world.gates.open(place)
-        world.loop.settle(_chooser(seed))
+        world.loop.settle(chooser(seed))
         world.instances[instance].peek(key)
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
@@ -221,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         world.redis(down=False)
         self.get_to_the_end(instance, [key], seed)
         self.invalidate_to_the_end(1 - instance, key[1], everybody=False, seed=seed)
-        world.loop.now += 2.5
+        world.pass_time(2.5)
         world.source = "down"
         self.get_to_the_end(instance, [key], seed)
         world.redis(down=True)
@@ -242,13 +267,13 @@ class Machine(RuleBasedStateMachine):
         one, loop = self.world.instances[instance], self.world.loop
         life = one.close()
         for _ in range(8):
-            loop.settle(_chooser(seed))
+            loop.settle(chooser(seed))
             if life is None or life.done():
                 break
             loop.now = max(loop.now, loop.next_timer() or loop.now)
         if life is None or not life.done():
             raise Violation("an instance does not end")
-        loop.settle(_chooser(seed))
+        loop.settle(chooser(seed))
         if len(one.cache.flights):
             raise Violation("flights are left after the end")
         hanging = [task for task in one.callers if not task.done()]
@@ -257,7 +282,8 @@ class Machine(RuleBasedStateMachine):
                 break
             while self.world.gates:
                 self.world.gates.open(0)
-            loop.settle(_chooser(seed))
+            loop.now += 0.25
+            loop.settle(chooser(seed))
             hanging = [task for task in hanging if not task.done()]
         if hanging:
             raise Violation(f"{len(hanging)} callers are left waiting for ever")
@@ -285,8 +311,3 @@ class Machine(RuleBasedStateMachine):
             TOTAL.update(self.world.counts)
             TOTAL["steps of the loop"] += self.world.loop.steps
             self.world.loop.close()
-
-
-def _chooser(seed: int) -> Callable[[int], int]:
-    # Sometimes as asyncio would, mostly not.
-    return (lambda count: 0) if seed % 5 == 0 else random.Random(seed).randrange

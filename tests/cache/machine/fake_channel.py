@@ -1,0 +1,148 @@
+"""The server's part of a channel, in memory: what is announced, who listens, and what is on its way to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, TypeAlias
+
+from ctxmiddleware.cache.lua.channel import Beat
+from ctxmiddleware.cache.lua.invalidation import Listening
+
+REMEMBERED_SECONDS = 60.0
+
+Kind = Literal["intent", "done"]
+Item = list[bytes]
+
+
+@dataclass(frozen=True)
+class Announced:
+    """One announcement; `version` is the model's, and travels nowhere."""
+
+    place: int
+    incarnation: bytes
+    number: int
+    kind: Kind
+    digest: bytes
+    generation: bytes
+    token: bytes
+    sender: str
+    version: int
+
+    def item(self) -> Item:
+        """Return it as the stream holds it."""
+        fields = {
+            b"i": self.incarnation, b"n": b"%d" % self.number, b"k": self.kind.encode(), b"d": self.digest,
+            b"g": self.generation, b"t": self.token, b"f": self.sender.encode(),
+        }  # fmt: skip
+        return [word for pair in fields.items() for word in pair]
+
+
+@dataclass(frozen=True)
+class Touched:
+    """That a name's generation was touched, or all were lost where it is None; and the model's version of it."""
+
+    digest: bytes | None
+    version: int | None
+
+
+News: TypeAlias = tuple[list[Announced], list[tuple[int, Item]]]
+"""What was announced, and what is in the listener's own stream, with its places."""
+
+
+class Connected(Protocol):
+    """One connection to the channel, as the server knows it."""
+
+    arriving: deque[Touched | Beat | News]
+
+    def read(self) -> None:
+        """Answer with the news there are, where somebody waits for them."""
+        ...
+
+    def break_off(self) -> None:
+        """Lose the connection and all that is on it."""
+        ...
+
+
+@dataclass
+class FakeChannel:
+    """The server's part, as the scripts keep it: its state, the stream, who listens, and their own streams."""
+
+    clock: Callable[[], float]
+    token: Callable[[], bytes]
+    incarnation: bytes | None = None
+    number: int = 0
+    place: int = 0
+    stream: list[Announced] = field(default_factory=list)
+    listeners: dict[str, float] = field(default_factory=dict)
+    inboxes: dict[str, list[tuple[int, Item]]] = field(default_factory=dict)
+    ears: list[Connected] = field(default_factory=list)
+
+    def announce(
+        self, kind: Kind, digest: bytes, generation: bytes, token: bytes, sender: str, version: int
+    ) -> list[Listening]:
+        """Put an announcement into the stream, and return who listens."""
+        incarnation = self._living()
+        self.number += 1
+        self.place += 1
+        self.stream.append(
+            Announced(self.place, incarnation, self.number, kind, digest, generation, token, sender, version)
+        )
+        self._wake()
+        return [(name.encode(), int((self.clock() - at) * 1000)) for name, at in self.listeners.items()]
+
+    def beat(self, me: str) -> Beat:
+        """Take note of a listener, and return the state."""
+        incarnation, now = self._living(), self.clock()
+        self.listeners = {name: at for name, at in self.listeners.items() if now - at < REMEMBERED_SECONDS}
+        self.listeners[me] = now
+        return Beat(incarnation, self.number, b"%d-0" % (self.stream[-1].place if self.stream else 0))
+
+    def post(self, inbox: str, item: Item) -> None:
+        """Put something into a listener's own stream."""
+        self.place += 1
+        self.inboxes.setdefault(inbox, []).append((self.place, item))
+        self._wake()
+
+    def touched(self, digest: bytes | None, version: int | None = None) -> None:
+        """Tell who is connected that a name's generation was touched, or that all were lost where it is None."""
+        for ear in self.ears:
+            ear.arriving.append(Touched(digest, version))
+
+    def lose_state(self) -> None:
+        """Lose the state, as where it is deleted: another incarnation begins with an empty stream."""
+        self.incarnation, self.number = None, 0
+
+    def flush(self) -> None:
+        """Lose everything."""
+        self.lose_state()
+        self.stream, self.listeners, self.inboxes = [], {}, {}
+        self.touched(None)
+
+    def snapshot(self) -> FakeChannel:
+        """Return what a copy holds."""
+        inboxes = {name: list(items) for name, items in self.inboxes.items()}
+        return replace(self, stream=list(self.stream), listeners=dict(self.listeners), inboxes=inboxes, ears=[])
+
+    def fail_over_to(self, older: FakeChannel) -> None:
+        """Take an older state, whose clock may be behind, and lose every connection; whoever connects begins anew."""
+        self.cut_off()
+        copy = older.snapshot()
+        self.place, self.stream = copy.place, copy.stream
+        self.listeners, self.inboxes = copy.listeners, copy.inboxes
+        self.lose_state()
+
+    def cut_off(self) -> None:
+        """Lose every connection."""
+        for ear in list(self.ears):
+            ear.break_off()
+
+    def _living(self) -> bytes:
+        if self.incarnation is None:
+            self.incarnation, self.number, self.stream = self.token(), 0, []
+        return self.incarnation
+
+    def _wake(self) -> None:
+        for ear in self.ears:
+            ear.read()
