@@ -31,7 +31,7 @@ from .watching import Watching
 from .zones.base import ZoneSnapshot, ZoneSource, zones_for_user_context
 
 if TYPE_CHECKING:
-    from .cache.driver import Client
+    from .cache.redis.servers.driver import Client
 
 T = TypeVar("T")
 

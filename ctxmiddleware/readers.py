@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from .cache.seal import key_faults
+from .cache.redis.seal import key_faults
 from .secret import Secret
 from .sources.endpoint import schema_faults
 

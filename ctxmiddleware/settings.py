@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from . import readers
 from .cache.policy import LONGEST
-from .cache.seal import KEY_FORM
+from .cache.redis.seal import KEY_FORM
 from .errors import ConfigurationError
 from .secret import Secret
 from .shown import shown

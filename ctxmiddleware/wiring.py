@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import checks
 from .admin.guard import BearerToken
-from .cache.codec import Codec
 from .cache.policy import CachePolicy
-from .cache.seal import Seal
+from .cache.redis.codec import Codec
+from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
 from .errors import ConfigurationError
 from .faults import Faults
@@ -27,8 +27,8 @@ from .zones.base import ZoneSnapshot, ZoneSource
 from .zones.service import ZonesService
 
 if TYPE_CHECKING:
-    from .cache.driver import Client
-    from .cache.redis import RedisTier
+    from .cache.redis.servers.driver import Client
+    from .cache.redis.tier import RedisTier
 
 T = TypeVar("T")
 
@@ -193,7 +193,7 @@ def _redis_tier(
     counters: Counters,
     seal: Seal | None = None,
 ) -> RedisTier[T]:
-    from .cache.redis import RedisTier
+    from .cache.redis.tier import RedisTier
 
     # Values of another source are another's users, even where somebody gave two applications one name.
     label = str(getattr(source, "label", type(source).__qualname__))

@@ -21,10 +21,10 @@ WINGS = ("identity", "cache", "sources", "zones")
 GROUND = ("model", "errors", "stats", "breaker", "address", "secret", "perloop", "shown", "faults", "bell")
 # Each driver's one home; whatever else needs it goes through there.
 HOMES = {
-    "redis": {"ctxmiddleware.cache.connection", "ctxmiddleware.cache.driver"},
+    "redis": {"ctxmiddleware.cache.redis.servers.connection", "ctxmiddleware.cache.redis.servers.driver"},
     "httpx2": {"ctxmiddleware.sources.transport"},
     "google": {"ctxmiddleware.zones.bigquery"},
-    "cryptography": {"ctxmiddleware.cache.seal"},
+    "cryptography": {"ctxmiddleware.cache.redis.seal"},
 }
 KNOWS_SETTINGS = {"ctxmiddleware.wiring", "ctxmiddleware.core", "ctxmiddleware.cli"}
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from ctxmiddleware import ContextPlugin, UserContext
-from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.redis.keys import KeySpace
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
 from tests.people import ADA, BOB, context_of, plugin_of

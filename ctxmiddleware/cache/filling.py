@@ -16,8 +16,8 @@ from .base import Ask, Entry, Fence, Fetched, Found, Stored
 from .failsafe import FailSafe
 from .flight import DRAIN_SECONDS, Flight, Flights
 from .keeping import Keeping
-from .keys import digest_of
 from .memory import MemoryTier
+from .names import digest_of
 from .policy import CachePolicy
 from .queue import LoadQueue, QueueLimits
 from .shared import Look, SharedTier, Storing

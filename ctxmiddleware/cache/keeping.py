@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from .base import Entry, Fence, Key
 from .flight import Flight, Flights
-from .keys import digest_of
 from .memory import MemoryTier
+from .names import digest_of
 from .policy import CachePolicy
 from .refill import Refill, Refills
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting

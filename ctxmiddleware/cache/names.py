@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from typing import Final
+
+DIGEST_SIZE: Final = 16
 
 
 class Names:
@@ -44,3 +48,14 @@ class Names:
     def of(self, digest: bytes) -> str | None:
         """Return the name a digest stands for, or None where it is not held."""
         return self._by_digest.get(digest)
+
+
+def digest_of(name: str) -> bytes:
+    """Return what stands for a name in keys and in news of it."""
+    return digest(name).encode()
+
+
+def digest(text: str) -> str:
+    """Return what stands for a text in keys, which hold no names: its digest in hexadecimal digits."""
+    data = text.encode(errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"ctxmiddleware").hexdigest()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
 from .base import Entry, Key
-from .keys import digest_of
+from .names import digest_of
 
 V = TypeVar("V")
 

@@ -15,8 +15,8 @@ from .base import Entry, Found, Key
 from .filling import Filling, Loader
 from .flight import DRAIN_SECONDS, Flight, Flights
 from .hearing import Hearing
-from .keys import digest_of
 from .memory import MemoryTier
+from .names import digest_of
 from .policy import CachePolicy, Verdict, judge, stale_until
 from .shared import NOWHERE, Reach, SharedTier, SharedTierFailed
 from .trust import NO_EPOCH, Trust

@@ -16,12 +16,12 @@ import anyio
 import uvloop
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.driver import Call, RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
-from ctxmiddleware.cache.lua.values import LOOK
-from ctxmiddleware.cache.order import answer_of
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lua.values import LOOK
+from ctxmiddleware.cache.redis.order import answer_of
+from ctxmiddleware.cache.redis.servers.driver import Call, RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Storing
 from ctxmiddleware.stats import REDIS, Counters
 from examples.servers import Valkey

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import date
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.seal import Seal
+from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.seal import Seal
 from ctxmiddleware.model import Assignment, Employee, Region, Slot, UserContext
 from ctxmiddleware.secret import Secret
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.codec import MAX_BYTES, Codec, NoValue
+from ctxmiddleware.cache.redis.codec import MAX_BYTES, Codec, NoValue
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.model import Assignment, Employee, Region, Slot, UserContext
 

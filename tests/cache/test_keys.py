@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxmiddleware.cache.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace
 
 SPACE = KeySpace("default", b"12345678")
 

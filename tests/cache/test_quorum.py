@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from ctxmiddleware.cache.quorum import heard
+from ctxmiddleware.cache.redis.servers.quorum import heard
 
 pytestmark = pytest.mark.anyio
 

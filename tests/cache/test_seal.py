@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.codec import MAX_BYTES, VERSION, Codec, NoValue
-from ctxmiddleware.cache.keys import KeySpace
-from ctxmiddleware.cache.seal import Seal, key_faults
+from ctxmiddleware.cache.redis.codec import MAX_BYTES, VERSION, Codec, NoValue
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.seal import Seal, key_faults
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.secret import Secret
 

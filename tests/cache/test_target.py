@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ctxmiddleware.cache.target import Kind, Place, Target, target_of
+from ctxmiddleware.cache.redis.servers.target import Kind, Place, Target, target_of
 from ctxmiddleware.secret import Secret
 
 

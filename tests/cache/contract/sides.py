@@ -13,8 +13,8 @@ import anyio.lowlevel
 import redis
 
 from ctxmiddleware.cache.base import Key
-from ctxmiddleware.cache.driver import RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.cache.shared import SharedTier
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey

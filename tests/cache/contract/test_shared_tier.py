@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.keys import digest_of
+from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.shared import Look, SharedTier, SharedTierFailed, Storing
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, look_one, store_one

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import redis
 
-from ctxmiddleware.cache.driver import RedisOptions
 from ctxmiddleware.cache.hearing import EXPECTED_SECONDS
-from ctxmiddleware.cache.keys import KeySpace, digest_of
-from ctxmiddleware.cache.lua.invalidation import ANNOUNCE
+from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only

@@ -11,9 +11,9 @@ import anyio
 import pytest
 import redis
 
-from ctxmiddleware.cache.driver import RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
 from ctxmiddleware.cache.policy import CachePolicy
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.errors import SourceUnavailable
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio
 import pytest
 
-from ctxmiddleware.cache.driver import RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from ctxmiddleware.cache.seal import Seal
+from ctxmiddleware.cache.redis.seal import Seal
 from ctxmiddleware.secret import Secret
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, Database, instance

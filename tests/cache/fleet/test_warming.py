@@ -10,7 +10,7 @@ import anyio
 import pytest
 import redis
 
-from ctxmiddleware.cache.keys import KeySpace
+from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.shared import Recalled
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, redis_tier

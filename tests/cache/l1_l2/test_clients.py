@@ -11,9 +11,9 @@ import pytest
 import redis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
-from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.driver import RedisOptions, connection_for
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions, connection_for
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters

@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.base import Fence, Stored
-from ctxmiddleware.cache.keys import BUCKETS, KeySpace, RedisKeys
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace, RedisKeys
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Reach, SharedTierFailed
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock

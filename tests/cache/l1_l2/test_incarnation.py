@@ -12,11 +12,11 @@ import redis
 from redis.asyncio import Redis
 
 from ctxmiddleware.cache.base import Stored
-from ctxmiddleware.cache.connection import Command
-from ctxmiddleware.cache.driver import Client, RedisOptions
-from ctxmiddleware.cache.incarnation import KEPT_MS, Incarnation
-from ctxmiddleware.cache.keys import BUCKETS, KeySpace
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.incarnation import KEPT_MS, Incarnation
+from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis.servers.connection import Command
+from ctxmiddleware.cache.redis.servers.driver import Client, RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
-from ctxmiddleware.cache.lane import TRIP_BYTES, TRIP_USERS, Lane
-from ctxmiddleware.cache.lua.leases import PROLONG
-from ctxmiddleware.cache.lua.values import LOOK
-from ctxmiddleware.cache.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered, shared_out
+from ctxmiddleware.cache.redis.lane import TRIP_BYTES, TRIP_USERS, Lane
+from ctxmiddleware.cache.redis.lua.leases import PROLONG
+from ctxmiddleware.cache.redis.lua.values import LOOK
+from ctxmiddleware.cache.redis.order import MAX_BYTES, MAX_USERS, Errand, Order, OutOfStep, gathered, shared_out
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 

@@ -13,13 +13,13 @@ import redis
 from redis.asyncio import ConnectionPool, Redis
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.connection import Send, connect
-from ctxmiddleware.cache.driver import Client, RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
-from ctxmiddleware.cache.lua.values import LOOK
-from ctxmiddleware.cache.order import MAX_BYTES
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lua.values import LOOK
+from ctxmiddleware.cache.redis.order import MAX_BYTES
+from ctxmiddleware.cache.redis.servers.connection import Send, connect
+from ctxmiddleware.cache.redis.servers.driver import Client, RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters

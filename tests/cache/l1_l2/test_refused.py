@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.base import Stored
-from ctxmiddleware.cache.codec import Codec
-from ctxmiddleware.cache.driver import RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from ctxmiddleware import ContextPlugin, Employee, Region, Slot, UserContext
-from ctxmiddleware.cache.codec import MAX_BYTES
+from ctxmiddleware.cache.redis.codec import MAX_BYTES
 from ctxmiddleware.testing import StaticSource
 from tests.backends import asyncio_only
 

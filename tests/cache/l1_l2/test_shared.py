@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.base import Ask, Key
-from ctxmiddleware.cache.keys import KeySpace, RedisKeys
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.keys import KeySpace, RedisKeys
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from tests.backends import asyncio_only

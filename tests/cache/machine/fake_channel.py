@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
-from ctxmiddleware.cache.lua.channel import Beat
-from ctxmiddleware.cache.lua.invalidation import Listening
+from ctxmiddleware.cache.redis.lua.channel import Beat
+from ctxmiddleware.cache.redis.lua.invalidation import Listening
 
 REMEMBERED_SECONDS = 60.0
 

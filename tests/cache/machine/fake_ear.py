@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ctxmiddleware.cache.channel import Channel, Follower
-from ctxmiddleware.cache.driver import Connection
-from ctxmiddleware.cache.ear import Ear, EarOptions
-from ctxmiddleware.cache.keys import ChannelKeys
-from ctxmiddleware.cache.lua.channel import Beat
+from ctxmiddleware.cache.redis.channel import Channel, Follower
+from ctxmiddleware.cache.redis.ear import Ear, EarOptions
+from ctxmiddleware.cache.redis.keys import ChannelKeys
+from ctxmiddleware.cache.redis.lua.channel import Beat
+from ctxmiddleware.cache.redis.servers.driver import Connection
 
 from .fake_channel import Announced, FakeChannel, Item, News, Touched
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.incarnation import MARK_MS
-from ctxmiddleware.cache.keys import digest_of
+from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.redis.incarnation import MARK_MS
 
 from .fake_channel import FakeChannel
 

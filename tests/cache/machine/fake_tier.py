@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
-from ctxmiddleware.cache.announcing import Announcement
 from ctxmiddleware.cache.base import Key
-from ctxmiddleware.cache.channel import Channel, Follower
-from ctxmiddleware.cache.keys import digest_of
-from ctxmiddleware.cache.lua.invalidation import Listening
+from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.redis.announcing import Announcement
+from ctxmiddleware.cache.redis.channel import Channel, Follower
+from ctxmiddleware.cache.redis.lua.invalidation import Listening
 from ctxmiddleware.cache.shared import (
     ASK,
     Claim,

@@ -36,7 +36,7 @@ class Guard:
 
 _FLIGHT, _TIERED, _FILLING = "cache/flight.py", "cache/tiered.py", "cache/filling.py"
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
-_CHANNEL, _HEARING = "cache/channel.py", "cache/hearing.py"
+_CHANNEL, _HEARING = "cache/redis/channel.py", "cache/hearing.py"
 
 GUARDS = (
     Guard(

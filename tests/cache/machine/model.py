@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ctxmiddleware.cache.base import Key
-from ctxmiddleware.cache.keys import digest_of
+from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.policy import CachePolicy
 
 KEYS: tuple[Key, ...] = tuple((partition, name) for partition in ("", "acme") for name in ("ada", "bob", "cy"))

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import redis
 from redis.crc import key_slot
 
-from ctxmiddleware.cache.driver import Client
+from ctxmiddleware.cache.redis.servers.driver import Client
 from examples.servers import Program, SentinelGroup, TcpProxy, Valkey, ValkeyCluster
 from examples.servers.programs import ALL, VALKEY_9, another
 from tests.certificates import certificates

@@ -12,15 +12,15 @@ import pytest
 from redis.asyncio import RedisCluster
 
 from ctxmiddleware.cache.base import Key, Stored
-from ctxmiddleware.cache.cluster import Cluster
-from ctxmiddleware.cache.connection import Admit, Command, RedisOptions, Send, Server, connect
-from ctxmiddleware.cache.driver import connection_for
-from ctxmiddleware.cache.keys import BUCKETS, KeySpace
-from ctxmiddleware.cache.node import Reach
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis.servers.cluster import Cluster
+from ctxmiddleware.cache.redis.servers.connection import Admit, Command, RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.redis.servers.driver import connection_for
+from ctxmiddleware.cache.redis.servers.node import Reach
+from ctxmiddleware.cache.redis.servers.slots import SLOTS, slot_of
+from ctxmiddleware.cache.redis.servers.target import Place
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import SharedTierFailed, Storing
-from ctxmiddleware.cache.slots import SLOTS, slot_of
-from ctxmiddleware.cache.target import Place
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey, ValkeyCluster

@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from ctxmiddleware.cache.base import Key, Stored
-from ctxmiddleware.cache.driver import RedisOptions
-from ctxmiddleware.cache.keys import KeySpace
-from ctxmiddleware.cache.redis import RedisTier
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look, Storing
 from ctxmiddleware.stats import Counters
 from examples.servers.programs import another

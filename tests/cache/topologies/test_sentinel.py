@@ -12,10 +12,10 @@ import pytest
 import redis
 from redis.asyncio import Sentinel
 
-from ctxmiddleware.cache.connection import RedisOptions, Send, Server, connect
-from ctxmiddleware.cache.driver import connection_for, leads_elsewhere, look_at
-from ctxmiddleware.cache.sentinel import Sentinels, State, named
-from ctxmiddleware.cache.target import target_of
+from ctxmiddleware.cache.redis.servers.connection import RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.redis.servers.driver import connection_for, leads_elsewhere, look_at
+from ctxmiddleware.cache.redis.servers.sentinel import Sentinels, State, named
+from ctxmiddleware.cache.redis.servers.target import target_of
 from ctxmiddleware.secret import Secret
 from examples.servers import SentinelGroup, Valkey
 from tests.backends import asyncio_only

@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from ..errors import ConfigurationError
-from .base import Fence, Key, Stored
+from ...errors import ConfigurationError
+from ..base import Fence, Key, Stored
 from .seal import Seal
 
 V = TypeVar("V")

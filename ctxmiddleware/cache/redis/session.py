@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ..breaker import Breaker
-from ..stats import REDIS, Counters
-from .driver import Call, Link, NodeFailed, RedisOptions, Spread, is_busy, look_at, put_in_step, room, run
+from ...breaker import Breaker
+from ...stats import REDIS, Counters
 from .incarnation import Incarnation
 from .lane import Lane
 from .order import Batch, Order, OutOfStep, gathered
+from .servers.driver import Call, Link, NodeFailed, RedisOptions, Spread, is_busy, look_at, put_in_step, room, run
 
 logger = logging.getLogger("ctxmiddleware.redis")
 

@@ -8,8 +8,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import anyio
 import msgspec
 
-from .driver import Call
 from .lua.script import Script
+from .servers.driver import Call
 
 A = TypeVar("A")
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, NamedTuple
 
-from .base import Key
+from ..base import Key
+from ..names import DIGEST_SIZE, digest
 
 BUCKETS: Final = 256
-_DIGEST_SIZE: Final = 16
 # Of a name and of a partition with a name.
-CALLED_SIZE: Final = 2 * _DIGEST_SIZE
+CALLED_SIZE: Final = 2 * DIGEST_SIZE
 
 
 class RedisKeys(NamedTuple):
@@ -51,7 +50,7 @@ class KeySpace:
 
     def of(self, key: Key) -> RedisKeys:
         """Return the keys of a user."""
-        return self._keys(_digest(key[1]), _digest(f"{key[0]}\0{key[1]}"))
+        return self._keys(digest(key[1]), digest(f"{key[0]}\0{key[1]}"))
 
     def hot(self) -> str:
         """Return the key of those who were asked for last."""
@@ -59,11 +58,11 @@ class KeySpace:
 
     def called(self, key: Key) -> bytes:
         """Return what a user is called where it is told who was asked for."""
-        return bytes.fromhex(_digest(key[1]) + _digest(f"{key[0]}\0{key[1]}"))
+        return bytes.fromhex(digest(key[1]) + digest(f"{key[0]}\0{key[1]}"))
 
     def of_called(self, called: bytes) -> RedisKeys:
         """Return the keys of a user by what he is called, which does not tell who he is."""
-        return self._keys(called[:_DIGEST_SIZE].hex(), called[_DIGEST_SIZE:].hex())
+        return self._keys(called[:DIGEST_SIZE].hex(), called[DIGEST_SIZE:].hex())
 
     def _keys(self, name: str, value: str) -> RedisKeys:
         tag = self._tag(name[:2])
@@ -102,14 +101,3 @@ class KeySpace:
 
     def _tag(self, bucket: str) -> str:
         return f"{{{self._namespace}:{bucket}}}"
-
-
-def digest_of(name: str) -> bytes:
-    """Return what stands for a name in keys and in news of it."""
-    return _digest(name).encode()
-
-
-def _digest(name: str) -> str:
-    return hashlib.blake2b(
-        name.encode(errors="surrogatepass"), digest_size=_DIGEST_SIZE, person=b"ctxmiddleware"
-    ).hexdigest()

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from ..errors import ConfigurationError, MissingExtra
-from ..secret import Secret
-from .base import Fence
+from ...errors import ConfigurationError, MissingExtra
+from ...secret import Secret
+from ..base import Fence
 
 KEY_FORM: Final = "32 random bytes in base64, as `openssl rand -base64 32` prints them"
 

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from ..errors import ConfigurationError
-from ..secret import Secret
+from ....errors import ConfigurationError
+from ....secret import Secret
 
 URL_FORMS: Final = (
     "write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket, "

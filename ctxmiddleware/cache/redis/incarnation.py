@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from ..stats import REDIS, Counters
-from .connection import Command, Send
+from ...stats import REDIS, Counters
 from .keys import KeySpace
 from .lua.invalidation import ADMIT
+from .servers.connection import Command, Send
 
 logger = logging.getLogger("ctxmiddleware.redis")
 

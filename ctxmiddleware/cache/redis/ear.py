@@ -12,9 +12,9 @@ import anyio
 import msgspec
 
 from .channel import CONFIRMED, Channel, Follower, News, read_fields, read_news
-from .driver import Connection, Refused, leads_elsewhere
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
+from .servers.driver import Connection, Refused, leads_elsewhere
 from .wire import Streams, Wire
 
 logger = logging.getLogger("ctxmiddleware.redis")

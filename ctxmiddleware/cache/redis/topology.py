@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from .cluster import Cluster
-from .connection import Admit, Command, How, RedisOptions, Server, connect, once, places_of
-from .driver import Client, Link
-from .gathered import Gathered
 from .incarnation import Incarnation
 from .keys import KeySpace
-from .node import Reach
-from .sentinel import Sentinels
-from .target import Kind, Place, Target
+from .servers.cluster import Cluster
+from .servers.connection import Admit, Command, How, RedisOptions, Server, connect, once, places_of
+from .servers.driver import Client, Link
+from .servers.gathered import Gathered
+from .servers.node import Reach
+from .servers.sentinel import Sentinels
+from .servers.target import Kind, Place, Target
 
 
 def opened(

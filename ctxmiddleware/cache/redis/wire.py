@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 import anyio
 import msgspec
 
-from .driver import Connection
 from .lua.script import Script
 from .order import answer_of
+from .servers.driver import Connection
 
 MAX_NEWS: Final = 1000
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import anyio
 
+from ..keys import KeySpace
 from .connection import Admit, RedisOptions, Server
 from .driver import Call, NodeFailed, Spread, has_moved, is_busy, is_elsewhere, look_at
-from .keys import KeySpace
 from .node import Node, Reach
 from .quorum import heard
 from .slots import Layout, layout_of, slot_of

@@ -9,17 +9,17 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from ..stats import Counters
+from ...stats import Counters
+from ..base import Key
+from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer, instance_name
-from .base import Key
 from .channel import LANDED, Channel, Follower
-from .driver import Call, RedisOptions, connection_for
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
 from .lua.channel import LEAVE, POST
+from .servers.driver import Call, RedisOptions, connection_for
 from .session import Session, Way
-from .shared import Listener, Reach, SharedTierFailed
 
 LONGEST_BEAT: Final = 1.0
 

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from ..secret import Secret
+from ....secret import Secret
 from .target import Place
 
 Command: TypeAlias = Sequence[bytes | str | int]

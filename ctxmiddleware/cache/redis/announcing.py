@@ -10,15 +10,16 @@ from typing import Any, Final, Self, cast
 
 import anyio
 
-from ..bell import Bell
+from ...bell import Bell
+from ..names import digest_of
+from ..shared import Reach
 from .channel import Channel, Confirmation
-from .driver import Call, Spread
 from .incarnation import MARK_MS
-from .keys import KeySpace, digest_of
+from .keys import KeySpace
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .order import answer_of
+from .servers.driver import Call, Spread
 from .session import Way
-from .shared import Reach
 
 # Who has not said for longer that he listens is not waited for; he is told of all the same.
 LIVE_MS: Final = 3000

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import anyio
 
-from ..bell import Bell
-from .base import Key
+from ...bell import Bell
+from ..base import Key
 
 
 class Landing:

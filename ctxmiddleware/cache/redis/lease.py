@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import anyio
 
-from .base import Fence, Key
+from ..base import Fence, Key
+from ..shared import ASK, Claim, Claiming
 from .keys import KeySpace
 from .lua.leases import CLAIM, PROLONG, RELEASE
 from .lua.script import Script
 from .order import MAX_USERS, Errand
-from .shared import ASK, Claim, Claiming
 
 # So often a lease is prolonged before it would end: one prolongation may be lost.
 TRIES: Final = 3

@@ -12,12 +12,12 @@ from typing import Final, Generic, TypeVar
 
 import anyio
 
-from ..perloop import PerLoop
-from ..secret import Secret
-from ..stats import REDIS, Counters
-from .base import Fence, Key
+from ...perloop import PerLoop
+from ...secret import Secret
+from ...stats import REDIS, Counters
+from ..base import Fence, Key
+from ..shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 from .codec import Codec, NoValue
-from .driver import Call, Client, RedisOptions, checked
 from .fleet import Fleet
 from .incarnation import MARK_MS, Incarnation
 from .keys import CALLED_SIZE, KeySpace, RedisKeys
@@ -26,8 +26,8 @@ from .lua.hot import HOTTEST, REMEMBER
 from .lua.script import Script
 from .lua.values import LOOK, STORE, Found
 from .order import Errand, Order, answer_of, shared_out
+from .servers.driver import Call, Client, RedisOptions, checked
 from .session import Session, Way
-from .shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 from .topology import opened
 
 logger = logging.getLogger("ctxmiddleware.redis")

@@ -19,11 +19,11 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from ..errors import ConfigurationError
-from ..secret import Secret
+from ....errors import ConfigurationError
+from ....secret import Secret
+from ..lua.script import Script
 from .connection import Admit, Command, Locate, Server
 from .connection import RedisOptions as RedisOptions
-from .lua.script import Script
 from .target import URL_FORMS, Target, target_of
 
 Client: TypeAlias = Redis | RedisCluster

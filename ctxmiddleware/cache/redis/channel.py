@@ -11,9 +11,9 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from ..stats import CHANNEL, Counters
+from ...stats import CHANNEL, Counters
+from ..shared import Listener
 from .lua.channel import Beat
-from .shared import Listener
 
 CONFIRMED: Final = b"confirmed"
 LANDED: Final = b"landed"

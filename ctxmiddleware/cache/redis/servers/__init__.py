@@ -1,0 +1,1 @@
+"""How Redis is reached: one server, the master that sentinels name, or the nodes of a cluster."""
