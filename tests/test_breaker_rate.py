@@ -177,6 +177,10 @@ def test_as_many_failed_tries_as_open_it_are_not_one_users_fault(breaker: RateBr
         assert breaker.state == "half-open"
     assert not _failed(breaker, "eve")
     assert (breaker.state, breaker.retry_after) == ("open", 2.0)
+    clock.advance(10)
+    assert not _failed(breaker, "ada")
+    assert breaker.state == "half-open"
+    assert _answered(breaker, "bob")
 
 
 def test_a_try_that_never_ends_keeps_its_place_for_a_window(breaker: RateBreaker, clock: FakeClock) -> None:

@@ -191,6 +191,25 @@ async def test_one_user_who_cannot_be_had_closes_the_way_to_nobody_else() -> Non
     assert loading.path_states()["fetch"] == "open"
 
 
+async def test_calls_that_do_not_end_in_time_close_the_way() -> None:
+    """Nothing but the end of its time cancels a load: a source that hangs has failed, however short that time is."""
+
+    class Hangs(Source):
+        async def fetch(self, email: str) -> Any:
+            self.calls.append(1)
+            await anyio.sleep_forever()
+
+    source = Hangs(_all)
+    loading = _loading(source)
+    for user in USERS[:5]:
+        with anyio.move_on_after(0.001):
+            await loading(_asks([user]))
+    assert loading.path_states()["fetch"] == "open"
+    with pytest.raises(SourceUnavailable, match="left alone"):
+        await loading(_asks(USERS[5:6]))
+    assert source.calls == [1] * 5
+
+
 async def test_a_source_that_guards_itself_is_not_guarded_twice() -> None:
     """Its own states are the ones that are shown."""
 

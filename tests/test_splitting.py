@@ -15,6 +15,7 @@ from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavail
 from ctxmiddleware.loading import Loading
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.sources.exchange import RequestRefused
+from ctxmiddleware.sources.singly import singly
 from ctxmiddleware.splitting import IN_VAIN
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,33 @@ async def test_a_way_for_many_that_never_works_leaves_the_way_for_one() -> None:
     assert len(source.calls) <= IN_VAIN
 
 
+async def test_a_success_in_between_begins_the_count_anew() -> None:
+    """Many users who spoil batches are found by halving: hardly anybody else is asked for alone."""
+    source = Spoilt(3, 17, 30, 44, 60, 71, 90)
+    source.fetch = _echo  # type: ignore[method-assign]
+    answered, _ = await _load(source)
+    assert answered == set(USERS)
+    assert sum(size > 1 for size in source.calls) > 3 * IN_VAIN
+
+
+async def test_of_single_users_only_failures_in_a_row_end_it() -> None:
+    """An answer among them shows that the source is there; what is one user's error does not count against it."""
+    found: dict[str, str | SourceError] = {}
+
+    async def ask(email: str) -> str:
+        number = USERS.index(email)
+        if number == 50:
+            raise SourceError("a wrong row")
+        if number < 80 and number % 3:
+            raise UNAVAILABLE
+        if number >= 90:
+            raise UNAVAILABLE
+        return email
+
+    assert await singly(USERS, ask, found, in_vain=3, errors=SourceError) is UNAVAILABLE
+    assert list(found) == USERS[:93]
+
+
 async def _echo(email: str) -> str:
     return email
 
@@ -104,6 +132,25 @@ async def test_one_user_whose_call_hangs_costs_the_others_no_answer(bad: int) ->
         answered, found = await _load(Spoilt(bad, error=None), load_timeout=1.0)
     assert set(USERS) - answered == {USERS[bad]}
     assert isinstance(found[bad], SourceUnavailable)
+
+
+async def test_what_was_answered_when_the_time_ends_is_kept() -> None:
+    """Halving that takes longer than the load may ends before whoever waits for the load ends it, and all with it."""
+
+    class Slow(Spoilt):
+        def path_states(self) -> Mapping[str, str]:
+            return {}  # it keeps its own time
+
+        async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
+            if self.bad & set(emails):
+                await anyio.sleep(0.35)
+            return await super().fetch_many(emails)
+
+    with anyio.fail_after(1.0):
+        answered, found = await _load(Slow(99), load_timeout=1.0)
+    assert answered >= set(USERS[:50])
+    assert USERS[99] not in answered
+    assert str(found[99]) == "the source did not answer within 1 s"
 
 
 async def test_a_batch_that_hangs_leaves_half_of_its_time_to_calls_for_one() -> None:

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from ctxmiddleware.errors import SourceUnavailable
+from ctxmiddleware.sources.exchange import OutOfTime
 from ctxmiddleware.sources.paths import Paths
 from ctxmiddleware.testing import FakeClock
 
@@ -71,3 +72,30 @@ async def test_one_users_failing_try_is_not_the_last_word() -> None:
     with pytest.raises(SourceUnavailable, match="left alone"):
         await paths.through("rpc", _hiccup, who="ada")
     assert await paths.through("rpc", _answers, who="bob") == "context"
+
+
+async def test_a_call_for_many_that_tries_and_fails_gives_its_place_back() -> None:
+    """Whatever it failed of, it is told: the way is left alone for longer, and then tried again."""
+    clock = FakeClock()
+    paths = Paths(("rpc",), clock)
+    await _open(paths)
+    clock.advance(1)
+    with pytest.raises(SourceUnavailable, match="a query"):
+        await paths.through("rpc", _hiccup, many=True)
+    assert paths.states() == {"rpc": "open"}
+    clock.advance(2)
+    assert await paths.through("rpc", _answers, many=True) == "context"
+
+
+async def test_what_fails_for_many_tells_nothing_of_a_way_that_is_open() -> None:
+    """It may have been the fault of one of them; that its time ran out tells."""
+    paths = Paths(("rpc",), FakeClock())
+
+    async def late() -> None:
+        raise OutOfTime("a query took too long")
+
+    for call, state in ((_hiccup, "closed"), (late, "open")):
+        for _ in range(5):
+            with pytest.raises(SourceUnavailable):
+                await paths.through("rpc", call, many=True)
+        assert paths.states() == {"rpc": state}
