@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import anyio
 import pytest
 
+from ctxmiddleware import CachePolicy, ContextPlugin
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.loading import Loading
@@ -49,6 +51,18 @@ class Spoilt:
         if self.bad & set(emails):
             await _fail(self.many)
         return {email: email for email in emails}
+
+
+class Slow(Spoilt):
+    """Takes its time to fail."""
+
+    def path_states(self) -> Mapping[str, str]:
+        return {}  # it keeps its own time
+
+    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
+        if self.bad & set(emails):
+            await anyio.sleep(0.35)
+        return await super().fetch_many(emails)
 
 
 async def _fail(error: Exception | None) -> None:
@@ -136,13 +150,6 @@ async def test_one_user_whose_call_hangs_costs_the_others_no_answer(bad: int) ->
 
 async def test_what_was_answered_when_the_time_ends_is_kept() -> None:
     """Halving that takes longer than the load may ends before whoever waits for the load ends it, and all with it."""
-
-    class Slow(Spoilt):
-        async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
-            if self.bad & set(emails):
-                await anyio.sleep(0.35)
-            return await super().fetch_many(emails)
-
     with anyio.fail_after(1.0):
         answered, found = await _load(Slow(99), load_timeout=1.0)
     assert answered >= set(USERS[:50])
@@ -213,3 +220,18 @@ async def test_an_error_of_the_network_that_a_source_lets_out_means_it_is_unavai
             await loading([Ask(user, math.inf)])
         assert caught.value.__cause__ is error
     assert loading.path_states()["fetch"] == "open"
+
+
+async def test_the_cache_gives_a_batch_its_time() -> None:
+    """As an app asks: of a hundred misses some are not answered in time, and the others have their contexts."""
+    contexts: set[object] = set()
+    plugin = ContextPlugin(source=Slow(99), context_type=str, policy=CachePolicy(load_timeout=1.0))
+
+    async def ask(email: str) -> None:
+        with suppress(SourceUnavailable):
+            contexts.add((await plugin.resolve(email)).context)
+
+    async with plugin, anyio.create_task_group() as tasks:
+        for email in USERS:
+            tasks.start_soon(ask, email)
+    assert contexts >= set(USERS[:50])
