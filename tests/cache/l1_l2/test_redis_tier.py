@@ -95,7 +95,7 @@ def _commands(server: Any) -> int:
 async def test_each_gets_their_own_in_the_order_they_asked(redis_url: str) -> None:
     """Many looked up at once, known and unknown, get what was stored for them and nobody else's."""
     users = _users(250)
-    async with _tier(redis_url) as (tier, _):
+    async with _tier(redis_url, options=PATIENT) as (tier, _):
         await _fill(tier, users[::2])
         expected = [key[1] if number % 2 == 0 else None for number, key in enumerate(users)]
         assert [_value(look) for look in await tier.look(users, KEEP_MS)] == expected
@@ -107,7 +107,7 @@ async def test_each_gets_their_own_in_the_order_they_asked(redis_url: str) -> No
 async def test_looks_of_one_turn_travel_in_commands_of_a_hundred(redis_url: str, server: Any) -> None:
     """One goes ahead alone, and the 299 behind it are three commands on one more connection."""
     users = _users(300)
-    async with _tier(redis_url) as (tier, counters):
+    async with _tier(redis_url, options=PATIENT) as (tier, counters):
         await _fill(tier, users)
         server.config_resetstat()
         connected = len(server.client_list())
