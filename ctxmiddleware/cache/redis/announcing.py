@@ -131,7 +131,7 @@ class Announcement:
         Args:
             lasts: seconds that instances trust their memory for.
         """
-        others = {name.decode(): age for name, age in self.listening if name != self._me.encode()}
+        others = {name.decode(errors="replace"): age for name, age in self.listening if name != self._me.encode()}
         live = {name for name, age in others.items() if age <= LIVE_MS}
         heard = self._confirmation.heard
         with anyio.move_on_after(self._timeout):

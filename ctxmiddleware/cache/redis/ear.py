@@ -191,7 +191,7 @@ class Ear:
             self._follower.lose()
 
     def _confirmations(self, heard: Sequence[News]) -> tuple[list[str], list[bytes | int]]:
-        inboxes = [self._keys.inbox + each.sender.decode() for each in heard]
+        inboxes = [self._keys.inbox + each.sender.decode(errors="replace") for each in heard]
         values = [msgspec.msgpack.encode((each.token, self._me)) for each in heard]
         return inboxes, [INBOX_MS, *(word for value in values for word in (CONFIRMED, value))]
 

@@ -106,7 +106,7 @@ class Fleet:
         """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""
         channel = self._keys.channel()
         letters = [
-            (channel.inbox + instance.decode(), self._keys.of(key).lease)
+            (channel.inbox + instance.decode(errors="replace"), self._keys.of(key).lease)
             for key, instances in waiting
             for instance in instances
         ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 import redis
 
@@ -377,3 +378,25 @@ async def test_an_intent_without_its_invalidation_is_forgotten(redis_url: str, s
         pair.clock.advance(EXPECTED_SECONDS)
         await eventually_async(lambda: pair.two.cache.trust.until > pair.clock())
         assert await pair.two.value() == in_memory(pair.two) == f"{ADA[1]} 1"
+
+
+async def test_names_that_are_no_text_harm_nobody(redis_url: str, server: Any) -> None:
+    """Whoever puts them among the listeners, the senders, or those who wait for a load."""
+    hostile = b"\xff\xfe:1:x"
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        server.zadd(CHANNEL.listeners, {hostile: server.time()[0] * 1000 - 10_000})
+        _, reach = await pair.one.cache.invalidate(ADA[1])
+        assert [name for name, _ in reach.silent] == [hostile.decode(errors="replace")]
+        server.eval(ANNOUNCE.text, 3, *CHANNEL[:3], b"token", b"done", digest_of(ADA[1]), b"", hostile)
+        await pair.one.cache.invalidate("somebody else")
+        assert pair.two.redis is not None
+        lease = KeySpace("test", pair.two.redis.codec.shape).of(BOB).lease
+        pair.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pair.two.get, BOB)
+            await pair.database.started(2)
+            server.hset(lease, b"w:" + hostile, b"")
+            pair.database.release()
+        assert in_memory(pair.two, BOB) == f"{BOB[1]} 1"
+        assert not server.exists(lease)
