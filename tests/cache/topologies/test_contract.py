@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import partial
 
+import anyio
 import pytest
 
 from ctxmiddleware.cache.base import Key, Stored
@@ -15,10 +17,12 @@ from ctxmiddleware.cache.shared import Look, Storing
 from ctxmiddleware.stats import Counters
 from examples.servers.programs import another
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, BOB, Database, instance, look_one, redis_tier, store_one
+from tests.waiting import eventually_async
 
 from . import shapes
 from .shapes import Shape, Start
+from .traffic import is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
@@ -156,3 +160,30 @@ async def test_connections_that_were_lost_are_made_again(
             client.client_kill_filter(_id=each["id"], skipme=True)
     assert _value(await _look(one)) == "old"
     assert _value((await other.look([ADA, BOB], KEEP_MS))[0]) == "old"
+
+
+async def test_two_instances_agree(running: Shape, request: pytest.FixtureRequest) -> None:
+    """One load serves both, and each hears what the other invalidates, a user or everybody."""
+    database, key = Database(), ("", request.node.name)
+    options = replace(PATIENT, lease=60.0, confirm_timeout=10.0)
+    async with (
+        instance(database, url=running.target, options=options) as one,
+        instance(database, url=running.target, options=options) as other,
+    ):
+        for each in (one, other):
+            await eventually_async(partial(is_heard, each), timeout=10)
+        database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.get, key)
+            await database.started(1)
+            tasks.start_soon(other.get, key)
+            await eventually_async(lambda: other.counters.get("load", "leased") == 1)
+            database.release()
+        assert len(database.calls) == 1
+        for name in (key[1], None):
+            database.rows[key[1]] = f"after {name}"
+            _, reach = await one.cache.invalidate(name)
+            assert (len(reach.confirmed), reach.silent) == (1, ())
+            assert other.cache.peek(key, key[1]) is None
+            assert await other.value(key) == await one.value(key) == f"after {name}"
+        assert len(database.calls) == 3
