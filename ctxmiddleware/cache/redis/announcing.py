@@ -19,7 +19,7 @@ from .keys import KeySpace
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .order import answer_of
 from .servers.driver import Call, Spread
-from .session import Way
+from .way import Way
 
 # Who has not said for longer that he listens is not waited for; he is told of all the same.
 LIVE_MS: Final = 3000

@@ -19,7 +19,8 @@ from .keys import KeySpace
 from .landings import Landings
 from .lua.channel import LEAVE, POST
 from .servers.driver import Call, RedisOptions, connection_for
-from .session import Session, Way
+from .session import Session
+from .way import Way
 
 LONGEST_BEAT: Final = 1.0
 

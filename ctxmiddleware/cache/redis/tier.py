@@ -27,8 +27,9 @@ from .lua.script import Script
 from .lua.values import LOOK, STORE, Found
 from .order import Errand, Order, answer_of, shared_out
 from .servers.driver import Call, Client, RedisOptions, checked
-from .session import Session, Way
+from .session import Session
 from .topology import opened
+from .way import Way
 
 logger = logging.getLogger("ctxmiddleware.redis")
 

@@ -1,0 +1,65 @@
+"""A client of Redis, and whether the server it leads to is known to be the one it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from .incarnation import Incarnation
+from .servers.driver import Call, Link, look_at, put_in_step, run
+
+CLOSE_SECONDS: Final = 2.0
+
+
+class Way:
+    """A client, and whether the server it leads to is known to be the one it was.
+
+    Args:
+        client: the client.
+        incarnation: knows which server it was.
+        is_ours: whether we made the client: each of its connections is then looked at before its first command.
+    """
+
+    def __init__(self, client: Link, incarnation: Incarnation, *, is_ours: bool) -> None:
+        self.client = client
+        self.is_ours = is_ours
+        self._incarnation = incarnation
+        self._is_checked = is_ours
+
+    async def run(self, calls: Sequence[Call]) -> list[object]:
+        """Carry out scripts in one trip, and return their answers, errors of Redis among them."""
+        if not self._is_checked:
+            await self.check()
+        try:
+            return await run(self.client, calls)
+        except BaseException:
+            # A ready client connects again unseen; of ours each connection is looked at when it is made.
+            if not self.is_ours:
+                self._is_checked = False
+            raise
+
+    async def check(self) -> None:
+        """Make sure that nothing the server has lost comes back.
+
+        Raises:
+            Exception: it cannot be made sure, and is tried again before the next command.
+        """
+        try:
+            await look_at(self.client, self._incarnation.check)
+        except BaseException:
+            self._is_checked = False
+            raise
+        self._is_checked = True
+
+    async def put_in_step(self) -> None:
+        """Close the idle connections of a client of ours, one of which hands out other answers than were asked for."""
+        if self.is_ours:
+            await put_in_step(self.client)
+
+    async def close(self) -> None:
+        """Close a client of ours."""
+        if self.is_ours:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self.client.aclose()
