@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import redis
 
@@ -55,3 +58,12 @@ def test_the_shared_server_is_emptied_first(redis_url: str, valkey: Valkey, requ
     """A test never sees the keys of another."""
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
+
+
+def test_it_runs_however_long_the_path_of_its_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket it also listens at may have no longer path than the system allows."""
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with Valkey.start() as server, redis.Redis.from_url(server.url) as client:
+        assert client.ping()

@@ -225,7 +225,8 @@ async def test_a_full_redis_that_evicts_only_forgets(own: Valkey) -> None:
     database = Database()
     with redis.Redis.from_url(own.url) as server:
         async with instance(database, url=own.url) as one:
-            await _misses(one, 300)
+            # Enough to evict for what an invalidation needs, whatever connections hold.
+            await _misses(one, 1500)
             server.config_set("maxmemory-policy", "allkeys-random")
             server.config_set("maxmemory", str(server.info("memory")["used_memory"] - 50_000))
             for number in range(0, 300, 3):
