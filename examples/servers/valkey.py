@@ -84,7 +84,7 @@ class Valkey(Server):
             ports = ["--port", "0", *tls.arguments, "--tls-port"] if tls else ["--port"]
 
             def launch(port: int) -> Launch:
-                # By its name alone, in the folder it works in: a socket's whole path may have a hundred characters only.
+                # By its name alone: the path of a socket may not have more than a hundred characters.
                 listening = [*ports, str(port), "--bind", "127.0.0.1", "--unixsocket", _socket(folder).name]
                 storing = ["--dir", str(folder), "--save", "", "--appendonly", "no"]
                 return Launch([str(program.path), *listening, *storing, *acl, *args])
