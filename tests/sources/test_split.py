@@ -181,7 +181,7 @@ async def test_a_load_that_may_take_less_than_the_client_has_its_batch_split(
     """The call for many has half of the time; after a few that hang its way is left alone."""
     front.disturb("hang", times=None, contains=BATCH_FUNCTION)
     async with build() as source:
-        loading = Loading(source, context_type=UserContext, load_timeout=2.0)
+        loading = Loading(source, context_type=UserContext, load_timeout=8.0)
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(_all_known, loading)
@@ -194,8 +194,8 @@ async def test_one_who_hangs_takes_no_answer_of_those_who_go_one_by_one(build: B
     front.disturb("hang", times=None, contains=BATCH_FUNCTION)
     front.disturb("hang", times=1, contains=ONE.removeprefix("rpc:"))
     async with build() as source:
-        loading = Loading(source, context_type=UserContext, load_timeout=2.0)
-        with anyio.fail_after(2.0):
+        loading = Loading(source, context_type=UserContext, load_timeout=8.0)
+        with anyio.fail_after(8.0):
             found = await loading([Ask(email, math.inf) for email in ASKED])
     assert [isinstance(each, Fetched) for each in found].count(False) == 1
 
