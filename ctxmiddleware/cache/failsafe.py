@@ -59,6 +59,9 @@ class FailSafe(Generic[V]):
         now = self._clock()
         if flight.overtaken or not flight.has_looked or flight.known is None:
             return None
+        # Landed, no invalidation overtakes it any more: what it stood for must not come back into memory.
+        if flight.landed:
+            return None
         # Whoever can ask Redis may serve what Redis has just confirmed, and not what it confirmed long ago.
         until = math.inf if flight.look is None else self._trust.of(flight.known.entry)
         if now >= until:

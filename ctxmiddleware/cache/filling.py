@@ -221,7 +221,7 @@ class Filling(Generic[V]):
     async def _ask(self, flights: Sequence[Flight[V]]) -> Sequence[Fetched[V] | Exception]:
         self._counters.add("load", "calls")
         self._counters.add("load", "started", len(flights))
-        asks = [Ask(each.asked, math.inf if each.look is None else each.look.moved_ago) for each in flights]
+        asks = [Ask(each.asked, _moved_ago(each)) for each in flights]
         late = self._policy.load_timeout
         failure: Exception
         try:
@@ -287,6 +287,13 @@ class Filling(Generic[V]):
         keep_ms = int((lifetime + self._policy.grace(known=entry.value is not None)) * 1000)
         stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
         return Storing(flight.key, fence, stored, keep_ms, flight.lease)
+
+
+def _moved_ago(flight: Flight[V]) -> float:
+    # Whoever goes alone was overtaken just now.
+    if flight.alone:
+        return 0.0
+    return math.inf if flight.look is None else flight.look.moved_ago
 
 
 def _newest(ours: Entry[V] | None, theirs: Entry[V] | None) -> Entry[V] | None:

@@ -58,7 +58,7 @@ class Keeping(Generic[V]):
         self.expected: dict[bytes | None, float] = {}
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
-        self._refills: Refills[V] = Refills(lambda key, entry: memory.add(key, entry, clock()))
+        self._refills: Refills[V] = Refills(self._add)
 
     @property
     def is_shared(self) -> bool:
@@ -154,6 +154,9 @@ class Keeping(Generic[V]):
             if not self._has_warned:
                 self._has_warned = True
                 logger.warning("a context cannot be kept in memory: it cannot be weighed", exc_info=error)
+
+    def _add(self, key: Key, entry: Entry[V]) -> bool:
+        return not self._is_expected(key[1]) and self._memory.add(key, entry, self._clock())
 
     def _is_expected(self, name: str) -> bool:
         now = self._clock()

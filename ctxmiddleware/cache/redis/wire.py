@@ -15,6 +15,8 @@ from .servers.driver import Connection
 
 MAX_NEWS: Final = 1000
 
+PUSHED: Final = object()
+
 Streams: TypeAlias = dict[bytes, list[tuple[bytes, list[bytes]]]]
 """What was read of each stream: the place and the fields of each item."""
 
@@ -43,8 +45,9 @@ class Wire:
             Exception: the server does not tell.
         """
 
-        async def pushed(message: Sequence[Any]) -> None:
+        async def pushed(message: Sequence[Any]) -> object:
             touched(message[1])
+            return PUSHED
 
         # The driver has no other way to give it.
         self._connection._parser.set_invalidation_push_handler(pushed)  # type: ignore[attr-defined]  # RESP3 has it
@@ -82,5 +85,9 @@ class Wire:
     async def _reply(self, seconds: float) -> Any:
         # Told of a timeout of its own, the driver returns None in time, as if that were the reply, and leaves the reply
         # to whoever reads next.
+        # Asked for what is pushed too: else it calls itself anew for each push, until the stack is full.
         with anyio.fail_after(seconds):
-            return await self._connection.read_response(timeout=math.inf)
+            while True:
+                reply = await self._connection.read_response(timeout=math.inf, push_request=True)
+                if reply is not PUSHED:
+                    return reply

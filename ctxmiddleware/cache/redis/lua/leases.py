@@ -28,7 +28,9 @@ local taken = {}
 for user, lease in ipairs(KEYS) do
   local everyone, name, owner, me = unpack(ARGV, 4 * user - 1, 4 * user + 2)
   local left = redis.call('TYPE', lease).ok == 'hash' and redis.call('PTTL', lease) or 0
-  if left > 0 and redis.call('HGET', lease, 'e') == everyone and redis.call('HGET', lease, 'n') == name then
+  if left > 0 and redis.call('HGET', lease, 'e') == everyone and redis.call('HGET', lease, 'n') == name
+    -- A claim that is sent again because its answer was lost is no other's.
+    and redis.call('HGET', lease, 'o') ~= owner then
     redis.call('HSET', lease, 'w:' .. me, '')
     taken[user] = left
   else
