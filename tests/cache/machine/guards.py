@@ -248,6 +248,18 @@ GUARDS = (
         "if flight.doubted or (self.expected and self._is_expected(flight.key[1])):",
         "if flight.doubted:",
     ),
+    Guard(
+        "what Redis said before the process was stopped",
+        _KEEPING,
+        "                if not self.is_late(asked_at):\n",
+        "                if answers:\n",
+    ),
+    Guard(
+        "what Redis had compared before the process was stopped",
+        _FILLING,
+        "flight.key in confirmed and self.keeping.is_late(stored_at)",
+        "flight.key not in confirmed and self.keeping.is_late(math.inf)",
+    ),
 )
 
 

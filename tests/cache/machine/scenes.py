@@ -28,11 +28,14 @@ class Scenes(ChannelRules):
         one, channel = world.instances[instance], world.server.channel
         world.source = "well"
         world.redis(down=False)
-        one.ear.hear()
-        one.ask(key)
-        self.finish(seed)
-        one.ear.hear()
-        if what == "broken":
+        # Twice: of a generation that a look has made it is told that it was touched.
+        for _ in range(2):
+            one.ear.hear()
+            one.ask(key)
+            self.finish(seed)
+        before = channel.place
+        # Cut off, it is not told either that the generation was touched.
+        if what == "broken" or seed % 2:
             one.ear.break_off()
         world.version += 1
         world.instances[1 - instance].invalidate(None if everybody else key[1])
@@ -41,11 +44,11 @@ class Scenes(ChannelRules):
         self.finish(seed)
         match what:
             case "lost":
-                channel.stream[-1:] = []
+                channel.stream[:] = [each for each in channel.stream if each.place <= before]
             case "trimmed":
                 channel.stream[:-1] = []
             case "replaced":
-                channel.stream[-1:] = []
+                channel.stream[:] = [each for each in channel.stream if each.place <= before]
                 world.instances[1 - instance].invalidate("nobody")
                 self.finish(seed)
             case "begun anew":
