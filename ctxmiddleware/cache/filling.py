@@ -117,13 +117,16 @@ class Filling(Generic[V]):
     async def _claim(self, flights: Sequence[Flight[V]]) -> None:
         with self.keeping.landings(flights) as landings:
             claims = await self.keeping.claim(flights)
-            mine, until = [], dict[Flight[V], float]()
+            mine, again, until = [], [], dict[Flight[V], float]()
             for flight, claim in zip(flights, claims, strict=True):
                 flight.lease = claim.lease
-                if claim.wait:
+                if claim.again:
+                    again.append(flight)
+                elif claim.wait:
                     until[flight] = min(anyio.current_time() + claim.wait, self._waits_until(flight))
                 else:
                     mine.append(flight)
+            self.flights.depart_again(again)
             await self._queue_up(mine)
             self._counters.add("load", "leased", len(until))
             while until:
@@ -254,7 +257,6 @@ class Filling(Generic[V]):
         confirmed = await self.keeping.store(
             [self._storing(flight, entry, entry.fence) for flight, entry in brought if entry.fence is not None]
         )
-        now = self._clock()
         late = {flight for flight, _ in brought if flight.key in confirmed and self.keeping.is_late(stored_at)}
         self.flights.depart_again(list(late))
         for flight, entry in brought:
@@ -267,7 +269,7 @@ class Filling(Generic[V]):
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
             # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
-            is_trusted = now < self._trust.of(entry) or flight.key in confirmed
+            is_trusted = self._clock() < self._trust.of(entry) or flight.key in confirmed
             self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
 
     def _loaded(self, flight: Flight[V], answer: Fetched[V] | Exception, asked_at: float) -> Entry[V] | Exception:

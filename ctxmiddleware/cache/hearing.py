@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .keeping import Keeping
 from .trust import Trust
 
 V = TypeVar("V")
-
-# An invalidation is over, or has failed, long before that.
-EXPECTED_SECONDS: Final = 10.0
 
 
 class Hearing(Generic[V]):
@@ -37,18 +34,15 @@ class Hearing(Generic[V]):
         """Return the monotonic second by which memory is trusted."""
         return self._clock()
 
-    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+    def forget(self, digest: bytes | None, generation: bytes | None, token: bytes) -> None:
         """Forget a name, or everyone where it is None, but for what was looked up under its new generation."""
-        self._keeping.expected.pop(digest, None)
+        self._keeping.expected.end(digest, token)
         self._forget(digest, generation)
 
-    def expect(self, digest: bytes | None) -> None:
+    def expect(self, digest: bytes | None, token: bytes) -> None:
         """Forget a name, or everyone, and keep nothing of them that is not looked up again until it has happened."""
-        now, expected = self._clock(), self._keeping.expected
-        for former in [each for each, until in expected.items() if until <= now]:
-            del expected[former]
         # Before anything is forgotten, or another thread could keep it again in between.
-        expected[digest] = now + EXPECTED_SECONDS
+        self._keeping.expected.begin(digest, token, self._clock())
         self._forget(digest, None)
 
     def _forget(self, digest: bytes | None, generation: bytes | None) -> None:
@@ -60,6 +54,11 @@ class Hearing(Generic[V]):
     def doubt(self, digest: bytes) -> None:
         """Ask again for a name before it is served."""
         self._keeping.doubt(digest)
+
+    def told(self, at: float) -> None:
+        """Look up again, behind the answers, whoever was looked up before a monotonic second."""
+        self._trust.told(at)
+        self._keeping.watchers.ring(None)
 
     def missed(self) -> None:
         """Ask again for everybody before they are served."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Generic, TypeVar
 
 from .base import Entry, Fence, Key
+from .expecting import Expected
 from .flight import Flight, Flights
 from .memory import MemoryTier
 from .names import digest_of
@@ -30,7 +30,7 @@ LOOKS = 2
 class Keeping(Generic[V]):
     """Reads and writes both tiers for flights, and never for one that an invalidation has overtaken.
 
-    `expected` are digests, or None for everyone, whose invalidation is under way elsewhere, and until when.
+    `expected` are the invalidations under way elsewhere.
 
     Args:
         policy: how long generations live.
@@ -55,7 +55,7 @@ class Keeping(Generic[V]):
         self._shared = shared
         self._flights = flights
         self._clock = clock
-        self.expected: dict[bytes | None, float] = {}
+        self.expected = Expected()
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
         self._refills: Refills[V] = Refills(self._add)
@@ -124,8 +124,13 @@ class Keeping(Generic[V]):
         self._refills.hear(digest)
         name = self.named(digest)
         if name is not None:
-            self._flights.doubt(name, lambda: self._memory.change(name, _doubt))
+            self._flights.doubt(name, lambda: self._memory.change(name, self._doubt))
             self.watchers.ring(name)
+
+    def _doubt(self, entry: Entry[V]) -> None:
+        # What it was trusted for ends now; for how long it may stand in for the source counts from here.
+        entry.trusted_until = min(entry.trusted_until, self._clock())
+        entry.epoch = NO_EPOCH
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:
         """Return what memory holds for a flight, whatever it is still good for."""
@@ -135,8 +140,8 @@ class Keeping(Generic[V]):
         """Keep an entry in memory, unless its user was invalidated meanwhile; return whether it was kept."""
 
         def keep() -> None:
-            if flight.doubted or (self.expected and self._is_expected(flight.key[1])):
-                _doubt(entry)
+            if flight.doubted or self.expected.holds(flight.key[1], self._clock()):
+                self._doubt(entry)
             self._put(flight.key, entry)
 
         is_kept = self._flights.settle(flight, keep)
@@ -156,11 +161,8 @@ class Keeping(Generic[V]):
                 logger.warning("a context cannot be kept in memory: it cannot be weighed", exc_info=error)
 
     def _add(self, key: Key, entry: Entry[V]) -> bool:
-        return not self._is_expected(key[1]) and self._memory.add(key, entry, self._clock())
-
-    def _is_expected(self, name: str) -> bool:
         now = self._clock()
-        return any(now < self.expected.get(each, -math.inf) for each in (None, digest_of(name)))
+        return not self.expected.holds(key[1], now) and self._memory.add(key, entry, now)
 
     def drop_others(self, flight: Flight[V], fence: Fence) -> None:
         """Forget all that is held of a name under other generations: it must not come back when Redis cannot be asked.
@@ -198,7 +200,9 @@ class Keeping(Generic[V]):
     async def claim(self, flights: Sequence[Flight[V]]) -> Sequence[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""
         wanted = [
-            Claiming(flight.key, flight.look.fence, partial(_landed, flight)) for flight in flights if flight.look
+            Claiming(flight.key, flight.look.fence, flight.look.left_ms, partial(_landed, flight))
+            for flight in flights
+            if flight.look
         ]
         if self._shared is None or len(wanted) < len(flights):
             return [ASK] * len(flights)
@@ -229,10 +233,6 @@ class Keeping(Generic[V]):
             if stored is False:
                 self.forget(value.key[1])
         return {value.key for value, stored in zip(values, answers, strict=True) if stored}
-
-
-def _doubt(entry: Entry[V]) -> None:
-    entry.epoch = NO_EPOCH
 
 
 def _landed(flight: Flight[V]) -> bool:

@@ -175,9 +175,13 @@ def judge(entry: Entry[V], now: float, trust: Trust) -> Verdict:
         now: monotonic seconds.
         trust: what is known of the channel.
     """
+    # Before the epoch: a thread that ends trust begins with the deadline, and a proof of the next epoch is no proof of
+    # this one.
+    until = trust.until
     if now < entry.expires_at and entry.epoch == trust.epoch:
-        if now < trust.until:
-            return Verdict.FRESH if now < entry.ahead_at else Verdict.AHEAD
+        if now < until:
+            is_due = now >= entry.ahead_at or (now >= entry.renew_at and entry.trusted_until < trust.told_from)
+            return Verdict.AHEAD if is_due else Verdict.FRESH
         if now < entry.trusted_until:
             return Verdict.FRESH if now < entry.ahead_at and now < entry.renew_at else Verdict.AHEAD
     return Verdict.STALE if now < stale_until(entry, trust) else Verdict.GONE

@@ -28,11 +28,13 @@ class Look(Generic[V]):
         fence: the generations in force.
         stored: what it holds that was stored under them.
         moved_ago: seconds since the name was last invalidated by anybody; infinite where that is long ago.
+        left_ms: milliseconds that whatever it holds there has left; negative where it holds nothing that ends.
     """
 
     fence: Fence
     stored: Stored[V] | None
     moved_ago: float = math.inf
+    left_ms: int = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +86,20 @@ class Listener(Protocol):
         """Return the monotonic second by which memory is trusted."""
         ...
 
-    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+    def forget(self, digest: bytes | None, generation: bytes | None, token: bytes) -> None:
         """A name, or everyone where it is None, was invalidated; its new generation where it is known."""
         ...
 
-    def expect(self, digest: bytes | None) -> None:
-        """A name, or everyone where it is None, will be invalidated at any moment."""
+    def expect(self, digest: bytes | None, token: bytes) -> None:
+        """A name, or everyone where it is None, will be invalidated at any moment, by an invalidation of that token."""
         ...
 
     def doubt(self, digest: bytes) -> None:
         """A name's generation was touched, by whomever."""
+        ...
+
+    def told(self, at: float) -> None:
+        """From a monotonic second on it is told whose generation is touched; before it there may be a gap."""
         ...
 
     def missed(self) -> None:
@@ -112,11 +118,13 @@ class Claiming:
     Args:
         key: what for.
         fence: the generations it would be made under.
+        left_ms: milliseconds that what was found had left; one that was stored since then has more.
         is_over: says whether it has ended.
     """
 
     key: Key
     fence: Fence
+    left_ms: int
     is_over: Callable[[], bool]
 
 
@@ -127,13 +135,16 @@ class Claim:
     Args:
         lease: what is given back with the value, or where there is none; empty where nobody knows of the load.
         wait: seconds that another instance's lease of the same load has left; 0 where the load may be made.
+        again: whether to look again: a load has landed, or an invalidation has come, since it was looked for.
     """
 
     lease: bytes = b""
     wait: float = 0.0
+    again: bool = False
 
 
 ASK: Final = Claim()
+AGAIN: Final = Claim(again=True)
 
 
 @dataclass(frozen=True, slots=True)

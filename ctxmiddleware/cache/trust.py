@@ -18,31 +18,42 @@ class Trust:
 
     An entry is trusted until the later of what its own look proved and what the channel has proven since, plus
     `lasts`; and not at all once news were missed, which begins another epoch: a flush of everybody that costs nothing.
+    Generations that somebody touches by hand are told of over one connection only: what was looked up before that was
+    made is served, and looked up again behind the answer.
 
     Args:
         lasts: seconds trust lasts after a proof.
     """
 
-    __slots__ = ("ended_at", "epoch", "lasts", "until")
+    __slots__ = ("ended_at", "epoch", "lasts", "told_from", "until")
 
     def __init__(self, lasts: float) -> None:
         self.lasts = lasts
         self.epoch = 0
         self.until = -math.inf
         self.ended_at = math.inf
+        self.told_from = -math.inf
 
     def __repr__(self) -> str:
         return f"<Trust: epoch {self.epoch}, until {self.until:g}>"
 
     def of(self, entry: Entry[V]) -> float:
         """Return the monotonic second until which an entry is, or was, trusted."""
+        until = self.until  # before the epoch, as in `judge`
         if entry.epoch == self.epoch:
-            return max(entry.trusted_until, self.until)
-        return min(entry.trusted_until, self.ended_at)
+            return max(entry.trusted_until, until)
+        return entry.trusted_until if entry.epoch == NO_EPOCH else min(entry.trusted_until, self.ended_at)
 
     def prove(self, at: float) -> None:
         """Take note that at this monotonic second nothing had been missed."""
         self.until = max(self.until, at + self.lasts)
+
+    def told(self, at: float) -> None:
+        """Take note that from this monotonic second on it is told whose generation is touched.
+
+        An entry knows when it was looked up by how long that made it trusted.
+        """
+        self.told_from = at + self.lasts
 
     def end(self, now: float) -> None:
         """Trust nothing any more that was looked up before: news were missed."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self, cast
 
 import anyio
@@ -13,7 +14,7 @@ import anyio
 from ...bell import Bell
 from ..names import digest_of
 from ..shared import Reach
-from .channel import Channel, Confirmation
+from .channel import Channel, Confirmation, read_entry
 from .incarnation import MARK_MS
 from .keys import KeySpace
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
@@ -125,17 +126,20 @@ class Announcement:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._channel.unexpect(self.token, failed=kind is not None)
 
-    async def reach(self, lasts: float) -> Reach:
-        """Wait for the instances that listen, and return which have confirmed.
-
-        Args:
-            lasts: seconds that instances trust their memory for.
-        """
-        others = {name.decode(errors="replace"): age for name, age in self.listening if name != self._me.encode()}
-        live = {name for name, age in others.items() if age <= LIVE_MS}
+    async def reach(self) -> Reach:
+        """Wait for the instances that listen, and return which have confirmed."""
+        others = dict(self._others())
+        live = {name for name, (_, age_ms) in others.items() if age_ms <= LIVE_MS}
         heard = self._confirmation.heard
         with anyio.move_on_after(self._timeout):
             while not live <= heard.keys():
                 await self._bell.wait()
-        silent = tuple((name, lasts) for name in sorted(others) if name not in heard)
+        silent = tuple((name, lasts) for name, (lasts, _) in sorted(others.items()) if name not in heard)
         return Reach(self._me, tuple(sorted(heard.items())), silent)
+
+    def _others(self) -> Iterator[tuple[str, tuple[float, int]]]:
+        for entry, age_ms in self.listening:
+            with contextlib.suppress(ValueError, OverflowError):  # somebody else writes there
+                name, lasts = read_entry(entry)
+                if name != self._me:
+                    yield name, (lasts, age_ms)

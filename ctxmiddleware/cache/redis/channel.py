@@ -17,6 +17,7 @@ from .lua.channel import Beat
 
 CONFIRMED: Final = b"confirmed"
 LANDED: Final = b"landed"
+NOWHERE: Final = b"0-0"
 
 # Of so many invalidations a process knows that they were its own; what it hears of more costs it another look.
 _OWN_KNOWN: Final = 1000
@@ -53,8 +54,8 @@ class Follower:
         self._own = own
         self._incarnation: bytes | None = None
         self._number = 0
-        self._promised: tuple[int, float] | None = None
-        self.place = b"0-0"
+        self._promised: tuple[Beat, float] | None = None
+        self.place = NOWHERE
 
     def __repr__(self) -> str:
         return f"<Follower: {f'after {self._number}' if self.is_following else 'lost'}>"
@@ -71,6 +72,10 @@ class Follower:
     def doubt(self, digest: bytes) -> None:
         """Take note that a name's generation was touched."""
         self._listener.doubt(digest)
+
+    def told(self) -> None:
+        """Take note that from now on it is told whose generation is touched."""
+        self._listener.told(self._listener.now())
 
     @property
     def is_following(self) -> bool:
@@ -89,7 +94,7 @@ class Follower:
             self._incarnation, self._number, self.place = beat.incarnation, beat.number, beat.place
             # What was looked up before this moment may have missed what was announced before it.
             self._listener.missed()
-        self._promised = beat.number, asked_at
+        self._promised = beat, asked_at
         self._prove()
 
     def take(self, news: Sequence[News]) -> list[News]:
@@ -117,14 +122,20 @@ class Follower:
             return
         self._counters.add("heard", CHANNEL)
         if news.kind == "intent":
-            self._listener.expect(news.digest)
+            self._listener.expect(news.digest, news.token)
         else:
-            self._listener.forget(news.digest, news.generation)
+            self._listener.forget(news.digest, news.generation, news.token)
 
     def _prove(self) -> None:
-        if self._promised is not None and self._number >= self._promised[0]:
-            self._listener.prove(self._promised[1])
-            self._promised = None
+        if self._promised is None or self._number < self._promised[0].number:
+            return
+        (beat, asked_at), self._promised = self._promised, None
+        if self._number == beat.number and beat.place not in (self.place, NOWHERE):
+            # The same number was given twice, by two servers each of which was the master: whose news these are
+            # nobody knows.
+            self.lose()
+        else:
+            self._listener.prove(asked_at)
 
 
 @dataclass(eq=False)
@@ -159,7 +170,7 @@ class Channel:
         self._heard_until = -math.inf
         self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
         self.own: set[bytes] = set()
-        self.inbox_place = b"0-0"
+        self.inbox_place = NOWHERE
 
     def take(self, ear: object, seconds: float) -> bool:
         """Let an ear listen for so many seconds; return whether it may."""
@@ -215,6 +226,22 @@ class Channel:
         if confirmation is not None:
             confirmation.heard.setdefault(instance, (self._clock() - since) * 1000)
             confirmation.wake()
+
+
+def entry_of(instance: str, lasts: float) -> bytes:
+    """Return what an instance is registered as among those who listen, with the seconds it trusts its memory for."""
+    return f"{int(lasts * 1000)} {instance}".encode()
+
+
+def read_entry(entry: bytes) -> tuple[str, float]:
+    """Return the name of a registered instance, and the seconds it trusts its memory for.
+
+    Raises:
+        ValueError: it is no entry.
+        OverflowError: neither.
+    """
+    lasts_ms, _, instance = entry.decode(errors="replace").partition(" ")
+    return instance, int(lasts_ms) / 1000
 
 
 def read_fields(item: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from .channel import CONFIRMED, Channel, Follower, News, read_fields, read_news
+from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, entry_of, read_fields, read_news
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
 from .servers.driver import Connection, Refused, leads_elsewhere
@@ -19,7 +19,8 @@ from .wire import Streams, Wire
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
-# Much longer than an instance may be cut off and still serve: so long it is told of as silent.
+# At least so long an instance that is not heard of any more is told of as silent; where it trusts its memory for
+# longer, until that has ended.
 REMEMBERED_MS: Final = 60_000
 INBOX_MS: Final = 60_000
 
@@ -76,12 +77,15 @@ class Ear:
         self._inbox = keys.inbox + me
         self._generations = generations.encode()
         self._me = me
+        self._entry = entry_of(me, follower.lasts)
+        self._remembered = max(REMEMBERED_MS, int(2000 * follower.lasts))
         self._options = options
         self._token = token
         self._unconfirmed: list[News] = []
         self._beat_at = -math.inf
         self._is_lost = False
         self._is_tracked = True
+        self._has_heard = False
         self.settled = anyio.Event()
 
     def __repr__(self) -> str:
@@ -95,15 +99,15 @@ class Ear:
                 self.settled.set()
                 await anyio.sleep(self._options.beat)
                 continue
-            heard = False
+            self._has_heard = False
             try:
-                heard = await self._listen_once()
+                await self._listen_once()
             except Exception as error:  # noqa: BLE001 - an ear that ends with its first surprise would be deaf for good
                 self._lost(error)
             finally:
                 self.settled.set()
                 self._channel.leave(self)
-            pause = self._options.pause if heard else min(2 * pause, self._options.longest_pause)
+            pause = self._options.pause if self._has_heard else min(2 * pause, self._options.longest_pause)
             await anyio.sleep(pause)
 
     @property
@@ -111,8 +115,8 @@ class Ear:
         # Not heard of for so long, it has died with its event loop.
         return 3 * self._options.beat + 4 * self._options.timeout
 
-    async def _listen_once(self) -> bool:
-        """Listen over one connection, and return whether anything was heard when another loop took over."""
+    async def _listen_once(self) -> None:
+        """Listen over one connection, until it is lost or another loop has taken over."""
         connection = await self._connect()
         self._beat_at = -math.inf
         try:
@@ -120,6 +124,8 @@ class Ear:
                 await connection.connect()  # type: ignore[no-untyped-call]  # as redis-py ships it
             wire = Wire(connection, self._options.timeout, self._token)
             await self._track(wire)
+            # It may have begun anew, at places below the last: what is read twice does no harm.
+            self._channel.inbox_place = NOWHERE
             checked_at = anyio.current_time()
             while self._channel.take(self, self._turn):
                 if anyio.current_time() >= checked_at + self._options.check_every:
@@ -130,11 +136,11 @@ class Ear:
                 await self._trip(wire)
         finally:
             await connection.disconnect(nowait=True)
-        return True
 
     async def _track(self, wire: Wire) -> None:
         try:
             await wire.track(self._generations, self._touched)
+            self._follower.told()
         except Refused as error:
             if self._is_tracked:
                 self._is_tracked = False
@@ -161,7 +167,7 @@ class Ear:
             wire.put(POST, *self._confirmations(confirmed))
         if is_due:
             self._beat_at = anyio.current_time()
-            wire.put(BEAT, (self._keys.state, self._keys.stream, self._keys.listeners), (self._me, REMEMBERED_MS))
+            wire.put(BEAT, (self._keys.state, self._keys.stream, self._keys.listeners), (self._entry, self._remembered))
         if wait:
             places = (self._follower.place, self._channel.inbox_place)
             wire.put_wait(self._options.beat, (self._keys.stream, self._inbox), places)
@@ -205,6 +211,7 @@ class Ear:
             )
 
     def _found(self) -> None:
+        self._has_heard = True
         self.settled.set()
         self._channel.heard(self._turn)
         if self._is_lost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -13,7 +14,7 @@ from ...stats import Counters
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer, instance_name
-from .channel import LANDED, Channel, Follower
+from .channel import LANDED, Channel, Follower, entry_of
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
@@ -41,6 +42,8 @@ class Fleet:
         self._options = options
         self._token = token
         self._me = ""
+        self._lock = threading.Lock()
+        self._loops = 0
         self._follower: Follower | None = None
         self.landings = Landings(lambda key: keys.of(key).lease.encode())
         self._channel = Channel(self.landings.landed)
@@ -63,7 +66,9 @@ class Fleet:
         return self._follower is not None and self._follower.is_following and self._channel.is_heard()
 
     async def begin(self, tasks: TaskGroup, way: Way) -> None:
-        """Listen, in a task that ends when it is cancelled."""
+        """Listen in one more event loop, in a task that ends when it is cancelled."""
+        with self._lock:
+            self._loops += 1
         if self._follower is None:
             return
         ear = self._ear(way, self._follower)
@@ -72,12 +77,18 @@ class Fleet:
         with anyio.move_on_after(2 * self._options.timeout):
             await ear.settled.wait()
 
-    @property
-    def farewell(self) -> Call | None:
-        """What to tell Redis at the end, or every invalidation would wait for this instance for a while."""
-        if self._follower is None:
+    def leave(self) -> Call | None:
+        """Listen in one event loop less, and return what to tell Redis at the end of the last one.
+
+        Else every invalidation would wait for this instance for a while.
+        """
+        with self._lock:
+            self._loops -= 1
+            is_last = not self._loops
+        if self._follower is None or not is_last:
             return None
-        return Call(LEAVE, [self._keys.channel().listeners], (self._token(), self.me))
+        entry = entry_of(self.me, self._follower.lasts)
+        return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
     async def invalidate(self, session: Session, name: str | None, keep_ms: int) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the others.
@@ -101,7 +112,7 @@ class Fleet:
             finally:
                 session.places.release()
             session.success()
-            return await announcement.reach(0.0 if self._follower is None else self._follower.lasts)
+            return await announcement.reach()
 
     def wake(self, session: Session, waiting: Iterable[tuple[Key, Iterable[bytes]]]) -> None:
         """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""
@@ -117,6 +128,7 @@ class Fleet:
 
     def _ear(self, way: Way, follower: Follower) -> Ear:
         keys = self._keys.channel()
+        beat = min(LONGEST_BEAT, follower.lasts / 4)
         return Ear(
             lambda: connection_for(way.client, keys.state),
             self._channel,
@@ -125,9 +137,10 @@ class Fleet:
             generations=self._keys.generations,
             me=self.me,
             options=EarOptions(
-                beat=min(LONGEST_BEAT, follower.lasts / 4),
+                beat=beat,
                 timeout=self._options.timeout,
-                check_every=self._options.check_every,
+                # A former master that was cut off proves nothing.
+                check_every=min(beat, self._options.check_every),
             ),
             token=self._token,
         )

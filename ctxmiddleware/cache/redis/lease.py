@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Any, Final
 
 import anyio
 
-from ..base import Fence, Key
-from ..shared import ASK, Claim, Claiming
+from ..base import Key
+from ..shared import AGAIN, ASK, Claim, Claiming
 from .keys import KeySpace
 from .lua.leases import CLAIM, PROLONG, RELEASE
 from .lua.script import Script
 from .order import MAX_USERS, Errand
+
+logger = logging.getLogger("ctxmiddleware.redis")
 
 # So often a lease is prolonged before it would end: one prolongation may be lost.
 TRIES: Final = 3
@@ -75,15 +78,13 @@ class Leases:
             # Where the answer is lost the lease may be there all the same: it is given back when the load is over.
             with self._lock:
                 for each, owner, left_ms in zip(wanted, owners, taken, strict=True):
-                    if not left_ms:
+                    if not left_ms:  # 0, or unknown
                         self._held[owner] = _Held(each.key, each.is_over)
-        return [
-            ASK if left_ms is None else Claim(owner) if left_ms == 0 else Claim(wait=left_ms / 1000)
-            for owner, left_ms in zip(owners, taken, strict=True)
-        ]
+        return [_claim(owner, left_ms) for owner, left_ms in zip(owners, taken, strict=True)]
 
     def _claiming(self, wanted: Claiming, owner: bytes) -> Errand:
-        return Errand((self._keys.of(wanted.key).lease,), (*_told(wanted.fence), owner, self._me().encode()))
+        keys = self._keys.of(wanted.key)
+        return Errand((*keys[:3], keys.lease), (*wanted.fence, wanted.left_ms, owner, self._me().encode()))
 
     def forget(self, owners: Sequence[bytes]) -> None:
         """Hold leases no more: a store has ended them, or they are another's."""
@@ -103,17 +104,28 @@ class Leases:
         """Prolong what is held, until it is cancelled."""
         while True:
             await anyio.sleep(self._lasts / TRIES)
-            with self._lock:
-                held = list(self._held.items())
-            await self.release([owner for owner, each in held if each.is_over()])
-            going_on = [(owner, each) for owner, each in held if not each.is_over()]
-            for start in range(0, len(going_on), MAX_USERS):
-                some = going_on[start : start + MAX_USERS]
-                await self._ask(PROLONG, [self._errand(owner, each) for owner, each in some], (self._lease_ms,))
+            try:
+                await self._keep_once()
+            except Exception:
+                # The event loop's way to Redis must not end with it: a lease that is not prolonged ends by itself.
+                logger.exception("leases could not be prolonged")
+
+    async def _keep_once(self) -> None:
+        with self._lock:
+            held = list(self._held.items())
+        await self.release([owner for owner, each in held if each.is_over()])
+        going_on = [(owner, each) for owner, each in held if not each.is_over()]
+        for start in range(0, len(going_on), MAX_USERS):
+            some = going_on[start : start + MAX_USERS]
+            await self._ask(PROLONG, [self._errand(owner, each) for owner, each in some], (self._lease_ms,))
 
     def _errand(self, owner: bytes, held: _Held) -> Errand:
         return Errand((self._keys.of(held.key).lease,), (owner,))
 
 
-def _told(fence: Fence) -> tuple[bytes, bytes]:
-    return fence.everyone, fence.name
+def _claim(owner: bytes, left_ms: int | None) -> Claim:
+    if left_ms is None:
+        return ASK
+    if left_ms < 0:
+        return AGAIN
+    return Claim(wait=left_ms / 1000) if left_ms else Claim(owner)

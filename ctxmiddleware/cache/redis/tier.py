@@ -133,7 +133,7 @@ class RedisTier(Generic[V]):
             stored = None
         # The time a mark has left tells its age without any wall clock.
         moved_ago = (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf
-        return Look(fence, stored, moved_ago)
+        return Look(fence, stored, moved_ago, left_ms)
 
     async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
         """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
@@ -246,10 +246,11 @@ class RedisTier(Generic[V]):
         session = Session(pool, own, self._options, self._counters, self._token, self._clock)
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
-            tasks.start_soon(self._leases.keep)
             await self._fleet.begin(tasks, pool)
+            # Not before the session can be asked.
+            tasks.start_soon(self._leases.keep)
             try:
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
-                await session.close(self._fleet.farewell)
+                await session.close(self._fleet.leave())

@@ -44,12 +44,15 @@ class Recorder:
         """Return the time by which it is told of proofs."""
         return time.monotonic()
 
-    def forget(self, digest: bytes | None, generation: bytes | None) -> None:
+    def forget(self, digest: bytes | None, generation: bytes | None, token: bytes) -> None:
         """A name, or everyone, was invalidated."""
         self.forgotten.append((digest, generation))
 
-    def expect(self, digest: bytes | None) -> None:
+    def expect(self, digest: bytes | None, token: bytes) -> None:
         """A name, or everyone, will be invalidated."""
+
+    def told(self, at: float) -> None:
+        """It is told whose generation is touched."""
 
     def doubt(self, digest: bytes) -> None:
         """A name's generation was touched."""

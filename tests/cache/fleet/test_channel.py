@@ -13,8 +13,9 @@ import anyio
 import pytest
 import redis
 
-from ctxmiddleware.cache.hearing import EXPECTED_SECONDS
+from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.redis.channel import entry_of
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
 from ctxmiddleware.cache.redis.servers.driver import RedisOptions
@@ -268,9 +269,10 @@ async def test_one_that_died_is_told_of_and_waited_for_only_while_it_may_be_aliv
     """After a few beats an invalidation does not wait for it; it is listed until it is forgotten."""
     async with _pair(redis_url) as pair:
         await pair.both_know()
-        server.zadd(CHANNEL.listeners, {"dead": server.time()[0] * 1000 - 10_000})
+        server.zadd(CHANNEL.listeners, {entry_of("dead", 90): server.time()[0] * 1000 - 10_000})
         _, reach = await pair.one.cache.invalidate(ADA[1])
-        assert [name for name, _ in reach.silent] == ["dead"]
+        # By its own trust in its memory, which need not be that of whoever invalidates.
+        assert reach.silent == (("dead", 90.0),)
         assert [name for name, _ in reach.confirmed] == [name_of(pair.two)]
 
 
@@ -385,7 +387,8 @@ async def test_names_that_are_no_text_harm_nobody(redis_url: str, server: Any) -
     hostile = b"\xff\xfe:1:x"
     async with _pair(redis_url) as pair:
         await pair.both_know()
-        server.zadd(CHANNEL.listeners, {hostile: server.time()[0] * 1000 - 10_000})
+        strange = (b"5000 " + hostile, hostile, b"", b"9" * 400 + b" x", b"9" * 5000 + b" y")
+        server.zadd(CHANNEL.listeners, dict.fromkeys(strange, server.time()[0] * 1000 - 10_000))
         _, reach = await pair.one.cache.invalidate(ADA[1])
         assert [name for name, _ in reach.silent] == [hostile.decode(errors="replace")]
         server.eval(ANNOUNCE.text, 3, *CHANNEL[:3], b"token", b"done", digest_of(ADA[1]), b"", hostile)

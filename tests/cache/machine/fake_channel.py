@@ -75,7 +75,7 @@ class FakeChannel:
     number: int = 0
     place: int = 0
     stream: list[Announced] = field(default_factory=list)
-    listeners: dict[str, float] = field(default_factory=dict)
+    listeners: dict[bytes, float] = field(default_factory=dict)
     inboxes: dict[str, list[tuple[int, Item]]] = field(default_factory=dict)
     ears: list[Connected] = field(default_factory=list)
 
@@ -90,13 +90,13 @@ class FakeChannel:
             Announced(self.place, incarnation, self.number, kind, digest, generation, token, sender, version)
         )
         self._wake()
-        return [(name.encode(), int((self.clock() - at) * 1000)) for name, at in self.listeners.items()]
+        return [(entry, int((self.clock() - at) * 1000)) for entry, at in self.listeners.items()]
 
-    def beat(self, me: str) -> Beat:
+    def beat(self, entry: bytes) -> Beat:
         """Take note of a listener, and return the state."""
         incarnation, now = self._living(), self.clock()
-        self.listeners = {name: at for name, at in self.listeners.items() if now - at < REMEMBERED_SECONDS}
-        self.listeners[me] = now
+        self.listeners = {each: at for each, at in self.listeners.items() if now - at < REMEMBERED_SECONDS}
+        self.listeners[entry] = now
         return Beat(incarnation, self.number, b"%d-0" % (self.stream[-1].place if self.stream else 0))
 
     def post(self, inbox: str, item: Item) -> None:

@@ -77,6 +77,7 @@ class FakeEar:
         """Connect, where that is possible."""
         if not self.is_connected and self._may_connect():
             self._server.ears.append(self)
+            self.follower.told()
             self._is_new = True
 
     def break_off(self) -> None:
@@ -89,7 +90,7 @@ class FakeEar:
     def leave(self) -> None:
         """Go for good."""
         self.break_off()
-        self._server.listeners.pop(self._me, None)
+        self._server.listeners.pop(self._ear._entry, None)
 
     def send(self, *, beats: bool) -> None:
         """Confirm what was heard, ask for the state where that is due, and ask for news."""
@@ -118,7 +119,7 @@ class FakeEar:
                 kind, value = words[2 * place], words[2 * place + 1]
                 self._server.post(inbox, [b"k", _bytes(kind), b"v", _bytes(value)])
         if trip.beats:
-            self.arriving.append(self._server.beat(self._me))
+            self.arriving.append(self._server.beat(self._ear._entry))
         trip.state = "reading" if trip.waits else "answered"
         self.read()
 

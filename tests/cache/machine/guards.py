@@ -176,13 +176,13 @@ GUARDS = (
     Guard(
         "a proof before the announcements it promises",
         _CHANNEL,
-        "if self._promised is not None and self._number >= self._promised[0]:",
-        "if self._promised is not None:",
+        "if self._promised is None or self._number < self._promised[0].number:",
+        "if self._promised is None:",
     ),
     Guard(
         "a proof from when it arrived, and not from when it was asked for",
         _CHANNEL,
-        "            self._listener.prove(self._promised[1])\n",
+        "            self._listener.prove(asked_at)\n",
         "            self._listener.prove(self._listener.now())\n",
     ),
     Guard(
@@ -235,6 +235,12 @@ GUARDS = (
         "                flight.doubted = True\n",
         "                pass\n",
     ),
+    Guard(
+        "the end of another invalidation of the same name",
+        "cache/expecting.py",
+        "if each != token})",
+        "if not token})",
+    ),
     Guard("a generation that was touched", _FLIGHT, "            doubt()\n", "            pass\n"),
     Guard(
         "a generation that was touched before a store that could not compare it",
@@ -245,7 +251,7 @@ GUARDS = (
     Guard(
         "trusting what was looked up before an invalidation that was told to come",
         _KEEPING,
-        "if flight.doubted or (self.expected and self._is_expected(flight.key[1])):",
+        "if flight.doubted or self.expected.holds(flight.key[1], self._clock()):",
         "if flight.doubted:",
     ),
     Guard(

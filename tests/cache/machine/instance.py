@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxmiddleware.cache.base import Ask, Fetched, Found, Key
-from ctxmiddleware.cache.hearing import EXPECTED_SECONDS
+from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import NotOpen, SourceError, SourceUnavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .script import script
+from .script import COMMON, script
 
 
 class Beat(NamedTuple):
@@ -24,12 +24,15 @@ local function keep(...)
   end
 end
 local function incarnation(state, stream)
-  local held = redis.call('HGET', state, 'i')
-  if not held then
+  local held = redis.call('HGET', only('hash', state), 'i')
+  local number = redis.call('HGET', state, 'n') or '0'
+  -- With anything but a count there, none goes on from it.
+  if not held or #number > 15 or not string.match(number, '^%d+$') then
     held = ARGV[1]
+    redis.call('DEL', state, stream)
     redis.call('HSET', state, 'i', held)
-    redis.call('DEL', stream)
   end
+  only('stream', stream)
   return held
 end
 local function announce(state, stream, kind, name, generation, from)
@@ -45,7 +48,7 @@ local function now_ms()
 end
 local function listeners(key)
   local found, now = {}, now_ms()
-  local held = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  local held = redis.call('ZRANGE', only('zset', key), 0, -1, 'WITHSCORES')
   for place = 1, #held, 2 do
     found[#found + 1] = {held[place], math.max(0, now - tonumber(held[place + 1]))}
   end
@@ -58,7 +61,9 @@ _BEAT: Final = """
 local state, stream, all = unpack(KEYS, 1, 3)
 local held = incarnation(state, stream)
 local now = now_ms()
-redis.call('ZREMRANGEBYSCORE', all, '-inf', now - tonumber(ARGV[3]))
+redis.call('ZREMRANGEBYSCORE', only('zset', all), '-inf', now - tonumber(ARGV[3]))
+-- The clock of a former master may have been ahead: such an entry would never be forgotten.
+redis.call('ZREMRANGEBYSCORE', all, now + 60000, '+inf')
 redis.call('ZADD', all, now, ARGV[2])
 keep(state, stream, all)
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
@@ -66,19 +71,20 @@ return {ARGV[1], {held, tonumber(redis.call('HGET', state, 'n') or 0), last[1] a
 """
 
 _LEAVE: Final = """
-return {ARGV[1], redis.call('ZREM', KEYS[1], ARGV[2])}
+return {ARGV[1], redis.call('ZREM', only('zset', KEYS[1]), ARGV[2])}
 """
 
 _POST: Final = """
 for place, inbox in ipairs(KEYS) do
-  redis.call('XADD', inbox, 'MAXLEN', '~', 10000, '*', 'k', ARGV[2 * place + 1], 'v', ARGV[2 * place + 2])
+  local kind, value = unpack(ARGV, 2 * place + 1, 2 * place + 2)
+  redis.call('XADD', only('stream', inbox), 'MAXLEN', '~', 10000, '*', 'k', kind, 'v', value)
   redis.call('PEXPIRE', inbox, ARGV[2])
 end
 return {ARGV[1], #KEYS}
 """
 
-BEAT: Final = script(CHANNEL + _BEAT, tuple[bytes, Beat])
+BEAT: Final = script(COMMON + CHANNEL + _BEAT, tuple[bytes, Beat])
 
-LEAVE: Final = script(_LEAVE, tuple[bytes, int])
+LEAVE: Final = script(COMMON + _LEAVE, tuple[bytes, int])
 
-POST: Final = script(_POST, tuple[bytes, int])
+POST: Final = script(COMMON + _POST, tuple[bytes, int])

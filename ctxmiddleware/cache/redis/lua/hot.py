@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from .script import script
+from .script import COMMON, script
 
 _REMEMBER: Final = """
 local now = redis.call('TIME')
+only('zset', KEYS[1])
 for place = 3, #ARGV do
   redis.call('ZADD', KEYS[1], now[1], ARGV[place])
 end
@@ -17,9 +18,9 @@ return {ARGV[1], 0}
 """
 
 _HOTTEST: Final = """
-return {ARGV[1], redis.call('ZRANGE', KEYS[1], 0, ARGV[2] - 1, 'REV')}
+return {ARGV[1], redis.call('ZRANGE', only('zset', KEYS[1]), 0, ARGV[2] - 1, 'REV')}
 """
 
-REMEMBER: Final = script(_REMEMBER, tuple[bytes, int])
+REMEMBER: Final = script(COMMON + _REMEMBER, tuple[bytes, int])
 
-HOTTEST: Final = script(_HOTTEST, tuple[bytes, list[bytes]])
+HOTTEST: Final = script(COMMON + _HOTTEST, tuple[bytes, list[bytes]])

@@ -75,7 +75,7 @@ RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])
 INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, list[Listening]])
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
-ANNOUNCE: Final = script(CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
 
 # Everyone's generations are new before a server that may hold old ones is called by its name.
 ADMIT: Final = script(COMMON + _ADMIT, tuple[bytes, int])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .script import script
+from .script import COMMON, script
 
 # A lease says who loads, under which generations, and who waits. One under other generations is of a load that was
 # overtaken: it holds up nobody.
@@ -23,21 +23,38 @@ local function waiting(lease, owner)
 end
 """
 
+# What was looked up is told along: it may be another's turn by now, or the value may be there. One that was stored
+# since then has longer to live than what was there before.
 _CLAIM: Final = """
 local taken = {}
-for user, lease in ipairs(KEYS) do
-  local everyone, name, owner, me = unpack(ARGV, 4 * user - 1, 4 * user + 2)
-  local left = redis.call('TYPE', lease).ok == 'hash' and redis.call('PTTL', lease) or 0
-  if left > 0 and redis.call('HGET', lease, 'e') == everyone and redis.call('HGET', lease, 'n') == name
-    -- A claim that is sent again because its answer was lost is no other's.
-    and redis.call('HGET', lease, 'o') ~= owner then
-    redis.call('HSET', lease, 'w:' .. me, '')
-    taken[user] = left
+local lasts = tonumber(ARGV[2])
+local function held_for(lease, everyone, name, owner)
+  if redis.call('TYPE', lease).ok ~= 'hash' then
+    return 0
+  end
+  -- A claim that is sent again because its answer was lost is no other's.
+  if redis.call('HGET', lease, 'e') ~= everyone or redis.call('HGET', lease, 'n') ~= name
+    or redis.call('HGET', lease, 'o') == owner then
+    return 0
+  end
+  local left = redis.call('PTTL', lease)
+  return left <= lasts and math.max(left, 0) or 0
+end
+for user = 0, #KEYS / 4 - 1 do
+  local all_key, name_key, value, lease = unpack(KEYS, 4 * user + 1, 4 * user + 4)
+  local everyone, name, value_ms, owner, me = unpack(ARGV, 5 * user + 3, 5 * user + 7)
+  if text(all_key) ~= everyone or text(name_key) ~= name or redis.call('PTTL', value) > tonumber(value_ms) then
+    taken[user + 1] = -1
   else
-    redis.call('DEL', lease)
-    redis.call('HSET', lease, 'o', owner, 'e', everyone, 'n', name)
-    redis.call('PEXPIRE', lease, ARGV[2])
-    taken[user] = 0
+    local left = held_for(lease, everyone, name, owner)
+    taken[user + 1] = left
+    if left > 0 then
+      redis.call('HSET', lease, 'w:' .. me, '')
+    else
+      redis.call('DEL', lease)
+      redis.call('HSET', lease, 'o', owner, 'e', everyone, 'n', name)
+      redis.call('PEXPIRE', lease, lasts)
+    end
   end
 end
 return {ARGV[1], taken}
@@ -63,7 +80,7 @@ return {ARGV[1], found}
 """
 
 # Whoever is first loads; the rest are told how long to wait, and are woken.
-CLAIM: Final = script(_CLAIM, tuple[bytes, list[int]])
+CLAIM: Final = script(COMMON + _CLAIM, tuple[bytes, list[int]])
 
 PROLONG: Final = script(_PROLONG, tuple[bytes, list[int]])
 

@@ -30,12 +30,20 @@ def script(text: str, reply: type[tuple[bytes, R]]) -> Script[R]:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), reply)
 
 
-# What has another type at our key is nobody's value: a plain GET would fail there, and with it the whole step.
+# What has another type at our key is nobody's value: a plain GET would fail there, and with it the whole step. Where it
+# has to be something to write to, it is deleted.
 # A generation is prolonged when less than half of its time is left: rarely, since prolonging is a write.
 COMMON: Final = """
 local function text(key)
   local held = redis.pcall('GET', key)
   return type(held) == 'string' and held or false
+end
+local function only(kind, key)
+  local held = redis.call('TYPE', key).ok
+  if held ~= kind and held ~= 'none' then
+    redis.call('DEL', key)
+  end
+  return key
 end
 local function outlives(key, ms)
   if redis.call('PTTL', key) < ms then
