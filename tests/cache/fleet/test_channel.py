@@ -12,16 +12,20 @@ from typing import Any
 import anyio
 import pytest
 import redis
+import redis.asyncio
 
 from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.names import digest_of
-from ctxmiddleware.cache.redis.channel import entry_of
+from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
+from ctxmiddleware.cache.redis.ear import Ear, EarOptions
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Connection, RedisOptions, connection_for
+from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
+from tests.cache.contract.sides import Recorder
 from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
 from tests.waiting import eventually_async
 
@@ -346,11 +350,11 @@ async def test_an_answer_that_is_late_is_a_lost_connection(redis_url: str, caplo
     assert [type(error) for error in errors] == [TimeoutError] * 2
 
 
-def _announce(server: Any, kind: str, name: str | None) -> None:
+def _announce(server: Any, kind: str, name: str | None, token: bytes = b"token") -> None:
     """Say what an instance says in a cluster, before and after it has put a new generation in force."""
     digest = b"" if name is None else digest_of(name)
     generation = b"" if kind == "intent" or name is None else server.get(KEYS.of(("", name)).generation)
-    server.eval(ANNOUNCE.text, 3, *CHANNEL[:3], b"token", kind, digest, generation, "an:other:instance")
+    server.eval(ANNOUNCE.text, 3, *CHANNEL[:3], token, kind, digest, generation, "an:other:instance")
 
 
 @pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
@@ -403,3 +407,141 @@ async def test_names_that_are_no_text_harm_nobody(redis_url: str, server: Any) -
             pair.database.release()
         assert in_memory(pair.two, BOB) == f"{BOB[1]} 1"
         assert not server.exists(lease)
+
+
+async def test_two_invalidations_of_one_name_are_two(redis_url: str, server: Any) -> None:
+    """What is read between the end of the first and the end of the second is not trusted either."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        for token in (b"one", b"two"):
+            _announce(server, "intent", ADA[1], token)
+        _announce(server, "done", ADA[1], b"one")
+        await pair.one.cache.invalidate("somebody else")
+        assert (await pair.two.get()).origin == "redis"
+        assert in_memory(pair.two) is None
+        _announce(server, "done", ADA[1], b"two")
+        await pair.one.cache.invalidate("somebody else")
+        assert await pair.two.value() == in_memory(pair.two) == f"{ADA[1]} 1"
+
+
+async def test_a_generation_deleted_by_hand_during_a_break_is_noticed_behind_the_next_answers(
+    redis_url: str, server: Any
+) -> None:
+    """Nobody told: what was looked up before the connection is looked up again, and served meanwhile."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        pair.way.refuse()
+        pair.database.rows[ADA[1]] = "new"
+        server.delete(KEYS.of(("", ADA[1])).generation)
+        pair.clock.advance(LASTS)
+        pair.way.pass_through()
+        await eventually_async(lambda: is_heard(pair.two))
+        assert pair.two.counters.get("missed", "channel") == 0
+        assert in_memory(pair.two) == f"{ADA[1]} 1"
+        await eventually_async(lambda: in_memory(pair.two) == "new")
+
+
+async def test_a_channel_that_breaks_often_is_soon_heard_again(redis_url: str) -> None:
+    """The pause grows while it cannot be heard, and is short again once it was."""
+    options = EarOptions(timeout=1.0, pause=0.001, longest_pause=3600.0)
+    connections: list[Connection] = []
+    client = redis.asyncio.Redis.from_url(redis_url)
+
+    async def connect() -> Connection:
+        connections.append(await connection_for(client, CHANNEL.state))
+        return connections[-1]
+
+    follower = Follower(Recorder(), Counters(), set())
+    channel = Channel(lambda _: None)
+    ear = Ear(
+        connect, channel, follower, keys=CHANNEL, generations=KEYS.generations, me="me", options=options,
+        token=lambda: b"token",
+    )  # fmt: skip
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ear.listen)
+        # Doubled each time, the pause would be over an hour by the end.
+        for breaks in range(25):
+            await eventually_async(partial(_is_back, channel, connections, breaks))
+            await connections[-1].disconnect(nowait=True)
+        tasks.cancel_scope.cancel()
+    await client.aclose()
+
+
+def _is_back(channel: Channel, connections: list[Connection], breaks: int) -> bool:
+    return len(connections) > breaks and channel.is_heard()
+
+
+async def test_thousands_of_touched_generations_are_told_in_one_go(
+    redis_url: str, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver calls itself anew for each push it passes over: the stack must not be full before the last one."""
+    caplog.set_level(logging.WARNING, "ctxmiddleware.redis")
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        # Without a turn of the event loop in between, so that all of them are there when it reads again.
+        for number in range(3000):
+            server.set(KEYS.of(("", f"user{number}")).generation, b"by hand")
+        server.delete(KEYS.of(("", ADA[1])).generation)
+        await eventually_async(partial(is_gone, pair.two))
+        assert await pair.two.value() == f"{ADA[1]} 1"
+        assert pair.two.counters.get("missed", "channel") == 0
+    assert caplog.records == []
+
+
+async def test_an_inbox_that_begins_anew_at_lower_places_is_read(redis_url: str, server: Any) -> None:
+    """It ends when nobody writes for a while, and the clock of the server that makes it again may be behind."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        inbox = CHANNEL.inbox + name_of(pair.two)
+        assert pair.two.redis is not None
+        server.xadd(inbox, {"k": "from the future"}, id="99999999999999-0")
+        channel = pair.two.redis._fleet._channel
+        await eventually_async(lambda: channel.inbox_place == b"99999999999999-0")
+        server.delete(inbox)
+        pair.way.reset()
+        await eventually_async(lambda: not pair.two.redis or not channel.is_heard())
+        pair.way.pass_through()
+        await eventually_async(lambda: is_heard(pair.two))
+        _, reach = await pair.two.cache.invalidate(ADA[1])
+        assert [name for name, _ in reach.confirmed] == [name_of(pair.one)]
+
+
+@pytest.mark.parametrize("kind", ["text", "hash", "list", "set"])
+@pytest.mark.parametrize("key", ["state", "stream", "listeners", "inbox"])
+async def test_what_has_another_type_in_the_channel_s_place_is_replaced(
+    redis_url: str, server: Any, key: str, kind: str
+) -> None:
+    """Whatever somebody has put there: invalidations go through, are confirmed, and are heard."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        where = CHANNEL.inbox + name_of(pair.one) if key == "inbox" else getattr(CHANNEL, key)
+        server.delete(where)
+        _put(server, kind, where)
+
+        async def is_confirmed() -> bool:
+            _, reach = await pair.one.cache.invalidate(ADA[1])
+            return [name for name, _ in reach.confirmed] == [name_of(pair.two)]
+
+        await eventually_async(is_confirmed)
+        for each in (pair.one, pair.two):
+            await eventually_async(partial(is_heard, each))
+
+
+def _put(server: Any, kind: str, key: str) -> None:
+    match kind:
+        case "text":
+            server.set(key, "garbage")
+        case "hash":
+            server.hset(key, mapping={"garbage": "garbage", "n": "9" * 30, "i": "garbage"})
+        case "list":
+            server.rpush(key, "garbage")
+        case _:
+            server.sadd(key, "garbage")
+
+
+async def test_a_listener_from_the_future_is_forgotten(redis_url: str, server: Any) -> None:
+    """The clock of a former master was ahead: it would be waited for by every invalidation until then."""
+    async with _pair(redis_url) as pair:
+        await pair.both_know()
+        server.zadd(CHANNEL.listeners, {entry_of("early", 5): server.time()[0] * 1000 + 86_400_000})
+        await eventually_async(lambda: server.zcard(CHANNEL.listeners) == 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +11,20 @@ import anyio
 import pytest
 import redis
 
+from ctxmiddleware.cache.base import Fence
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lease import Leases
+from ctxmiddleware.cache.redis.lua.leases import CLAIM, PROLONG
+from ctxmiddleware.cache.redis.lua.script import Script
+from ctxmiddleware.cache.redis.order import Errand
 from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.tier import RedisTier
+from ctxmiddleware.cache.shared import AGAIN, Claim, Claiming, Look
 from ctxmiddleware.errors import SourceUnavailable
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, STEADY, Database, Instance, instance, redis_tier
+from tests.cache.rig import ADA, STEADY, Database, Instance, instance, look_one, redis_tier
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -225,3 +232,117 @@ async def test_what_is_not_a_lease_at_its_key_is_replaced(redis_url: str, server
         tier = redis_tier(redis_url)
         server.set(KeySpace("test", tier.codec.shape).of(ADA).lease, "garbage")
         assert await fleet.instances[0].value() == f"{ADA[1]} 1"
+
+
+async def test_a_value_that_has_landed_since_the_look_is_looked_up_and_not_loaded_again(redis_url: str) -> None:
+    """Looking and claiming are two trips: in between another instance may have stored, and given its lease back."""
+    away = Database()
+    async with instance(away, url=redis_url, options=OPTIONS) as other:
+        tier = redis_tier(redis_url, options=OPTIONS)
+        async with tier.opened:
+            hasty = Hasty(tier, other.get)
+            async with instance(shared=hasty) as one:
+                found = await one.get()
+        assert (found.origin, one.database.calls, away.calls) == ("redis", [], [ADA[1]])
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_a_claim_under_generations_that_have_moved_on_ends_no_other_s_lease(
+    redis_url: str, server: Any, name: str | None
+) -> None:
+    """It was looked up before an invalidation, and claims after another instance has begun to load anew."""
+    one, two = [redis_tier(redis_url, options=OPTIONS) for _ in range(2)]
+    async with one.opened, two.opened:
+        before = await look_one(one, ADA, 60_000)
+        await two.invalidate(name, 60_000)
+        after = await look_one(two, ADA, 60_000)
+        assert before is not None
+        assert after is not None
+        (lease,) = await two.claim([_claiming(after)])
+        assert await one.claim([_claiming(before)]) == [AGAIN]
+        assert server.hget(KeySpace("test", one.codec.shape).of(ADA).lease, "o") == lease.lease
+        (waiting,) = await one.claim([_claiming(after)])
+        assert 0 < waiting.wait <= OPTIONS.lease
+        assert len(one._leases) == 0
+
+
+async def test_what_is_there_and_of_no_use_is_no_reason_to_look_again(redis_url: str, server: Any) -> None:
+    """A value that cannot be read, or without an end, was there when it was looked for."""
+    tier = redis_tier(redis_url, options=OPTIONS)
+    key = KeySpace("test", tier.codec.shape).of(ADA)
+    async with tier.opened:
+        for ends in (None, 90_000):
+            server.set(key.value, "garbage", px=ends)
+            look = await look_one(tier, ADA, 60_000)
+            assert look is not None
+            assert look.stored is None
+            (claim,) = await tier.claim([_claiming(look)])
+            assert claim.lease
+            await tier.release([claim.lease])
+
+
+async def test_a_claim_that_is_sent_again_is_its_own(redis_url: str, server: Any) -> None:
+    """The driver sends again what it has had no answer to: the load must not wait for itself."""
+    fence = (b"everyone", b"name")
+    server.mset({"{u}e": fence[0], "{u}n": fence[1]})
+    keys, words = ("{u}e", "{u}n", "{u}v", "{u}l"), (b"token", 60_000, *fence, -2)
+    claims = [server.eval(CLAIM.text, 4, *keys, *words, owner, b"me") for owner in (b"one", b"one", b"two")]
+    assert [claims[0][1], claims[1][1]] == [[0], [0]]
+    assert 0 < claims[2][1][0] <= 60_000
+
+
+async def test_a_lease_that_lasts_longer_than_any_is_nobody_s(redis_url: str, server: Any) -> None:
+    """Put there by hand, or by a process that was set up otherwise: it must not hold its user up for `lease_wait`."""
+    tier = redis_tier(redis_url, options=SHORT)
+    key = KeySpace("test", tier.codec.shape).of(ADA)
+    async with tier.opened:
+        look = await look_one(tier, ADA, 60_000)
+        assert look is not None
+        for ends in (86_400_000, None):
+            server.delete(key.lease)
+            server.hset(key.lease, mapping={"o": "somebody", "e": look.fence.everyone, "n": look.fence.name})
+            if ends is not None:
+                server.pexpire(key.lease, ends)
+            (claim,) = await tier.claim([_claiming(look)])
+            assert claim.lease
+            assert 0 < server.pttl(key.lease) <= SHORT.lease * 1000
+
+
+async def test_leases_are_kept_however_often_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """An error in between is logged, and ends neither the keeping nor what it runs beside."""
+    asked: list[object] = []
+
+    async def ask(script: Script[Any], errands: Sequence[Errand], common: tuple[int, ...]) -> Sequence[Any]:
+        asked.append(script)
+        if len(asked) == 2:
+            raise RuntimeError("odd")
+        return [0] * len(errands)
+
+    keys = KeySpace("test", b"")
+    leases = Leases(ask, keys, me=lambda: "me", wake=lambda _: None, token=lambda: b"token", lasts=0.03)
+    assert (await leases.claim([_claiming(Look(Fence(b"e", b"n"), None))]))[0].lease == b"token"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leases.keep)
+        await eventually_async(lambda: len(asked) >= 4)
+        tasks.cancel_scope.cancel()
+    assert asked[:4] == [CLAIM, PROLONG, PROLONG, PROLONG]
+    assert [record.message for record in caplog.records] == ["leases could not be prolonged"]
+
+
+def _claiming(look: Look[str]) -> Claiming:
+    return Claiming(ADA, look.fence, look.left_ms, lambda: False)
+
+
+class Hasty:
+    """A real tier beside which something happens before each claim."""
+
+    def __init__(self, tier: RedisTier[str], first: Callable[[], Awaitable[object]]) -> None:
+        self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
+        self.invalidate, self.release, self.landings = tier.invalidate, tier.release, tier.landings
+        self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
+        self._first = first
+
+    async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
+        """Claim, after that."""
+        await self._first()
+        return await self._tier.claim(wanted)

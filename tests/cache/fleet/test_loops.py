@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import anyio
 import pytest
+import redis
 
+from ctxmiddleware.cache.base import Fetched
+from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
+from examples.servers import TcpProxy
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, STEADY, Database, instance, redis_tier
 from tests.waiting import eventually_async
@@ -22,6 +27,14 @@ pytestmark = [pytest.mark.anyio, asyncio_only]
 
 R = TypeVar("R")
 OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0, lease=60.0)
+LISTENERS = KeySpace("test", b"").channel().listeners
+
+
+@pytest.fixture
+def server(redis_url: str) -> Any:
+    """A client of the server, for what is done by hand."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
 
 
 class Loop:
@@ -46,11 +59,11 @@ class Loop:
 class Process:
     """A cache that two event loops share."""
 
-    def __init__(self, url: str, database: Database) -> None:
+    def __init__(self, url: str, database: Database, options: RedisOptions = OPTIONS) -> None:
         counters = Counters()
-        self.tier = redis_tier(url, counters=counters, options=OPTIONS)
+        self.tier = redis_tier(url, counters=counters, options=options)
         self.cache: TieredCache[str] = TieredCache(
-            STEADY, database, shared=self.tier, counters=counters, clock=FakeClock()
+            STEADY, database, shared=self.tier, counters=counters, clock=FakeClock(), drain_seconds=0.1
         )
 
     async def open(self) -> None:
@@ -112,3 +125,57 @@ async def test_a_load_by_another_instance_wakes_a_caller_in_a_loop_that_does_not
     finally:
         for loop in (listening, waiting):
             loop.end()
+
+
+async def test_the_last_event_loop_says_farewell(redis_url: str, server: Any) -> None:
+    """Unlisted with the first one, the process would be neither waited for nor told of until its next beat."""
+    process, loops = Process(redis_url, Database()), (Loop(), Loop())
+    try:
+        for loop in loops:
+            await loop.run(process.open)
+        await eventually_async(lambda: process.tier.is_heard())
+        for loop, left in zip(loops, (1, 0), strict=True):
+            await loop.run(process.close)
+            assert server.zcard(LISTENERS) == left
+    finally:
+        for loop in loops:
+            loop.end()
+
+
+async def test_an_event_loop_opens_while_redis_hangs_and_a_load_has_a_lease(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Leases of the process are prolonged in each of its loops; one that is not open yet has no way to do it."""
+    port = redis.Redis.from_url(redis_url).connection_pool.connection_kwargs["port"]
+    database, loops = Database(), (Loop(), Loop())
+    hasty = replace(OPTIONS, timeout=0.4, lease=0.06)
+    with TcpProxy.start("127.0.0.1", port) as way:
+        process = Process(f"redis://127.0.0.1:{way.port}/0", database, hasty)
+        try:
+            await loops[0].run(process.open)
+            database.own[ADA[1]] = _never
+            load = asyncio.ensure_future(loops[0].run(process.get))
+            await eventually_async(lambda: len(process.tier._leases) == 1)
+            way.black_hole()
+            await loops[1].run(process.open)
+            assert await loops[1].run(_is_open(process))
+            assert "leases could not be prolonged" not in caplog.messages
+            way.pass_through()
+            load.cancel()
+            for loop in loops:
+                await loop.run(process.close)
+        finally:
+            for loop in loops:
+                loop.end()
+
+
+async def _never(moved_ago: float) -> Fetched[str]:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+def _is_open(process: Process) -> Callable[[], Coroutine[Any, Any, bool]]:
+    async def ask() -> bool:
+        return process.tier.opened.peek() is not None
+
+    return ask

@@ -10,6 +10,7 @@ import anyio
 import pytest
 import redis
 
+from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.shared import Recalled
 from tests.backends import asyncio_only
@@ -173,3 +174,15 @@ async def test_without_redis_nothing_is_warmed_and_nothing_breaks() -> None:
         assert one.cache.warming is not None
         await one.get()
         await one.cache.warming.remember()
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_whose_invalidation_is_announced_is_not_taken(redis_url: str, name: str | None) -> None:
+    """Of what is read between the announcement and the new generation nobody knows on which side of it it is."""
+    async with instance(url=redis_url) as old, instance(url=redis_url) as new:
+        await _asked(old, ADA, BOB)
+        new.cache.hearing.expect(None if name is None else digest_of(name), b"token")
+        assert await _warm(new) == (1 if name else 0)
+        assert _held(new, ADA) == [None]
+        new.cache.hearing.forget(None if name is None else digest_of(name), None, b"token")
+        assert await _warm(new) == (1 if name else 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import pytest
 
 from ctxmiddleware.cache.base import Fetched
 from ctxmiddleware.cache.shared import NOWHERE
-from ctxmiddleware.cache.tiered import MAX_ATTEMPTS
+from ctxmiddleware.cache.tiered import ALONE_AFTER, MAX_ATTEMPTS
 from ctxmiddleware.errors import SourceUnavailable
 from tests.cache.rig import ADA, BOB, Database, instance
 from tests.waiting import eventually_async
@@ -119,3 +121,18 @@ async def test_invalidated_again_and_again_a_caller_is_told_in_the_end() -> None
             await one.get(ADA, load)
         assert loads == MAX_ATTEMPTS
         assert len(one.cache.memory) == 0
+
+
+async def test_a_load_that_goes_alone_says_that_its_user_was_invalidated_just_now() -> None:
+    """It asks no shared tier how long ago that was, and a replica of the database may be behind."""
+    told: list[float] = []
+    async with instance() as one:
+
+        async def load(moved_ago: float) -> Fetched[str]:
+            told.append(moved_ago)
+            if len(told) <= ALONE_AFTER:
+                await one.cache.invalidate(ADA[1])
+            return Fetched("new", "db")
+
+        assert (await one.get(ADA, load)).entry.value == "new"
+    assert told == [*[math.inf] * ALONE_AFTER, 0.0]

@@ -107,3 +107,21 @@ async def test_an_unknown_user_waits_for_a_slow_source() -> None:
         database.hold()
         with pytest.raises(SourceUnavailable, match="did not answer"):
             await one.get()
+
+
+async def test_what_a_landed_load_stood_for_does_not_come_back() -> None:
+    """A caller's time is up in the turn in which the load lands; an invalidation follows before the caller's own."""
+    database = Database()
+    async with instance(database, policy=SOFT) as one:
+        await one.get()
+        one.clock.advance(900)
+        database.hold()
+        flight = one.cache.flights.start(ADA, ADA[1])
+        await eventually_async(lambda: database.running == 1)
+        fail_safe = one.cache._filling.fail_safe
+        assert fail_safe.standby(flight) is not None
+        database.release()
+        await flight.wait()
+        await one.cache.invalidate(ADA[1])
+        assert fail_safe.standby(flight) is None
+        assert len(one.cache.memory) == 0

@@ -235,12 +235,6 @@ GUARDS = (
         "                flight.doubted = True\n",
         "                pass\n",
     ),
-    Guard(
-        "the end of another invalidation of the same name",
-        "cache/expecting.py",
-        "if each != token})",
-        "if not token})",
-    ),
     Guard("a generation that was touched", _FLIGHT, "            doubt()\n", "            pass\n"),
     Guard(
         "a generation that was touched before a store that could not compare it",
