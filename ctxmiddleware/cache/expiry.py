@@ -32,10 +32,11 @@ class Expiry:
         """Forget a key that was added with this entry."""
         self._buckets[_bucket(entry)].pop(key, None)
 
-    def clear(self) -> None:
-        """Forget all keys."""
-        self._buckets.clear()
-        self._order.clear()
+    def clear(self) -> list[dict[Key, None]]:
+        """Forget all keys, and return what held them."""
+        former = list(self._buckets.values())
+        self._buckets, self._order = {}, []
+        return former
 
     def dead(self, now: float) -> Key | None:
         """Return a key that is dead at a monotonic time in seconds, or None; it stays until it is removed."""

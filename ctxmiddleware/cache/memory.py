@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from .base import Entry, Key
 from .expiry import Expiry
 from .names import Names
+from .remains import Remains
 from .s3fifo import S3Fifo
 from .sharing import Sharing
 from .weight import weigh
@@ -18,6 +19,8 @@ V = TypeVar("V")
 
 # Dead entries that leave at each put: more than come in, so that none waits for ever, and never a sweep of all.
 BURIALS = 4
+# Of what was cleared, items that are freed at each put.
+FREED_AT_ONCE = 100
 MAX_RECENT = 50_000
 # Of the bytes, what unknown names may take from those who are known: with nothing, an unknown user who keeps asking
 # would cost a load each time once memory is full.
@@ -60,6 +63,7 @@ class MemoryTier(Generic[V]):
         self._known: S3Fifo[V] = S3Fifo()
         self._unknown: OrderedDict[Key, None] = OrderedDict()
         self._expiry = Expiry()
+        self._remains = Remains()
         self._sharing = Sharing(share)
         self._partitions: Counter[str] = Counter()
         self.names = None if digest is None else Names(digest)
@@ -118,6 +122,7 @@ class MemoryTier(Generic[V]):
         if not entry.size:
             entry.size = weigh(key, entry, but=self._sharing.rows(entry.value))
         with self._lock:
+            self._remains.free(FREED_AT_ONCE)
             for _ in range(BURIALS):
                 self._bury(now)
             # Before anything has changed, because it may fail.
@@ -160,15 +165,13 @@ class MemoryTier(Generic[V]):
                 change(entry)
 
     def clear(self) -> int:
-        """Forget everything and return how many entries that were."""
+        """Forget everything and return how many entries that were; they are freed by and by, with later puts."""
         with self._lock:
             count = len(self._entries)
-            self._entries.clear()
+            self._remains.take([self._entries, self._unknown, *self._known.clear(), *self._expiry.clear()])
+            self._entries, self._unknown = {}, OrderedDict()
             if self.names is not None:
-                self.names.clear()
-            self._known.clear()
-            self._unknown.clear()
-            self._expiry.clear()
+                self._remains.take(self.names.clear())
             self._sharing.clear()
             self._partitions.clear()
             self._bytes = self._unknown_bytes = 0

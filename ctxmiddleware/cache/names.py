@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 DIGEST_SIZE: Final = 16
 
@@ -40,10 +40,11 @@ class Names:
         else:
             del self._held[name], self._by_digest[digest]
 
-    def clear(self) -> None:
-        """Forget all names."""
-        self._held.clear()
-        self._by_digest.clear()
+    def clear(self) -> list[dict[Any, Any]]:
+        """Forget all names, and return what held them."""
+        former: list[dict[Any, Any]] = [self._held, self._by_digest]
+        self._held, self._by_digest = {}, {}
+        return former
 
     def of(self, digest: bytes) -> str | None:
         """Return the name a digest stands for, or None where it is not held."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .base import Entry, Key
 
@@ -46,11 +46,11 @@ class S3Fifo(Generic[V]):
         if self._newcomers.pop(key, None) is None:
             self._regulars.pop(key, None)
 
-    def clear(self) -> None:
-        """Forget all keys."""
-        self._newcomers.clear()
-        self._regulars.clear()
-        self._ghosts.clear()
+    def clear(self) -> list[OrderedDict[Any, Any]]:
+        """Forget all keys, and return what held them."""
+        former: list[OrderedDict[Any, Any]] = [self._newcomers, self._regulars, self._ghosts]
+        self._newcomers, self._regulars, self._ghosts = OrderedDict(), OrderedDict(), OrderedDict()
+        return former
 
     def evict(self) -> Key:
         """Forget the key that is worth least, and return it.

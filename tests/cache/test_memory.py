@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from ctxmiddleware.cache.base import Entry, Key
 from ctxmiddleware.cache.memory import MemoryTier
+from ctxmiddleware.cache.names import digest_of
 
 V = TypeVar("V")
 
@@ -548,3 +550,32 @@ def test_one_that_has_grown_stays_and_another_leaves() -> None:
     assert memory.get(("", "ada")) is grown
     assert memory.get(("", "bob")) is None
     assert (memory.bytes, memory.evictions) == (43, 1)
+
+
+def test_clearing_frees_nothing_at_once_and_everything_with_the_puts_that_follow() -> None:
+    """Nobody finds what was cleared meanwhile, and what comes after it is left alone."""
+    memory: MemoryTier[str] = MemoryTier(1000, 10**6, digest=digest_of)
+    freed: list[int] = []
+    for number in range(500):
+        value = Value(f"before {number}")
+        weakref.finalize(value, freed.append, number)
+        memory.put(("", str(number)), _entry(value), 0.0)
+    del value
+    assert memory.clear() == 500
+    assert (len(memory), memory.bytes, len(memory._remains)) == (0, 0, 2500)
+    assert (freed, memory.get(("", "7"))) == ([], None)
+    assert memory.names is not None
+    assert memory.names.of(digest_of("7")) is None
+    # Of each user the entry, its place in the queue, when it dies, its name and its digest.
+    for number in range(25):
+        assert len(memory._remains) == 2500 - 100 * number
+        memory.put(("", str(number)), _entry("after"), 0.0)
+    assert (len(memory._remains), len(freed), len(memory)) == (0, 500, 25)
+    _check(memory)
+    assert memory.names.of(digest_of("7")) == "7"
+    memory.put(("", "25"), _entry("after"), 0.0)
+    assert len(memory) == 26
+
+
+class Value(str):
+    """A text whose end can be noticed."""
