@@ -9,6 +9,7 @@ from .accessors import (
 )
 from .admin.guard import AdminGuard, BearerToken
 from .cache.policy import CachePolicy
+from .cache.redis.options import RedisOptions
 from .errors import (
     ConfigurationError,
     ContextError,
@@ -43,6 +44,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "UserContextMiddleware",
     "ContextPlugin",
     "CachePolicy",
+    "RedisOptions",
     # reaching the context
     "get_user_context",
     "user_context_from_scope",

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction, ismethod, unwrap
 from typing import Final
 
-from .cache.policy import CachePolicy
-
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -50,11 +48,11 @@ def zones_faults(zones: object, ttl: object, join: object) -> list[str]:
     return faults
 
 
-def policy_faults(policy: object) -> list[str]:
-    """Return what is wrong with a policy; None is right."""
-    return (
-        [] if policy is None or isinstance(policy, CachePolicy) else [f"policy was {_kind(policy)}; give CachePolicy()"]
-    )
+def options_faults(argument: str, options: object, kind: type) -> list[str]:
+    """Return what is wrong with options that are of one kind; None is right."""
+    if options is None or isinstance(options, kind):
+        return []
+    return [f"{argument} was {_kind(options)}; give {kind.__name__}()"]
 
 
 def guard_faults(guard: object) -> list[str]:

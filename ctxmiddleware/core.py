@@ -17,6 +17,7 @@ from .address import normalise
 from .admin.app import AdminApp
 from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
+from .cache.redis.options import RedisOptions
 from .faults import Faults
 from .identity.base import Identify, Identity
 from .identity.scope_user import ScopeUser
@@ -47,6 +48,7 @@ class PluginCore(Generic[T]):
         identify: finds out who asks; None is `ScopeUser()`.
         zones: where zones come from; None leaves contexts without them.
         redis: a URL or a ready `redis.asyncio` client; None keeps everything in memory.
+        redis_options: times and sizes for Redis; None takes the defaults of `RedisOptions`.
         policy: how long contexts live, and how many; None takes the defaults of `CachePolicy`.
         context_type: what the source gives, None for UserContext; values from Redis are decoded strictly as this type.
         admin_guard: who may use the admin; None keeps it closed.
@@ -69,6 +71,7 @@ class PluginCore(Generic[T]):
         identify: Identify | None = None,
         zones: ZoneSource | None = None,
         redis: str | Secret | Client | None = None,
+        redis_options: RedisOptions | None = None,
         policy: CachePolicy | None = None,
         context_type: type[T] | None = None,
         admin_guard: AdminGuard | None = None,
@@ -86,7 +89,8 @@ class PluginCore(Generic[T]):
             join = zones_for_user_context
         faults = Faults(checks.name_faults(name))
         faults.add(*checks.source_faults(source), *checks.identify_faults(identify))
-        faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.policy_faults(policy))
+        faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.options_faults("policy", policy, CachePolicy))
+        faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))
         faults.refuse()
@@ -102,6 +106,7 @@ class PluginCore(Generic[T]):
             zones_ttl=zones_ttl,
             zones_for=join,
             redis=redis,
+            redis_options=redis_options,
             policy=policy or CachePolicy(),
             context_type=kind,
             seal=seal,

@@ -91,6 +91,15 @@ class Settings:
             secret=True,
         ),
     )
+    redis_replicas: int = _setting(
+        0,
+        Rule(
+            "CTX_REDIS_REPLICAS",
+            "a whole number",
+            readers.whole(0),
+            "Replicas of Redis that must have an invalidation before it is done (WAIT).",
+        ),
+    )
     db_max_connections: int = _setting(
         20, Rule("DB_MAX_CONNECTIONS", _COUNT, readers.whole(1), "Connections to the database's API, per event loop.")
     )
@@ -319,4 +328,6 @@ def _contradictions(given: Container[str]) -> list[str]:
         faults.append("BIGQUERY_PROJECT and BIGQUERY_ZONES_TABLE belong together: set both, or neither")
     if "SUPABASE_READ_URL" in given and "SUPABASE_URL" not in given:
         faults.append("SUPABASE_READ_URL needs SUPABASE_URL: a replica alone takes no part in an invalidation")
+    if "CTX_REDIS_REPLICAS" in given and "REDIS_URL" not in given:
+        faults.append("CTX_REDIS_REPLICAS needs REDIS_URL: without Redis there are no replicas of it")
     return faults

@@ -12,6 +12,7 @@ from . import checks
 from .admin.guard import BearerToken
 from .cache.policy import CachePolicy
 from .cache.redis.codec import Codec
+from .cache.redis.options import RedisOptions
 from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
 from .errors import ConfigurationError
@@ -59,6 +60,7 @@ def assemble(
     policy: CachePolicy,
     context_type: type[T],
     seal: Seal | None = None,
+    redis_options: RedisOptions | None = None,
     shared_rows: tuple[type, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
@@ -68,7 +70,7 @@ def assemble(
         ConfigurationError: a part refuses what it was given.
     """
     counters = Counters()
-    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal)
+    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal, redis_options)
     loading = Loading(source, context_type=context_type, exact=tier is not None, load_timeout=policy.load_timeout)
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     told = partial(cache.watchers.ring, None)
@@ -99,6 +101,7 @@ def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = (
     settings, found = reading.settings, Faults((*reading.faults, *faults))
     parts: dict[str, Any] = {
         "redis": settings.redis_url,
+        "redis_options": RedisOptions(replicas=settings.redis_replicas),
         "policy": found.built(lambda: _policy(settings)),
         "zones": found.built(lambda: _zones(settings)),
         "zones_ttl": settings.zones_ttl,
@@ -192,9 +195,11 @@ def _redis_tier(
     context_type: type[T],
     counters: Counters,
     seal: Seal | None = None,
+    options: RedisOptions | None = None,
 ) -> RedisTier[T]:
     from .cache.redis.tier import RedisTier
 
     # Values of another source are another's users, even where somebody gave two applications one name.
     label = str(getattr(source, "label", type(source).__qualname__))
-    return RedisTier(target, codec=Codec(context_type, label, seal=seal), namespace=name, counters=counters)
+    codec = Codec(context_type, label, seal=seal)
+    return RedisTier(target, codec=codec, namespace=name, counters=counters, options=options)

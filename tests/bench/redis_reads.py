@@ -19,8 +19,9 @@ from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.redis.codec import Codec
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.values import LOOK
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.order import answer_of
-from ctxmiddleware.cache.redis.servers.driver import Call, RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Call
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Storing
 from ctxmiddleware.stats import REDIS, Counters

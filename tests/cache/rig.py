@@ -12,8 +12,9 @@ import anyio
 from ctxmiddleware.cache.base import Ask, Fence, Fetched, Found, Key, Stored
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.codec import Codec
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.seal import Seal
-from ctxmiddleware.cache.redis.servers.driver import Client, RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Client
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Listener, Look, SharedTier, Storing
 from ctxmiddleware.cache.tiered import TieredCache

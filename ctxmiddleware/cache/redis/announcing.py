@@ -18,6 +18,7 @@ from .channel import Channel, Confirmation, read_entry
 from .incarnation import MARK_MS
 from .keys import KeySpace
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
+from .options import RedisOptions
 from .order import answer_of
 from .servers.driver import Call, Spread
 from .way import Way
@@ -40,17 +41,19 @@ class Announcer:
         channel: where confirmations arrive.
         me: the instance's name.
         token: makes a value never used before.
-        confirm_timeout: seconds to wait for the instances that listen.
+        options: times, and how many replicas must have it.
     """
 
     def __init__(
-        self, keys: KeySpace, channel: Channel, *, me: str, token: Callable[[], bytes], confirm_timeout: float
+        self, keys: KeySpace, channel: Channel, *, me: str, token: Callable[[], bytes], options: RedisOptions
     ) -> None:
         self._keys = keys
         self._channel = channel
         self._me = me
         self._token = token
-        self._confirm_timeout = confirm_timeout
+        self._confirm_timeout = options.confirm_timeout
+        # Half of what an answer may take: the other half is for the script itself.
+        self._replicas = options.replicas, int(options.timeout * 500)
 
     def begin(self) -> Announcement:
         """Return an invalidation that is not carried out yet."""
@@ -74,7 +77,7 @@ class Announcer:
         self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
     ) -> Sequence[Listening]:
         keys = [*(key for pair in pairs for key in pair), *self._keys.channel()[:3]]
-        call = Call(INVALIDATE, keys, (token, MARK_MS, keep_ms, digest, self._me))
+        call = Call(INVALIDATE, keys, (token, MARK_MS, keep_ms, digest, self._me), *self._replicas)
         (listening,) = await self._run(way, token, [call])
         return cast("Sequence[Listening]", listening)
 
@@ -84,7 +87,7 @@ class Announcer:
         # Where the channel is on another server than the generations, whoever reads the former ones in between has
         # been told beforehand not to trust what he reads.
         await self._announce(way, token, "intent", digest, b"")
-        calls = [Call(RENEW, pair, (token, MARK_MS, keep_ms)) for pair in pairs]
+        calls = [Call(RENEW, pair, (token, MARK_MS, keep_ms), *self._replicas) for pair in pairs]
         generations = await self._run(way, token, calls)
         return await self._announce(way, token, "done", digest, generations[0] if digest else b"")
 

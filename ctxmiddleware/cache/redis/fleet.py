@@ -19,7 +19,8 @@ from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
 from .lua.channel import LEAVE, POST
-from .servers.driver import Call, RedisOptions, connection_for
+from .options import RedisOptions
+from .servers.driver import Call, TooFewReplicas, connection_for
 from .session import Session
 from .way import Way
 
@@ -99,13 +100,15 @@ class Fleet:
         wait = self._options.invalidation_wait
         if not await session.take_place(wait):
             raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
-        announcer = Announcer(
-            self._keys, self._channel, me=self.me, token=self._token, confirm_timeout=self._options.confirm_timeout
-        )
+        announcer = Announcer(self._keys, self._channel, me=self.me, token=self._token, options=self._options)
         with announcer.begin() as announcement:
             try:
                 with anyio.fail_after(wait):
                     await announcer.carry_out(announcement, session.pool, name, keep_ms)
+            except TooFewReplicas as error:
+                raise SharedTierFailed(
+                    f"the invalidation is in force, and may be lost with its server: {error}"
+                ) from error
             except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
                 session.fault(error)
                 raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error

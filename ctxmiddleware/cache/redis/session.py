@@ -14,8 +14,9 @@ from anyio.abc import TaskGroup
 from ...breaker import Breaker
 from ...stats import REDIS, Counters
 from .lane import Lane
+from .options import RedisOptions
 from .order import Batch, Order, OutOfStep, gathered
-from .servers.driver import Call, Link, NodeFailed, RedisOptions, Spread, is_busy, room
+from .servers.driver import Call, Link, NodeFailed, Spread, is_busy, room
 from .way import Way
 
 logger = logging.getLogger("ctxmiddleware.redis")

@@ -25,8 +25,9 @@ from .lease import Leases
 from .lua.hot import HOTTEST, REMEMBER
 from .lua.script import Script
 from .lua.values import LOOK, STORE, Found
+from .options import RedisOptions
 from .order import Errand, Order, answer_of, shared_out
-from .servers.driver import Call, Client, RedisOptions, checked
+from .servers.driver import Call, Client, checked
 from .session import Session
 from .topology import opened
 from .way import Way

@@ -7,8 +7,9 @@ from functools import partial
 
 from .incarnation import Incarnation
 from .keys import KeySpace
+from .options import RedisOptions
 from .servers.cluster import Cluster
-from .servers.connection import Admit, Command, How, RedisOptions, Server, connect, once, places_of
+from .servers.connection import Admit, Command, How, Server, connect, once, places_of
 from .servers.driver import Client, Link
 from .servers.gathered import Gathered
 from .servers.node import Reach

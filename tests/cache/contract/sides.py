@@ -14,7 +14,7 @@ import redis
 
 from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.shared import SharedTier
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey

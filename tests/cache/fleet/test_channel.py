@@ -20,7 +20,8 @@ from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
 from ctxmiddleware.cache.redis.ear import Ear, EarOptions
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
-from ctxmiddleware.cache.redis.servers.driver import Connection, RedisOptions, connection_for
+from ctxmiddleware.cache.redis.options import RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Connection, connection_for
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy

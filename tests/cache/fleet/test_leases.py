@@ -17,8 +17,8 @@ from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lease import Leases
 from ctxmiddleware.cache.redis.lua.leases import CLAIM, PROLONG
 from ctxmiddleware.cache.redis.lua.script import Script
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.order import Errand
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import AGAIN, Claim, Claiming, Look
 from ctxmiddleware.errors import SourceUnavailable

@@ -14,7 +14,7 @@ import redis
 
 from ctxmiddleware.cache.base import Fetched
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock

@@ -12,7 +12,8 @@ import redis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 
 from ctxmiddleware.cache.redis.codec import Codec
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions, connection_for
+from ctxmiddleware.cache.redis.options import RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import connection_for
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.secret import Secret

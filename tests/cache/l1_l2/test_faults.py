@@ -11,7 +11,7 @@ import anyio
 import pytest
 import redis
 
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.shared import SharedTierFailed
 from examples.servers import TcpProxy, Valkey
 from examples.servers.ports import free_port

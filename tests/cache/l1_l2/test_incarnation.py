@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 from ctxmiddleware.cache.base import Stored
 from ctxmiddleware.cache.redis.incarnation import KEPT_MS, Incarnation
 from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.servers.connection import Command
-from ctxmiddleware.cache.redis.servers.driver import Client, RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Client
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock

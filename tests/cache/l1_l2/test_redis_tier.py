@@ -16,9 +16,10 @@ from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.redis.codec import Codec
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.values import LOOK
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.order import MAX_BYTES
 from ctxmiddleware.cache.redis.servers.connection import Send, connect
-from ctxmiddleware.cache.redis.servers.driver import Client, RedisOptions
+from ctxmiddleware.cache.redis.servers.driver import Client
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
 from ctxmiddleware.secret import Secret

@@ -14,7 +14,7 @@ import redis
 from ctxmiddleware.cache.base import Stored
 from ctxmiddleware.cache.redis.codec import Codec
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.stats import Counters

@@ -13,8 +13,9 @@ from redis.asyncio import RedisCluster
 
 from ctxmiddleware.cache.base import Key, Stored
 from ctxmiddleware.cache.redis.keys import BUCKETS, KeySpace
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.servers.cluster import Cluster
-from ctxmiddleware.cache.redis.servers.connection import Admit, Command, RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.redis.servers.connection import Admit, Command, Send, Server, connect
 from ctxmiddleware.cache.redis.servers.driver import connection_for
 from ctxmiddleware.cache.redis.servers.node import Reach
 from ctxmiddleware.cache.redis.servers.slots import SLOTS, slot_of

@@ -11,7 +11,7 @@ import pytest
 
 from ctxmiddleware.cache.base import Key, Stored
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.servers.driver import RedisOptions
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look, Storing
 from ctxmiddleware.stats import Counters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 import redis
 from redis.asyncio import Sentinel
 
-from ctxmiddleware.cache.redis.servers.connection import RedisOptions, Send, Server, connect
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.options import RedisOptions
+from ctxmiddleware.cache.redis.servers.connection import Send, Server, connect
 from ctxmiddleware.cache.redis.servers.driver import connection_for, leads_elsewhere, look_at
 from ctxmiddleware.cache.redis.servers.sentinel import Sentinels, State, named
 from ctxmiddleware.cache.redis.servers.target import target_of
+from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.secret import Secret
 from examples.servers import SentinelGroup, Valkey
 from tests.backends import asyncio_only
@@ -26,6 +30,7 @@ from .traffic import FAILED_OVER, USERS, Traffic, is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
+KEYS = KeySpace("test", b"")
 QUICK = RedisOptions(probe_every=0.05)
 
 
@@ -207,3 +212,29 @@ async def test_a_connection_to_a_former_master_is_known_by_the_sentinels(group: 
         sentinel.kill()
     assert not await leads_elsewhere(connection)
     await connection.disconnect()
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_with_a_replica_to_have_it_an_invalidation_is_done_once_it_has(
+    group: SentinelGroup, name: str | None
+) -> None:
+    """Where none has it in time it is in force all the same and fails loud, which says nothing against Redis."""
+    options = replace(QUICK, replicas=1, fault_threshold=1)
+    async with instance(url=group.url, options=options) as one:
+        await one.get()
+        with redis.Redis.from_url(group.master.url) as client:
+            client.script_flush()  # so that it is sent twice: by its digest, and as it is
+        await one.cache.invalidate(name)
+        with redis.Redis.from_url(group.replica.url) as client:
+            generation = KEYS.of(ADA).everyone if name is None else KEYS.of(ADA).generation
+            before = client.get(generation)
+            assert before
+        _cut_replication(group)
+        with pytest.raises(SharedTierFailed, match=r"in force, and may be lost .* 0 of 1 replicas have it"):
+            await one.cache.invalidate(name)
+        with redis.Redis.from_url(group.master.url) as client:
+            assert client.get(generation) not in (None, before)
+        assert one.redis is not None
+        assert one.redis.is_up()
+        assert one.counters.get("fault", "redis") == 0
+        assert (await one.get()).origin == "db"

@@ -11,7 +11,8 @@ from typing import Final
 import anyio
 
 from ..keys import KeySpace
-from .connection import Admit, RedisOptions, Server
+from ..options import RedisOptions
+from .connection import Admit, Server
 from .driver import Call, NodeFailed, Spread, has_moved, is_busy, is_elsewhere, look_at
 from .node import Node, Reach
 from .quorum import heard

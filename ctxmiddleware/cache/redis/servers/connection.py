@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -17,6 +16,7 @@ from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from ....secret import Secret
+from ..options import RedisOptions
 from .target import Place
 
 Command: TypeAlias = Sequence[bytes | str | int]
@@ -32,33 +32,6 @@ How: TypeAlias = Secret | RedisCluster
 """How a server is spoken to: as a URL says, or as a ready client of a cluster does."""
 
 _OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_func", "himport_registry")
-
-
-@dataclass(frozen=True, slots=True)
-class RedisOptions:
-    """How Redis is asked.
-
-    Args:
-        timeout: seconds for connecting and for one answer; both together never take more than twice that.
-        pool_size: connections per event loop.
-        pool_wait: seconds a look-up waits for a connection that does not get free before it goes to the source instead.
-        probe_every: seconds between background probes while Redis is down.
-        check_every: seconds between looks at whether an open connection still leads to the server it led to.
-        fault_threshold: faults in a row after which only the background probe asks Redis.
-        invalidation_wait: seconds an invalidation waits for a free connection, and again for Redis to take it.
-        confirm_timeout: seconds it waits for the other instances to confirm it.
-        lease: seconds after which the lease of a load ends whose owner has died; a live one keeps it.
-    """
-
-    timeout: float = 0.25
-    pool_size: int = 20
-    pool_wait: float = 0.05
-    probe_every: float = 0.5
-    check_every: float = 5.0
-    fault_threshold: int = 3
-    invalidation_wait: float = 1.0
-    confirm_timeout: float = 0.25
-    lease: float = 0.75
 
 
 class _Watched(AbstractConnection):

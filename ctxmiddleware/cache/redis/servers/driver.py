@@ -22,8 +22,8 @@ from redis.exceptions import (
 from ....errors import ConfigurationError
 from ....secret import Secret
 from ..lua.script import Script
+from ..options import RedisOptions
 from .connection import Admit, Command, Locate, Server
-from .connection import RedisOptions as RedisOptions
 from .target import URL_FORMS, Target, target_of
 
 Client: TypeAlias = Redis | RedisCluster
@@ -34,15 +34,21 @@ Refused = ResponseError
 
 
 class Call(NamedTuple):
-    """A script with its keys and arguments."""
+    """A script with its keys and arguments, and how many replicas must have what it wrote, in how many milliseconds."""
 
     script: Script[Any]
     keys: Sequence[str]
     arguments: Sequence[bytes | str | int]
+    replicas: int = 0
+    replicas_ms: int = 0
 
 
 class NodeFailed(ConnectionError):
     """One of several servers cannot answer; what the others have said stands."""
+
+
+class TooFewReplicas(ConnectionError):
+    """What was written stands, but may be lost with its server."""
 
 
 class Spread(ABC):
@@ -160,18 +166,38 @@ async def run(client: Link, calls: Sequence[Call]) -> list[object]:
     """Carry out scripts in one trip, of a cluster one a node, and return their answers, errors of Redis among them."""
     if isinstance(client, Spread):
         return await client.run(calls)
-    answers = await send(client, [_evaluation(b"EVALSHA", call.script.digest, call) for call in calls])
+    answers = await _evaluated(client, [(b"EVALSHA", call.script.digest) for call in calls], calls)
     # Redis knows a script by its digest once it has seen it.
     unseen = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unseen:
-        again = await send(client, [_evaluation(b"EVAL", calls[place].script.text, calls[place]) for place in unseen])
+        texts = [(b"EVAL", calls[place].script.text) for place in unseen]
+        again = await _evaluated(client, texts, [calls[place] for place in unseen])
         for place, answer in zip(unseen, again, strict=True):
             answers[place] = answer
     return answers
 
 
-def _evaluation(command: bytes, script: str, call: Call) -> Command:
-    return (command, script, len(call.keys), *call.keys, *call.arguments)
+async def _evaluated(client: Server, scripts: Sequence[Command], calls: Sequence[Call]) -> list[object]:
+    commands: list[Command] = [
+        (*script, len(call.keys), *call.keys, *call.arguments) for script, call in zip(scripts, calls, strict=True)
+    ]
+    replicas = max(call.replicas for call in calls)
+    if not replicas:
+        return await send(client, commands)
+    # In the same trip, because it is about what its own connection wrote.
+    wait: Command = (b"WAIT", replicas, max(call.replicas_ms for call in calls))
+    *answers, found = await send(client, [*commands, wait])
+    return [_if_replicated(answer, call, found) for answer, call in zip(answers, calls, strict=True)]
+
+
+def _if_replicated(answer: object, call: Call, found: object) -> object:
+    if not call.replicas or isinstance(answer, Exception):
+        return answer
+    if isinstance(found, Exception):
+        return found
+    if not isinstance(found, int) or found < call.replicas:
+        return TooFewReplicas(f"{found!r} of {call.replicas} replicas have it")
+    return answer
 
 
 def is_busy(error: Exception) -> bool:

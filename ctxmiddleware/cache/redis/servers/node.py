@@ -8,7 +8,8 @@ from typing import Final, NamedTuple, TypeAlias
 import anyio
 
 from ....breaker import Breaker
-from .connection import Admit, Command, RedisOptions, Send, Server
+from ..options import RedisOptions
+from .connection import Admit, Command, Send, Server
 from .driver import Call, look_at, put_in_step, run
 from .target import Place
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .connection import RedisOptions, once
+from ..options import RedisOptions
+from .connection import once
 from .quorum import heard
 from .target import Place, Target
 
