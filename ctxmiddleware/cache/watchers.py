@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from ..bell import Bell
+from ..bell import Bell, ring_all
 from .names import Names
 from .trust import Trust
 
@@ -62,8 +62,7 @@ class Watchers:
             self._forget_left()
             names = list(self._bells) if name is None else [name]
             bells = [bell for each in names for bell in self._bells.get(each, ())]
-        for bell in bells:
-            bell.ring()
+        ring_all(bells)
 
     def _forget_left(self) -> None:
         while self._left:

@@ -179,6 +179,7 @@ class Ear:
             self._found()
         if wait:
             self._take(await wire.news(self._options.beat))
+            self._has_heard = True
 
     def _take(self, streams: Streams) -> None:
         for place, item in streams.get(self._inbox.encode(), ()):
@@ -211,7 +212,6 @@ class Ear:
             )
 
     def _found(self) -> None:
-        self._has_heard = True
         self.settled.set()
         self._channel.heard(self._turn)
         if self._is_lost:

@@ -444,7 +444,7 @@ async def test_a_generation_deleted_by_hand_during_a_break_is_noticed_behind_the
 
 async def test_a_channel_that_breaks_often_is_soon_heard_again(redis_url: str) -> None:
     """The pause grows while it cannot be heard, and is short again once it was."""
-    options = EarOptions(timeout=1.0, pause=0.001, longest_pause=3600.0)
+    options = EarOptions(beat=0.01, timeout=1.0, pause=0.001, longest_pause=3600.0)
     connections: list[Connection] = []
     client = redis.asyncio.Redis.from_url(redis_url)
 
@@ -462,14 +462,14 @@ async def test_a_channel_that_breaks_often_is_soon_heard_again(redis_url: str) -
         tasks.start_soon(ear.listen)
         # Doubled each time, the pause would be over an hour by the end.
         for breaks in range(25):
-            await eventually_async(partial(_is_back, channel, connections, breaks))
+            await eventually_async(partial(_is_back, ear, connections, breaks))
             await connections[-1].disconnect(nowait=True)
         tasks.cancel_scope.cancel()
     await client.aclose()
 
 
-def _is_back(channel: Channel, connections: list[Connection], breaks: int) -> bool:
-    return len(connections) > breaks and channel.is_heard()
+def _is_back(ear: Ear, connections: list[Connection], breaks: int) -> bool:
+    return len(connections) > breaks and ear._has_heard
 
 
 async def test_thousands_of_touched_generations_are_told_in_one_go(
