@@ -78,7 +78,7 @@ class Transport:
             lent = _Lent(self._client, self._options)
             return lambda _: lent
         # Reading the certificates takes 20 ms of disk and parsing: not on the event loop.
-        context = await anyio.to_thread.run_sync(httpx2.create_ssl_context if self._tls else _trusting_nobody)
+        context = await anyio.to_thread.run_sync(_prepared, self._tls)
         return lambda origin: _Owned(origin, context, self._options)
 
     async def send(self, call: Call) -> Reply:
@@ -203,8 +203,11 @@ class _Lent:
         """Leave it open: it is its owner's."""
 
 
-def _trusting_nobody() -> ssl.SSLContext:
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _prepared(tls: bool) -> ssl.SSLContext:  # noqa: FBT001 - passed through a thread
+    context = httpx2.create_ssl_context() if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Made for what it imports: the first miss would hold up its event loop with that for 80 ms.
+    httpx2.AsyncHTTPTransport(verify=context)
+    return context
 
 
 async def _whole(response: StreamedResponse) -> Reply:

@@ -51,6 +51,7 @@ BENCHES: dict[str, tuple[str, Callable[[float], Rows]]] = {
         lambda _: _other("tests.cache.machine", "--steps", "100000")(),
     ),
     "chaos": ("four processes whose servers fail at random; every answer checked", chaos.run),
+    "told": ("an invalidation, to the last of four processes", lambda _: chaos.told()),
     "fleet": ("four processes miss together, 250 times each", lambda _: chaos.misses()),
     "hung": ("Redis hangs under three instances", lambda seconds: hung_redis.run(seconds)),
 }

@@ -8,6 +8,7 @@ import pytest
 
 from tests.backends import ASYNCIO
 
+from ..chaos import bench as chaos
 from . import eviction, hung_redis, peers, peers_fleet, sealing, storm
 
 
@@ -41,6 +42,13 @@ def test_while_redis_hangs_everybody_is_served_and_the_source_is_not_flooded() -
     assert [row["failed"] for row in rows] == [0, 0, 0]
     assert float(str(rows[1]["source calls/s"])) > 20
     assert all(int(str(row["most at a time"])) <= hung_redis.INSTANCES for row in rows)
+
+
+def test_an_invalidation_is_confirmed_by_each_of_the_other_processes() -> None:
+    """One after the other, each by all three; the bench itself checks who has."""
+    (row,) = chaos.told(5)
+    assert row["invalidations"] == 5
+    assert 0 < float(str(row["p50 ms"])) <= float(str(row["p99 ms"]))
 
 
 def test_no_policy_is_better_than_the_best_possible_and_ours_is_not_far_from_lru() -> None:

@@ -8,7 +8,7 @@ import http.client
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,11 +166,11 @@ async def invalidate(connection: Connection, user: int | None, *, timeout: float
     return await connection.ask("POST", ADMIN + what, {"Authorization": f"Bearer {TOKEN}"}, timeout=timeout)
 
 
-async def together(fleet: Fleet, user: int, count: int) -> list[dict[str, Any]]:
-    """Let every process ask so many times at once for one user, all at the same moment."""
+async def together(fleet: Fleet, user: int, count: int, *, instances: Sequence[Instance] = ()) -> list[dict[str, Any]]:
+    """Let every process, or some of them, ask so many times at once for one user, all at the same moment."""
     at = time.monotonic() + 0.25
     target = f"/private/misses?email={company.address(user)}&count={count}&at={at}"
-    replies = await asyncio.gather(*(instance.ask(target) for instance in fleet.instances))
+    replies = await asyncio.gather(*(instance.ask(target) for instance in instances or fleet.instances))
     return [reply.json() for reply in replies]
 
 
