@@ -22,7 +22,11 @@ from .errors import (
     SourceUnavailable,
 )
 from .identity.base import Identify, Identity
+from .identity.credential import BadCredential
 from .identity.first_of import first_of
+from .identity.header import TrustedHeader
+from .identity.jwt.bearer import BearerJWT
+from .identity.jwt.published import FetchTimes
 from .identity.scope_user import ScopeUser
 from .middleware import UserContextMiddleware
 from .model import Assignment, Employee, Region, Slot, UserContext, Zone
@@ -62,7 +66,11 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Identity",
     "Identify",
     "ScopeUser",
+    "BearerJWT",
+    "FetchTimes",
+    "TrustedHeader",
     "first_of",
+    "BadCredential",
     "OnRefusal",
     # where contexts come from
     "BatchSource",

@@ -263,13 +263,8 @@ def arguments_from_env(
     reading = settings.read(environ)
     # What collects errors keeps the locals of the frames that raised them.
     del environ
-    if identify is None and reading.given & {"SUPABASE_JWT_SECRET", "SUPABASE_JWKS_URL"}:
-        faults.append(
-            "SUPABASE_JWT_SECRET or SUPABASE_JWKS_URL is set; this version does not verify bearer tokens itself: "
-            "verify them in Starlette's AuthenticationMiddleware and call from_env(identify=ScopeUser()), or unset it"
-        )
-    parts = wiring.parts_from(reading, with_source=source is None, faults=faults)
-    return {"source": source, **parts, "identify": identify, "name": name}
+    parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)
+    return {"source": source, "identify": identify, **parts, "name": name}
 
 
 def _identity(email_or_identity: str | Identity) -> Identity:

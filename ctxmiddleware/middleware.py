@@ -19,9 +19,10 @@ from .core import PluginCore, arguments_from_env
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .freed import FREED_KEY, Freed
 from .identity.base import Identity
+from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
-from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
+from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
 from .routing import checked_paths, is_excluded, leads_to_admin
 
 logger = logging.getLogger("ctxmiddleware.middleware")
@@ -227,6 +228,9 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
 
 def _denial_of(error: Exception) -> Denial:
     """Log why an identified request cannot be answered, and return what its caller is told: nothing of the inside."""
+    if isinstance(error, BadCredential):
+        logger.info("refused with 401: %s", error)
+        return BAD_CREDENTIAL
     if isinstance(error, SourceUnavailable):
         logger.warning("refused with 503: %s", error, extra={"retry_after": error.retry_after})
         return unavailable(error.retry_after)

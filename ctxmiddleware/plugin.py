@@ -43,7 +43,8 @@ class ContextPlugin(PluginCore[T]):
 
         Args:
             environ: the variables.
-            identify: finds out who asks; None is `ScopeUser()`.
+            identify: finds out who asks; None is `BearerJWT` where a variable says how tokens are verified, and else
+                `ScopeUser()`.
             source: where contexts come from; None is Supabase as the variables describe it.
             name: keeps several plugins apart.
 

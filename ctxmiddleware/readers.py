@@ -13,6 +13,8 @@ from .secret import Secret
 from .sources.endpoint import schema_faults
 
 MIN_TOKEN_LENGTH: Final = 16
+# Of HS256: RFC 7518, section 3.2.
+MIN_SECRET_BYTES: Final = 32
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -84,6 +86,13 @@ def schema(text: str) -> str:
 
 def secret(text: str) -> Secret:
     """Read what must not be shown."""
+    return Secret(text)
+
+
+def shared_secret(text: str) -> Secret:
+    """Read a secret that is long enough to sign with."""
+    if len(text.encode("utf-8", "surrogateescape")) < MIN_SECRET_BYTES:
+        raise ValueError(text)
     return Secret(text)
 
 

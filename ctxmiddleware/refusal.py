@@ -72,6 +72,9 @@ def unavailable(retry_after: float | None) -> Denial:
 
 FAILED: Final = Denial("failed", 500)
 
+# RFC 6750, section 3.1.
+BAD_CREDENTIAL: Final = Denial("anonymous", 401, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
 
 async def refuse(denial: Denial, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request with a response; a websocket by the denial extension where the host has it, else by a close."""

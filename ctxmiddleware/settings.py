@@ -76,10 +76,29 @@ class Settings:
     )
     supabase_jwt_secret: Secret | None = _setting(
         None,
-        Rule("SUPABASE_JWT_SECRET", "the project's JWT secret", readers.secret, "Signs users' tokens.", secret=True),
+        Rule(
+            "SUPABASE_JWT_SECRET",
+            f"the project's JWT secret, {readers.MIN_SECRET_BYTES} bytes or more",
+            readers.shared_secret,
+            "Verifies users' tokens that are signed with HS256.",
+            secret=True,
+        ),
     )
     supabase_jwks_url: str | None = _setting(
         None, Rule("SUPABASE_JWKS_URL", _HTTP, readers.web_url, "Where the keys of users' tokens are published.")
+    )
+    jwt_issuer: str | None = _setting(
+        None,
+        Rule(
+            "CTX_JWT_ISSUER",
+            "a name without spaces",
+            readers.like(r"\S+"),
+            "Who issues users' tokens (iss); without it SUPABASE_URL with /auth/v1.",
+        ),
+    )
+    jwt_audience: str = _setting(
+        "authenticated",
+        Rule("CTX_JWT_AUDIENCE", "a name without spaces", readers.like(r"\S+"), "Whom users' tokens are for (aud)."),
     )
     redis_url: Secret | None = _setting(
         None,

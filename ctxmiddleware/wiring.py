@@ -17,6 +17,7 @@ from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
 from .errors import ConfigurationError
 from .faults import Faults
+from .identity.jwt.bearer import BearerJWT
 from .loading import Loading
 from .model import UserContext
 from .resolver import Resolver
@@ -87,12 +88,15 @@ def assemble(
     return Assembly(resolver, cache, loading, tier, service, counters)
 
 
-def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = ()) -> dict[str, Any]:
+def parts_from(
+    reading: Reading, *, with_source: bool, with_identify: bool = False, faults: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the arguments of ContextPlugin that an environment stands for.
 
     Args:
         reading: what the environment said; what is wrong with it is told together with what the parts refuse.
         with_source: whether the source is to be built too.
+        with_identify: whether what identifies users is.
         faults: what else is wrong, to be told in the same error.
 
     Raises:
@@ -116,6 +120,8 @@ def parts_from(reading: Reading, *, with_source: bool, faults: Iterable[str] = (
         missing = [variable for variable in ("SUPABASE_URL", "SUPABASE_KEY") if variable not in reading.given]
         found.add(*(f"{variable} is not set" for variable in missing))
         parts["source"] = found.built(lambda: _source(settings))
+    if with_identify and (settings.supabase_jwt_secret or settings.supabase_jwks_url):
+        parts["identify"] = found.built(lambda: _bearer(settings))
     found.refuse()
     return parts
 
@@ -132,6 +138,18 @@ def seal_of(keys: Iterable[str | Secret]) -> Seal | None:
         raise ConfigurationError(*faults)
     secrets = tuple(Secret(key) if isinstance(key, str) else key for key in keys)
     return Seal(secrets) if secrets else None
+
+
+def _bearer(settings: Settings) -> BearerJWT:
+    # As Supabase issues them, unless somebody says otherwise.
+    base = settings.supabase_url
+    issuer = settings.jwt_issuer or (None if base is None else f"{base.rstrip('/')}/auth/v1")
+    return BearerJWT(
+        settings.supabase_jwks_url,
+        secret=settings.supabase_jwt_secret,
+        issuer=issuer,
+        audience=settings.jwt_audience,
+    )
 
 
 def _guard(settings: Settings) -> BearerToken | None:

@@ -6,10 +6,13 @@ import base64
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
-from ctxmiddleware import ConfigurationError, ContextPlugin, Identity, UserContext
+from ctxmiddleware import BearerJWT, ConfigurationError, ContextPlugin, Identity, ScopeUser, UserContext
 from ctxmiddleware.core import arguments_from_env
 from ctxmiddleware.settings import read
 from ctxmiddleware.testing import StaticSource
@@ -47,12 +50,37 @@ def test_a_source_of_one_s_own_needs_no_variables() -> None:
 
 
 @pytest.mark.parametrize("variable", ["SUPABASE_JWT_SECRET", "SUPABASE_JWKS_URL"])
-def test_tokens_that_nobody_would_verify_stop_the_start(variable: str) -> None:
-    """A setting that asks for verified tokens is not ignored: it is refused, unless somebody else identifies."""
-    environ = {**SUPABASE, variable: "https://project.example/keys"}
-    with pytest.raises(ConfigurationError, match="does not verify bearer tokens"):
-        ContextPlugin.from_env(environ)
+def test_where_a_variable_says_how_tokens_are_verified_they_identify(variable: str) -> None:
+    """Unless the application finds out by itself who asks; without such a variable it is the scope's user."""
+    environ = {**SUPABASE, variable: "https://project.example/keys/that/are/long"}
+    assert isinstance(ContextPlugin.from_env(environ).identify, BearerJWT)
     assert ContextPlugin.from_env(environ, identify=nobody).identify is nobody
+    assert isinstance(ContextPlugin.from_env(SUPABASE).identify, ScopeUser)
+
+
+@pytest.mark.parametrize(
+    ("given", "issuer", "audience"),
+    [
+        ({}, f"{SUPABASE['SUPABASE_URL']}/auth/v1", "authenticated"),
+        ({"CTX_JWT_ISSUER": "https://issuer.example", "CTX_JWT_AUDIENCE": "us"}, "https://issuer.example", "us"),
+    ],
+    ids=["Supabase", "another"],
+)
+def test_tokens_are_those_of_the_project_and_for_whom_it_signs_in(
+    given: dict[str, str], issuer: str, audience: str
+) -> None:
+    """Unless the environment names another issuer or audience; everybody else's are no good."""
+    secret = "a secret of more than 32 bytes, for HS256"
+    plugin = ContextPlugin.from_env({**SUPABASE, "SUPABASE_JWT_SECRET": secret, **given})
+    claims = {"email": "ada@example.org", "exp": time.time() + 60, "iss": issuer, "aud": audience}
+
+    def asked(**changed: object) -> object:
+        token = jwt.encode({"alg": "HS256"}, {**claims, **changed}, OctKey.import_key(secret))
+        return plugin.identify({"type": "http", "headers": [(b"authorization", f"Bearer {token}".encode())]})
+
+    assert isinstance(asked(), Identity)
+    assert asked(iss=f"{issuer}/") is None
+    assert asked(aud="somebody else") is None
 
 
 def test_keys_that_would_not_seal_stop_the_start() -> None:
@@ -125,13 +153,13 @@ def test_all_faults_of_all_parts_are_told_at_once() -> None:
         ContextPlugin.from_env(environ, name="a b")
     told = [
         "SUPABASE_SCHEMA held 'h r'",
+        "SUPABASE_JWT_SECRET held a value that is not shown",
         "DB_MAX_CONNECTIONS held '1_0'",
         "CTX_TTL held '1e9'",
         "CTX_ADMIN_TOKEN held a value that is not shown",
         "CTX_ENCRYPTION_KEYS held a value that is not shown",
         "BIGQUERY_PROJECT and BIGQUERY_ZONES_TABLE belong together",
         "name was 'a b'",
-        "SUPABASE_JWT_SECRET or SUPABASE_JWKS_URL is set",
         "REDIS_URL: ",
         "SUPABASE_URL is not set",
         "SUPABASE_KEY is a publishable key",

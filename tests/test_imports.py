@@ -22,7 +22,8 @@ GROUND = ("model", "errors", "stats", "breaker", "address", "secret", "perloop",
 # Each driver's one home; whatever else needs it goes through there.
 HOMES = {
     "redis": {"ctxmiddleware.cache.redis.servers.connection", "ctxmiddleware.cache.redis.servers.driver"},
-    "httpx2": {"ctxmiddleware.sources.transport"},
+    "httpx2": {"ctxmiddleware.sources.transport", "ctxmiddleware.identity.jwt.document"},
+    "joserfc": {"ctxmiddleware.identity.jwt.keys"},
     "google": {"ctxmiddleware.zones.bigquery"},
     "cryptography": {"ctxmiddleware.cache.redis.seal"},
 }

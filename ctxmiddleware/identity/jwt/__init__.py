@@ -1,0 +1,1 @@
+"""Who asks, as a signed token says."""

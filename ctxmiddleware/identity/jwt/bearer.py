@@ -1,0 +1,187 @@
+"""Who asks, by a JSON Web Token that a sign-in has handed out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
+
+from starlette.types import Scope
+
+from ...errors import ConfigurationError
+from ...secret import Secret
+from ..base import Identity, MaybeIdentity
+from ..credential import BadCredential, OnBad, checked_answer
+from ..headers import sent
+from . import keys
+from .document import Document
+from .published import FetchTimes, PublishedKeys
+from .remembered import Remembered
+from .rules import BadToken, Rules
+
+logger = logging.getLogger("ctxmiddleware.identity")
+
+MAX_TOKEN: Final = 16 * 1024
+# After the keys were last confirmed, seconds for which a verified token is taken without another look at its signature.
+REMEMBERED_SECONDS: Final = 600.0
+
+FindToken: TypeAlias = Callable[[Scope], "str | None"]
+"""Finds the token of a scope: a cookie's, for one; None where there is none."""
+
+
+class BearerJWT:
+    """Identifies by a signed token: of Supabase, or of any OpenID provider.
+
+    Its signature is checked with ES256, RS256 or EdDSA by the published keys, with HS256 by the shared secret; which
+    key goes with which algorithm is the key's to say, never the token's. A token that was verified is remembered until
+    it expires, and for ten minutes after the keys were last confirmed at most.
+
+    Args:
+        jwks_url: where the keys are published (RFC 7517).
+        secret: the shared secret of HS256, 32 bytes or more.
+        issuer: whose tokens they are (`iss`), one or several; None leaves that to the keys.
+        audience: whom they are for (`aud`), one or several; None takes those for anybody.
+        claim: the top-level claim that names the user. Never one that its user may edit.
+        tenant: the tenant of all these users.
+        leeway: seconds by which clocks may differ.
+        on_bad: what a request with a token that is no good is: `"anonymous"`, or to `"refuse"` with a 401.
+        token: finds the token; None takes it from `Authorization: Bearer`.
+        remembered: how many tokens are remembered.
+        times: when published keys are fetched again.
+        wall_clock: seconds since the epoch, which `exp` and `nbf` are compared with.
+        clock: monotonic seconds.
+
+    Raises:
+        ConfigurationError: it cannot work so; every fault is named.
+        MissingExtra: the library that verifies tokens is not installed.
+    """
+
+    def __init__(
+        self,
+        jwks_url: str | None = None,
+        *,
+        secret: Secret | str | None = None,
+        issuer: str | Iterable[str] | None = None,
+        audience: str | Iterable[str] | None = "authenticated",
+        claim: str = "email",
+        tenant: str = "",
+        leeway: float = 10.0,
+        on_bad: OnBad = "anonymous",
+        token: FindToken | None = None,
+        remembered: int = 50_000,
+        times: FetchTimes | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        kept = Secret(secret) if isinstance(secret, str) else secret
+        faults = [*_key_faults(jwks_url, kept), *_rule_faults(claim, leeway, remembered)]
+        if faults:
+            raise ConfigurationError(*faults)
+        keys.need_library()
+        self._is_refusing = checked_answer(on_bad) == "refuse"
+        self._rules = Rules(_several("issuer", issuer), _several("audience", audience), leeway, claim, tenant)
+        self._token = token or bearer_token
+        self._wall_clock = wall_clock
+        self._clock = clock
+        self._remembered = Remembered(remembered, wall_clock, clock)
+        self._own = [] if kept is None else [keys.shared_secret(kept)]
+        self._published = (
+            None if jwks_url is None else PublishedKeys(Document(jwks_url).fetch, self._remembered.clear, times, clock)
+        )
+
+    def __repr__(self) -> str:
+        return f"<BearerJWT: {self._published!r}, {len(self._own)} secrets, {len(self._remembered)} remembered>"
+
+    def __call__(self, scope: Scope) -> MaybeIdentity | Awaitable[MaybeIdentity]:
+        """Return whom the token of a scope names, or None where there is none; at once where no key has to be fetched.
+
+        Raises:
+            BadCredential: it is no good, and such requests are refused.
+            SourceUnavailable: no key is known, and none can be fetched.
+        """
+        try:
+            token = self._token(scope)
+            if token is None:
+                return None
+            return self._remembered.get(token) or self._verified(token)
+        except BadToken as error:
+            self._bad(error)
+            return None
+
+    def _verified(self, token: str) -> Identity | Awaitable[MaybeIdentity]:
+        if len(token) > MAX_TOKEN:
+            raise BadToken("it is too long")
+        opened = keys.opened(token)
+        found = keys.fitting(opened, self._own)
+        if found or self._published is None or opened.algorithm not in ALGORITHMS:
+            return self._identity(opened, found, self._clock())
+        known = self._published.known(opened)
+        if known is None:
+            return self._later(opened, self._published)
+        return self._identity(opened, known, self._published.confirmed_at)
+
+    async def _later(self, token: keys.Opened, published: PublishedKeys) -> MaybeIdentity:
+        try:
+            return self._identity(token, await published.fetched(token), published.confirmed_at)
+        except BadToken as error:
+            self._bad(error)
+            return None
+
+    def _identity(self, token: keys.Opened, found: list[keys.Key], confirmed_at: float) -> Identity:
+        identity = self._rules.identity(keys.claims_of(token, found), self._wall_clock())
+        self._remembered.put(token.token, identity, confirmed_at + REMEMBERED_SECONDS)
+        return identity
+
+    def _bad(self, error: BadToken) -> None:
+        logger.debug("a token is no good: %s", error)
+        if self._is_refusing:
+            raise BadCredential(str(error)) from None
+
+
+ALGORITHMS: Final = ("ES256", "RS256", *keys.EDWARDS)
+
+
+def bearer_token(scope: Scope) -> str | None:
+    """Return the token in the Authorization header (RFC 6750, section 2.1), or None where there is none.
+
+    Raises:
+        BadToken: there are several of them.
+    """
+    headers = sent(scope, b"authorization")
+    if len(headers) > 1:
+        raise BadToken("there is more than one Authorization header")
+    scheme, _, token = (headers[0] if headers else b"").decode("latin-1").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _key_faults(jwks_url: str | None, secret: Secret | None) -> list[str]:
+    faults = []
+    if jwks_url is None and secret is None:
+        faults.append("BearerJWT needs jwks_url, where the keys are published, or the shared secret of HS256")
+    if jwks_url is not None and not jwks_url.startswith(("https://", "http://")):
+        faults.append("jwks_url is not an http or https URL")
+    if secret is not None and len(secret.reveal().encode("utf-8", "surrogateescape")) < keys.LEAST_SECRET_BYTES:
+        least = keys.LEAST_SECRET_BYTES
+        faults.append(f"the secret is shorter than {least} bytes, which HS256 asks for (RFC 7518, section 3.2)")
+    return faults
+
+
+def _rule_faults(claim: str, leeway: float, remembered: int) -> list[str]:
+    faults = []
+    if not isinstance(claim, str) or not claim:
+        faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
+    if not 0 <= leeway <= 300:
+        faults.append(f"leeway was {leeway!r}; it is a number of seconds from 0 to 300")
+    if remembered < 1:
+        faults.append(f"remembered was {remembered!r}; it is 1 or more")
+    return faults
+
+
+def _several(argument: str, given: str | Iterable[str] | None) -> frozenset[str]:
+    if given is None:
+        return frozenset()
+    several = frozenset([given] if isinstance(given, str) else given)
+    if not several or not all(isinstance(each, str) and each for each in several):
+        raise ConfigurationError(f"{argument} was {given!r}; give one or more texts, or None")
+    return several

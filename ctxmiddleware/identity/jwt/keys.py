@@ -1,0 +1,209 @@
+"""The keys that signatures are checked with, each for the algorithms of its type: the one home of joserfc."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from ...errors import MissingExtra
+from ...secret import Secret
+from .rules import BadToken
+
+Claims: TypeAlias = Mapping[str, object]
+
+LEAST_SECRET_BYTES: Final = 32
+_LEAST_RSA_BITS: Final = 2048
+_MAX_HEADER: Final = 4096
+_MAX_PAYLOAD: Final = 16 * 1024
+_MAX_SIGNATURE: Final = 1024
+# Access tokens of RFC 9068 have a type of their own; what is signed for anything else is no credential.
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+EDWARDS: Final = ("EdDSA", "Ed25519")
+
+
+class Key(NamedTuple):
+    """A key, its name if it has one, and the algorithms it may be used with, which its type alone decides."""
+
+    name: str | None
+    algorithms: Sequence[str]
+    key: Any
+
+
+class Opened(NamedTuple):
+    """The parts of a token that say how to check it; nothing in them is to be believed."""
+
+    token: str
+    algorithm: str
+    key_name: str | None
+
+
+def need_library() -> None:
+    """Make sure that tokens can be verified.
+
+    Raises:
+        MissingExtra: the library is not installed.
+    """
+    try:
+        import joserfc  # noqa: F401 - whether it can be
+    except ImportError as error:
+        raise MissingExtra("BearerJWT", "jwt") from error
+
+
+def shared_secret(secret: Secret) -> Key:
+    """Return the key that a secret is, for HS256 and nothing else."""
+    from joserfc.jwk import OctKey
+
+    return Key(None, ("HS256",), OctKey.import_key(secret.reveal().encode("utf-8", "surrogateescape")))
+
+
+def published(document: object) -> list[Key]:
+    """Return the keys of a key set (RFC 7517, section 5), without those that cannot be used here.
+
+    Raises:
+        ValueError: it is no key set, or has no key of use.
+    """
+    members = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(members, list):
+        raise ValueError("it is not a JSON Web Key Set")
+    keys = [key for each in members if isinstance(each, dict) and (key := _key(each)) is not None]
+    if not keys:
+        raise ValueError("it holds no public key for ES256, RS256 or EdDSA")
+    return keys
+
+
+def opened(token: str) -> Opened:
+    """Return how a token wants to be checked.
+
+    Raises:
+        BadToken: it is none.
+    """
+    head, dot, _ = token.partition(".")
+    if token.count(".") != 2 or not dot or len(head) > _MAX_HEADER:
+        raise BadToken("it is no signed token")
+    try:
+        header = _parsed(_b64(head))
+    except (ValueError, RecursionError):
+        raise BadToken("its header cannot be read") from None
+    algorithm, key_name = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not isinstance(key_name, (str, type(None))):
+        raise BadToken("its header names no algorithm, or no key")
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in _TYPES:
+        raise BadToken("it is signed for something else")
+    if "crit" in header or "b64" in header:
+        raise BadToken("it asks for what is not understood here")
+    return Opened(token, algorithm, key_name)
+
+
+def fitting(token: Opened, keys: Iterable[Key]) -> list[Key]:
+    """Return the keys that may have signed a token: of its algorithm's type, and of its name.
+
+    One that names no key fits where there is one of its type only.
+    """
+    found = [key for key in keys if token.algorithm in key.algorithms]
+    if token.key_name is not None:
+        return [key for key in found if key.name in (token.key_name, None)]
+    return found if len(found) == 1 else []
+
+
+def claims_of(token: Opened, keys: Sequence[Key]) -> Claims:
+    """Return what a token says whose signature is right.
+
+    Raises:
+        BadToken: it is not, or it says nothing.
+    """
+    for key in keys:
+        payload = _payload(token, key)
+        if payload is not None:
+            try:
+                return _parsed(payload)
+            except (ValueError, RecursionError):
+                raise BadToken("its claims cannot be read") from None
+    raise BadToken("its signature is wrong, or of a key that is not known")
+
+
+def _payload(token: Opened, key: Key) -> bytes | None:
+    from joserfc import jws
+
+    try:
+        return jws.deserialize_compact(token.token, key.key, registry=_registry(token.algorithm)).payload
+    except Exception:  # noqa: BLE001 - whatever the library makes of what somebody has sent, it is no signature
+        return None
+
+
+@cache
+def _registry(algorithm: str) -> Any:
+    """Return what lets one algorithm through and no other, and header members that nobody has registered."""
+    from joserfc import jws
+
+    class OneOnly(jws.JWSRegistry):
+        max_header_length, max_payload_length, max_signature_length = _MAX_HEADER, _MAX_PAYLOAD, _MAX_SIGNATURE
+
+        def get_alg(self, name: str) -> Any:
+            # The library's own warns of EdDSA, the name that most issuers use, with each token.
+            if name != algorithm:
+                raise ValueError("another algorithm")
+            return self.algorithms[name]
+
+    return OneOnly(algorithms=[algorithm], strict_check_header=False)
+
+
+def _key(member: Mapping[str, Any]) -> Key | None:
+    # One that is published with its private half could be anybody's by now.
+    if member.get("use", "sig") != "sig" or "d" in member or "verify" not in member.get("key_ops", ("verify",)):
+        return None
+    try:
+        key, algorithms = _by_type(dict(member))
+    except Exception:  # noqa: BLE001 - the library's own errors and others; the other keys of the set are good
+        return None
+    stated, name = member.get("alg"), member.get("kid")
+    if stated is not None:
+        algorithms = [each for each in algorithms if each == stated or (each in EDWARDS and stated in EDWARDS)]
+    return Key(name if isinstance(name, str) else None, algorithms, key) if algorithms else None
+
+
+def _by_type(member: dict[str, Any]) -> tuple[object, Sequence[str]]:
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+    match member.get("kty"), member.get("crv"):
+        case "EC", "P-256":
+            return ECKey.import_key(member), ("ES256",)
+        case "OKP", "Ed25519":
+            return OKPKey.import_key(member), EDWARDS
+        case "RSA", None if int.from_bytes(_b64(member["n"])).bit_length() >= _LEAST_RSA_BITS:
+            return RSAKey.import_key(member), ("RS256",)
+    return None, ()
+
+
+def _b64(text: str) -> bytes:
+    if not text.isascii() or any(each in text for each in "=+/\n\r \t"):
+        raise ValueError("it is not base64url")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """Read a JSON object strictly.
+
+    Raises:
+        ValueError: it is none, or holds a name twice, or a number that is none.
+        RecursionError: it is too deep.
+    """
+    found: object = json.loads(data.decode("utf-8"), object_pairs_hook=_once_each, parse_constant=_refused)
+    if not isinstance(found, dict):
+        raise ValueError("it is not an object")
+    return found
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # RFC 7519, section 4: of a name that is there twice, two readers could read two things.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _refused(constant: str) -> object:
+    raise ValueError(constant)
