@@ -33,6 +33,7 @@ from .model import Assignment, Employee, Region, Slot, UserContext, Zone
 from .plugin import ContextPlugin
 from .refusal import OnRefusal
 from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
+from .routing import public
 from .secret import Secret
 from .sources.base import BatchSource, ContextSource, Loaded
 from .sources.pool import PoolOptions
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "first_of",
     "BadCredential",
     "OnRefusal",
+    "public",
     # where contexts come from
     "BatchSource",
     "ContextSource",

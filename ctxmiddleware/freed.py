@@ -1,4 +1,4 @@
-"""Requests that are let through because they lead to the admin: nobody but the admin answers them."""
+"""Requests that are let through because they lead to the admin, or to a public endpoint: nobody else answers them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ FREED_KEY: Final = "user_context_freed"
 
 
 class Freed:
-    """Holds back every answer to a freed request until the admin has been reached, and refuses in its place.
+    """Holds back every answer to a freed request until whom it was freed for is reached, and refuses in its place.
 
     Routing is read before the request takes its way: a middleware inside that rewrites paths may lead it elsewhere.
 
     Args:
         refuse: answers with the refusal it was freed from.
         send: the host's.
+        is_there: says whether it was reached, where that is to be seen from the scope.
         outer: the gate of a middleware further out, which is told too when an admin is reached.
     """
 
-    def __init__(self, refuse: Callable[[], Awaitable[None]], send: Send, outer: object = None) -> None:
+    def __init__(
+        self,
+        refuse: Callable[[], Awaitable[None]],
+        send: Send,
+        is_there: Callable[[], bool],
+        outer: object = None,
+    ) -> None:
+        self._is_there = is_there
         self._outer = outer if isinstance(outer, Freed) else None
         self._refuse = refuse
         self._send = send
@@ -35,7 +43,8 @@ class Freed:
             self._outer.reach()
 
     async def send(self, message: Message) -> None:
-        """Pass on what the admin answers."""
+        """Pass on what is answered by whom it was freed for."""
+        self._reached = self._reached or (not self._refused and self._is_there())
         if self._reached:
             await self._send(message)
         elif not self._refused:

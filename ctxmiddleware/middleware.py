@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -23,7 +23,7 @@ from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
-from .routing import checked_paths, is_excluded, leads_to_admin
+from .routing import checked_paths, is_excluded, is_preflight, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
 
@@ -84,7 +84,10 @@ class UserContextMiddleware:
         context, reason, denial = await self._outcome(plugin, scope)
         self._write(scope, context, reason)
         # The admin has its own guard, and is what an operator needs while nobody can be resolved.
-        freed = denial is not None and leads_to_admin(self.app, scope)
+        freed = None if denial is None else leads_to(self.app, scope)
+        if freed == "public":
+            reason = "excluded"
+            self._write(scope, None, reason)
         plugin.count(reason or "served" if denial is None or freed else "refused")
         if denial is not None:
             await self._deny(denial, scope, receive, send, freed=freed)
@@ -107,18 +110,24 @@ class UserContextMiddleware:
                 return resolver is plugin and headers is scope.get("headers") and user is scope.get("user")
         return False
 
-    async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: bool) -> None:
-        if not freed:
+    async def _deny(
+        self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: Literal["admin", "public"] | None
+    ) -> None:
+        if freed is None:
             await self._refuse(denial, scope, receive, send)
             return
+
+        def is_there() -> bool:
+            return freed == "public" and is_public(scope.get("endpoint"))
+
         # Each layer holds back what it was given to send: on a copied scope that is not the outer layer's.
-        gate = Freed(lambda: self._refuse(denial, scope, receive, send), send, scope.get(FREED_KEY))
+        gate = Freed(lambda: self._refuse(denial, scope, receive, send), send, is_there, scope.get(FREED_KEY))
         scope[FREED_KEY] = gate
         await self.app(scope, receive, gate.send)
 
     async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
         """Return the context, or why there is none, and the refusal that follows if one does."""
-        if self._exclude and is_excluded(scope, self._exclude):
+        if self._is_excluded(scope):
             return None, "excluded", None
         try:
             context, reason = await _context(plugin, scope)
@@ -127,6 +136,9 @@ class UserContextMiddleware:
             return None, denial.reason, denial
         denial_or_none = denial_for(reason) if reason is not None and self._required else None
         return context, reason, denial_or_none
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        return bool(self._exclude and is_excluded(scope, self._exclude)) or is_preflight(scope)
 
     def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
         """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""
@@ -143,11 +155,10 @@ class UserContextMiddleware:
 
     async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what an outer middleware with the same plugin has resolved; only `required` is still ours to keep."""
-        needed = self._required and not is_excluded(scope, self._exclude)
+        needed = self._required and not self._is_excluded(scope)
         if needed and scope[self._key] is None:
             denial = denial_for(scope.get(self._refusal_key) or "anonymous")
-            freed = leads_to_admin(self.app, scope)
-            await self._deny(denial, scope, receive, send, freed=freed)
+            await self._deny(denial, scope, receive, send, freed=leads_to(self.app, scope))
             return
         await self.app(scope, receive, send)
 

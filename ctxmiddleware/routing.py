@@ -1,9 +1,9 @@
-"""Which requests the middleware leaves alone: excluded paths, and the admin wherever it is mounted."""
+"""Which requests the middleware leaves alone: excluded paths, preflights, public endpoints, and the admin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
@@ -62,8 +62,48 @@ def _is_ambiguous(path: str) -> bool:
     return "." in (*middle, last) or ".." in (*middle, last) or "" in middle or first != ""
 
 
-def leads_to_admin(app: ASGIApp, scope: Scope) -> bool:
-    """Return whether an app's own routing gives this request to an admin, which guards itself, mounted somewhere in it.
+def is_preflight(scope: Scope) -> bool:
+    """Return whether a browser asks if another site's script may send a request (Fetch, section 4.8).
+
+    It never carries a credential: refused for that, no script of another origin could ever sign in.
+    """
+    if scope["type"] != "http" or scope.get("method") != "OPTIONS":
+        return False
+    headers = Headers(scope=scope)
+    return "origin" in headers and "access-control-request-method" in headers
+
+
+E = TypeVar("E")
+
+
+def public(endpoint: E) -> E:
+    """Mark an endpoint of Starlette, or of what is built on it, on which nobody is refused.
+
+    Below the decorator that makes the route. Where somebody is signed in and known the context is there as elsewhere;
+    everybody else gets in without one, whatever the reason, and is `excluded`.
+
+    Args:
+        endpoint: a function or a class.
+
+    Raises:
+        ConfigurationError: it cannot be marked; name its path in `exclude`.
+    """
+    try:
+        endpoint.__ctxmiddleware_public__ = True  # type: ignore[attr-defined]  # functions and classes take it
+    except AttributeError:
+        raise ConfigurationError(
+            f"public was given {type(endpoint).__name__}, which cannot be marked; name its path in `exclude`"
+        ) from None
+    return endpoint
+
+
+def is_public(endpoint: object) -> bool:
+    """Return whether an endpoint is marked."""
+    return getattr(endpoint, "__ctxmiddleware_public__", None) is True
+
+
+def leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:
+    """Return whether an app's own routing gives this request to an admin, which guards itself, or to a public endpoint.
 
     The first route that matches decides, as it will when the app is called: an admin that another route shadows is
     not reached, and is not said to be. Only the routing of Starlette and what is built on it can be read.
@@ -73,14 +113,14 @@ def leads_to_admin(app: ASGIApp, scope: Scope) -> bool:
     return _leads_to(app, scope)
 
 
-def _leads_to(app: ASGIApp, scope: Scope) -> bool:
+def _leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:
     for layer in layers(app):
         if getattr(layer, "guards_itself", None) is True:
-            return True
+            return "admin"
         routes = getattr(layer, "routes", None)
         if isinstance(routes, list):
             return _first_leads_to(routes, scope)
-    return False
+    return None
 
 
 def layers(app: ASGIApp) -> Iterator[object]:
@@ -93,18 +133,18 @@ def layers(app: ASGIApp) -> Iterator[object]:
         layer = getattr(layer, "app", None)
 
 
-def _first_leads_to(routes: Iterable[object], scope: Scope) -> bool:
+def _first_leads_to(routes: Iterable[object], scope: Scope) -> Literal["admin", "public"] | None:
     for route in routes:
         if not isinstance(route, BaseRoute):
-            return False  # another framework's: who is reached cannot be told
+            return None  # another framework's: who is reached cannot be told
         match, child = route.matches(scope)
         if match is Match.FULL:
             below = {**scope, **child}
             inner = getattr(route, "app", None)
-            if inner is not None:
-                return _leads_to(inner, below)
-            return _first_leads_to(_included(route), below)
-    return False
+            if inner is None:
+                return _first_leads_to(_included(route), below)
+            return "public" if is_public(getattr(route, "endpoint", None)) else _leads_to(inner, below)
+    return None
 
 
 def _included(route: BaseRoute) -> Iterator[object]:

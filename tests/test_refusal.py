@@ -16,7 +16,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ctxmiddleware import UserContextMiddleware
+from ctxmiddleware import BadCredential, Identity, UserContextMiddleware
 from ctxmiddleware.refusal import FAILED, denial_for, unavailable
 
 from .asgi import ask, http_scope, no_lifespan, websocket_scope
@@ -219,3 +219,40 @@ def test_a_failure_is_never_a_401() -> None:
     ]
     assert denial_for("unavailable") == unavailable(None)
     assert denial_for("failed") is FAILED
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_a_bad_credential_that_is_to_be_refused_is_a_401(required: bool) -> None:  # noqa: FBT001
+    """Whether a context is required or not; the client learns that its token is no good, and nothing more."""
+
+    def identify(scope: Scope) -> None:
+        raise BadCredential("it has expired")
+
+    for later in (False, True):
+
+        async def identify_later(scope: Scope) -> None:
+            identify(scope)
+
+        plugin = plugin_of(identify=identify_later if later else identify)
+        app = UserContextMiddleware(no_lifespan, plugin=plugin, required=required)
+        answer = await ask(app, http_scope(user=ADA))
+        assert (answer.status, answer.json()["reason"]) == (401, "anonymous")
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        assert b"expired" not in answer.body
+        answer = await ask(app, websocket_scope(user=ADA, extensions=DENIAL))
+        assert answer.status == 401
+        assert plugin.stats().requests["refused"] == 2
+
+
+async def test_a_bad_credential_is_remembered_as_nothing() -> None:
+    """The next request with a good one is served, whatever came before it."""
+    answers: list[Identity | BadCredential | None] = [BadCredential("odd"), Identity(ADA), None, Identity(ADA)]
+
+    def identify(scope: Scope) -> Identity | None:
+        answer = answers.pop(0)
+        if isinstance(answer, BadCredential):
+            raise answer
+        return answer
+
+    app = UserContextMiddleware(no_lifespan, plugin=plugin_of(identify=identify), required=True)
+    assert [(await ask(app, http_scope())).status for _ in range(4)] == [401, 200, 401, 200]

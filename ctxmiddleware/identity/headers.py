@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 
@@ -12,4 +13,7 @@ def sent(scope: Scope, name: bytes) -> list[bytes]:
         scope: the connection's.
         name: in lower case.
     """
-    return [value for each, value in scope.get("headers") or () if each.lower() == name]
+    if not scope.get("headers"):
+        return []
+    # Some hosts let them be read once only; this makes them a list for whoever reads them next.
+    return [value for each, value in Headers(scope=scope).raw if each.lower() == name]

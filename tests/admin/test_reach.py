@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ctxmiddleware import BearerToken, ConfigurationError, UserContextMiddleware
-from ctxmiddleware.routing import leads_to_admin
+from ctxmiddleware.routing import leads_to
 
 from ..asgi import ask, http_scope, no_lifespan
 from ..people import ADA, BROKEN, DOWN, GONE, NOBODY, TOKEN, as_user, plugin_of
@@ -223,7 +223,7 @@ class Foreign:
 async def test_an_app_that_cannot_be_read_leads_nowhere(app: Any) -> None:
     """Where nobody can tell who is reached, the request is refused, without an error and without an end."""
     plugin = plugin_of()
-    assert leads_to_admin(app, http_scope(f"{PATH}/stats")) is False
+    assert leads_to(app, http_scope(f"{PATH}/stats")) is None
     answer = await ask(UserContextMiddleware(app, plugin=plugin, required=True), http_scope(f"{PATH}/stats"))
     assert answer.status == 401
 

@@ -1,0 +1,208 @@
+"""Whether nobody is refused on a public endpoint and on a preflight, and whether that frees nothing beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from ctxmiddleware import ConfigurationError, UserContextMiddleware, get_user_context, public
+
+from .asgi import ask, http_scope
+from .people import ADA, BROKEN, DOWN, GONE, NOBODY, as_user, plugin_of
+
+Build = Callable[[], ASGIApp]
+
+
+def _shown(request: Request) -> dict[str, object]:
+    context = request.state.user_context
+    refusal = request.scope.get("user_context_refusal")
+    return {"email": None if context is None else context.email, "reason": refusal}
+
+
+@public
+async def welcome(request: Request) -> Response:
+    """Show who asks, to everybody."""
+    return JSONResponse(_shown(request))
+
+
+async def private(request: Request) -> Response:
+    """Show it to whoever has a context."""
+    return JSONResponse({"secret": _shown(request)})
+
+
+@public
+class Welcome(HTTPEndpoint):
+    """The same as a class."""
+
+    async def get(self, request: Request) -> Response:
+        """Show who asks."""
+        return JSONResponse(_shown(request))
+
+
+@public
+async def live(websocket: WebSocket) -> None:
+    """Open for everybody."""
+    await websocket.accept()
+    await websocket.close()
+
+
+async def passes_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """Do nothing, in a middleware of the widespread kind."""
+    return await call_next(request)
+
+
+def _fastapi() -> ASGIApp:
+    app, router = FastAPI(), APIRouter()
+
+    @router.get("/welcome")
+    @public
+    def page(request: Request) -> dict[str, object]:
+        return _shown(request)
+
+    @app.get("/private")
+    def closed(context: Any = Depends(get_user_context)) -> str:  # noqa: B008 - as FastAPI has it
+        return "secret"
+
+    app.include_router(router)
+    return app
+
+
+PLACES: dict[str, Build] = {
+    "function": lambda: Starlette(routes=[Route("/welcome", welcome), Route("/private", private)]),
+    "class": lambda: Starlette(routes=[Route("/welcome", Welcome), Route("/private", private)]),
+    "mounted": lambda: Starlette(
+        routes=[Mount("/welcome", routes=[Route("/{rest:path}", welcome)]), Route("/private", private)]
+    ),
+    "behind middlewares": lambda: Starlette(
+        routes=[Route("/welcome", welcome), Route("/private", private)],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=passes_on)],
+    ),
+    "fastapi": _fastapi,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("user", [None, NOBODY, GONE, DOWN, BROKEN])
+def test_nobody_is_refused_on_a_public_endpoint(place: str, user: str | None) -> None:
+    """Whatever becomes of the caller, and on no other endpoint."""
+    client = TestClient(UserContextMiddleware(PLACES[place](), plugin=plugin_of(), required=True))
+    path = "/welcome/" if place == "mounted" else "/welcome"
+    answer = client.get(path, headers=as_user(user))
+    assert (answer.status_code, answer.json()) == (200, {"email": None, "reason": "excluded"})
+    answer = client.get("/private", headers=as_user(user))
+    assert answer.status_code >= 400
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_whoever_is_known_has_his_context_there(place: str) -> None:
+    """A page for everybody may greet those who are signed in."""
+    client = TestClient(UserContextMiddleware(PLACES[place](), plugin=plugin_of(), required=True))
+    path = "/welcome/" if place == "mounted" else "/welcome"
+    assert client.get(path, headers=as_user(ADA)).json() == {"email": ADA, "reason": None}
+
+
+def test_a_public_websocket_is_open_for_everybody() -> None:
+    """And one that is not marked is not."""
+
+    async def closed(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    app = Starlette(routes=[WebSocketRoute("/live", live), WebSocketRoute("/closed", closed)])
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
+    with client.websocket_connect("/live"):
+        pass
+    with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/closed"):
+        pass
+
+
+@pytest.mark.anyio
+async def test_a_path_that_is_rewritten_inside_leads_nobody_past_the_refusal() -> None:
+    """Asking for the public endpoint and being led elsewhere is refused: nothing of what was reached comes out."""
+
+    class Rewriting:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            scope["path"] = "/private"
+            await self.app(scope, receive, send)
+
+    app = UserContextMiddleware(Rewriting(PLACES["function"]()), plugin=plugin_of(), required=True)
+    for user, status in ((None, 401), (DOWN, 503)):
+        answer = await ask(app, http_scope("/welcome", user=user))
+        assert (answer.status, b"secret" in answer.body) == (status, False)
+
+
+def test_a_route_that_shadows_a_public_one_is_not_freed() -> None:
+    """The first that matches decides."""
+    app = Starlette(routes=[Route("/{rest:path}", private), Route("/welcome", welcome)])
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
+    assert client.get("/welcome").status_code == 401
+
+
+def test_what_cannot_be_marked_is_refused_at_once() -> None:
+    """And the way out is named."""
+    with pytest.raises(ConfigurationError, match=r"method, which cannot be marked; name its path in `exclude`"):
+        public(PLACES.get)
+    assert public(partial(welcome)) is not None
+
+
+PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "POST"}
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
+def test_a_preflight_passes(*, inside: bool) -> None:
+    """It carries no credential, whichever of the two middlewares sees it first, and asks nobody who sent it."""
+    asked: list[object] = []
+
+    def identify(scope: Scope) -> None:
+        asked.append(scope)
+
+    app = Starlette(routes=[Route("/private", private, methods=["GET", "POST"])])
+    cors = partial(CORSMiddleware, allow_origins=["https://app.example"], allow_methods=["POST"])
+    ours = partial(UserContextMiddleware, plugin=plugin_of(identify=identify), required=True)
+    client = TestClient(ours(cors(app)) if inside else cors(ours(app)))
+    answer = client.options("/private", headers=PREFLIGHT)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert asked == []
+
+
+@pytest.mark.parametrize("missing", PREFLIGHT)
+@pytest.mark.anyio
+async def test_what_is_no_preflight_is_a_request_like_others(missing: str) -> None:
+    """An OPTIONS without what makes it one, another method with it, and a websocket."""
+    app = UserContextMiddleware(PLACES["function"](), plugin=plugin_of(), required=True)
+    both = [(name.encode(), value.encode()) for name, value in PREFLIGHT.items()]
+    some = [(name, value) for name, value in both if name.decode() != missing]
+    assert (await ask(app, {**http_scope("/private"), "method": "OPTIONS", "headers": some})).status == 401
+    assert (await ask(app, {**http_scope("/private"), "method": "POST", "headers": both})).status == 401
+
+
+@pytest.mark.anyio
+async def test_a_preflight_that_the_app_answers_itself_has_no_context() -> None:
+    """Whoever sends such a request gets nothing that needs one."""
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse(_shown(Request(scope)))(scope, receive, send)
+
+    app = UserContextMiddleware(answers, plugin=plugin_of(), required=True)
+    headers = [(name.encode(), value.encode()) for name, value in {**PREFLIGHT, **as_user(ADA)}.items()]
+    answer = await ask(app, {**http_scope("/me"), "method": "OPTIONS", "headers": headers})
+    assert answer.json() == {"email": None, "reason": "excluded"}
