@@ -8,6 +8,7 @@ from .accessors import (
     user_context_from_scope,
 )
 from .admin.guard import AdminGuard, BearerToken
+from .admin.rule import ContextRule
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
 from .errors import (
@@ -87,6 +88,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # the admin
     "AdminGuard",
     "BearerToken",
+    "ContextRule",
     # answers
     "Resolution",
     "InvalidationReport",

@@ -14,6 +14,7 @@ from .errors import ConfigurationError, ContextError
 from .identity.scope_user import ScopeUser
 from .migrations import catalogue
 from .model import UserContext
+from .pseudonym import Pseudonyms
 from .remote import AdminClient
 from .testing import StaticSource
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ctxmiddleware", description="Look after an installation of ctxmiddleware.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_settings, _add_sql, _add_admin):
+    for add in (_add_settings, _add_sql, _add_admin, _add_hash):
         add(commands)
     return parser
 
@@ -125,6 +126,30 @@ def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
         return 0
 
     return run
+
+
+def _add_hash(commands: Commands) -> None:
+    how = (
+        f"The key is taken from {settings.LOG_KEY} and has to be the application's. Prints the hash and the address of "
+        "each, in whatever spelling."
+    )
+    command = _command(commands, "hash", "show what stands for users in logs", _hash, more=how)
+    command.add_argument(
+        "emails", metavar="EMAIL", nargs="*", help="addresses; without any, one a line from standard input"
+    )
+
+
+def _hash(arguments: argparse.Namespace) -> int:
+    key = settings.log_key()
+    if key is None:
+        raise ConfigurationError(
+            f"{settings.LOG_KEY} is not set: without it each process makes up a key of its own, which nobody else knows"
+        )
+    pseudonyms = Pseudonyms(key)
+    for email in arguments.emails or (line.strip() for line in sys.stdin):
+        if email.strip():
+            print(f"{pseudonyms.of(email)}  {email}")
+    return 0
 
 
 def _add_sql(commands: Commands) -> None:

@@ -23,6 +23,7 @@ from .identity.base import Identify, Identity
 from .identity.scope_user import ScopeUser
 from .model import Region, Slot, UserContext
 from .perloop import PerLoop
+from .pseudonym import Pseudonyms
 from .reports import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
 from .snapshot import snapshot
@@ -57,6 +58,7 @@ class PluginCore(Generic[T]):
         name: keeps several plugins apart, in scopes and in Redis.
         zones_for: joins the zones in force into a context; needed with `zones` where the contexts are not UserContext.
         zones_ttl: seconds after which zones are read again.
+        log_key: names users in logs by a keyed hash that `ctxmiddleware hash` computes too; None makes one up.
         is_active: whether a context's user may act; the default reads `employee.is_active` of a UserContext.
         clock: monotonic seconds, for tests that move them.
 
@@ -76,6 +78,7 @@ class PluginCore(Generic[T]):
         context_type: type[T] | None = None,
         admin_guard: AdminGuard | None = None,
         encryption_keys: Iterable[str | Secret] = (),
+        log_key: str | Secret | None = None,
         name: str = "default",
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
         zones_ttl: float = 86400.0,
@@ -93,7 +96,10 @@ class PluginCore(Generic[T]):
         faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))
+        pseudonyms = faults.built(lambda: Pseudonyms(log_key))
         faults.refuse()
+        assert pseudonyms is not None  # noqa: S101 - what was not built was refused
+        self.pseudonyms: Final = pseudonyms
         self.name = name
         self.scope_key = scope_key(name)
         self.identify: Identify = identify if identify is not None else ScopeUser()
@@ -113,13 +119,14 @@ class PluginCore(Generic[T]):
             # What many users have in common; their own rows are theirs alone.
             shared_rows=(Slot, Region) if is_reference else (),
             clock=clock,
+            pseudonyms=pseudonyms,
         )
         self._source = source
         self._resolver = self._assembly.resolver
         self._started_at = datetime.now(UTC)
         self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)
         self._watching = Watching(self._resolver, self._assembly.cache, self._loop.ensure)
-        self.admin: Final = AdminApp(self, admin_guard)
+        self.admin: Final = AdminApp(self, admin_guard, self.pseudonyms)
 
     def __repr__(self) -> str:
         return f"<ContextPlugin {self.name!r}: {self._assembly.cache.memory!r}>"

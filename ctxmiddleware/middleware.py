@@ -227,7 +227,10 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
             return None, "anonymous"
     resolution = plugin.peek(identity)
     if resolution is None:
-        resolution = await plugin.resolve(identity)
+        try:
+            resolution = await plugin.resolve(identity)
+        except Exception as error:
+            raise _OfUser(plugin.pseudonyms.of(identity.email)) from error
     if resolution.context is None:
         return None, "unknown"
     active = plugin.is_active(resolution.context)
@@ -237,16 +240,24 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
     return (resolution.context, None) if active else (None, "inactive")
 
 
+class _OfUser(Exception):
+    """Carries what stands in logs for the user whose context could not be had; why is its cause."""
+
+
 def _denial_of(error: Exception) -> Denial:
     """Log why an identified request cannot be answered, and return what its caller is told: nothing of the inside."""
+    user: str | None = None
+    if isinstance(error, _OfUser) and isinstance(error.__cause__, Exception):
+        user, error = str(error), error.__cause__
     if isinstance(error, BadCredential):
         logger.info("refused with 401: %s", error)
         return BAD_CREDENTIAL
     if isinstance(error, SourceUnavailable):
-        logger.warning("refused with 503: %s", error, extra={"retry_after": error.retry_after})
+        logger.warning("refused with 503: %s", error, extra={"retry_after": error.retry_after, "user": user})
         return unavailable(error.retry_after)
     if isinstance(error, SourceError):
-        logger.error("refused with 500: %s", error, exc_info=error)
+        logger.error("refused with 500: %s", error, exc_info=error, extra={"user": user})
     else:
-        logger.error("refused with 500: identifying or resolving raised %s", type(error).__name__, exc_info=error)
+        kind = type(error).__name__
+        logger.error("refused with 500: identifying or resolving raised %s", kind, exc_info=error, extra={"user": user})
     return FAILED

@@ -17,6 +17,7 @@ from .cache.tiered import TieredCache
 from .errors import InvalidationFailed, SourceUnavailable
 from .identity.base import Identity
 from .loading import Loading
+from .pseudonym import Pseudonyms
 from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
 from .stats import MEMORY, Counters
 from .zones.base import ZoneSnapshot
@@ -39,6 +40,7 @@ class Resolver(Generic[T]):
         zones_for: joins a snapshot into a context.
         shared: whether there is a tier the fleet shares.
         counters: where answers are counted.
+        pseudonyms: what stands for users in logs.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch, compared with an identity's own expiry only.
     """
@@ -52,6 +54,7 @@ class Resolver(Generic[T]):
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
         shared: bool = False,
         counters: Counters,
+        pseudonyms: Pseudonyms | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +64,7 @@ class Resolver(Generic[T]):
         self._zones_for = zones_for
         self._shared = shared
         self._counters = counters
+        self._pseudonyms = pseudonyms or Pseudonyms()
         self._from_memory = counters.of("resolution", MEMORY)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -124,7 +128,11 @@ class Resolver(Generic[T]):
         logger.log(
             logging.ERROR if failure else logging.INFO,
             "contexts were invalidated" if failure is None else "an invalidation did not reach Redis",
-            extra={"everybody": name is None, **msgspec.to_builtins(report)},
+            extra={
+                "everybody": name is None,
+                "user": None if name is None else self._pseudonyms.of(name),
+                **msgspec.to_builtins(report),
+            },
             exc_info=failure,
         )
         if failure is not None:
@@ -150,7 +158,8 @@ class Resolver(Generic[T]):
         try:
             resolution = await self.resolve(identity)
         except Exception:
-            logger.warning("a context could not be warmed", exc_info=True)
+            user = self._pseudonyms.of(identity.email)
+            logger.warning("a context could not be warmed", exc_info=True, extra={"user": user})
             return "failed"
         return "unknown" if resolution.context is None else "warmed"
 

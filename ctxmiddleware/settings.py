@@ -16,6 +16,7 @@ from .shown import shown
 from .zones.arguments import MIN_MAX_BYTES, PROJECT, TABLE
 
 ADMIN_TOKEN: Final = "CTX_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not what it holds
+LOG_KEY: Final = "CTX_LOG_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +262,16 @@ class Settings:
             secret=True,
         ),
     )
+    log_key: Secret | None = _setting(
+        None,
+        Rule(
+            LOG_KEY,
+            f"{readers.MIN_TOKEN_LENGTH} or more printable ASCII characters without spaces",
+            readers.token,
+            "Names users in logs by a keyed hash, as `ctxmiddleware hash` does; without it each process makes one up.",
+            secret=True,
+        ),
+    )
     encryption_keys: tuple[Secret, ...] = _setting(
         (),
         Rule(
@@ -338,6 +349,15 @@ def admin_token(environ: Mapping[str, str] = os.environ) -> Secret | None:
         ConfigurationError: no application would take it.
     """
     return from_env({ADMIN_TOKEN: environ.get(ADMIN_TOKEN, "")}).admin_token
+
+
+def log_key(environ: Mapping[str, str] = os.environ) -> Secret | None:
+    """Read the key that names users in logs, whatever the other variables hold.
+
+    Raises:
+        ConfigurationError: no application would take it.
+    """
+    return from_env({LOG_KEY: environ.get(LOG_KEY, "")}).log_key
 
 
 def _contradictions(given: Container[str]) -> list[str]:

@@ -20,6 +20,7 @@ from .faults import Faults
 from .identity.jwt.bearer import BearerJWT
 from .loading import Loading
 from .model import UserContext
+from .pseudonym import Pseudonyms
 from .resolver import Resolver
 from .secret import Secret
 from .settings import ADMIN_TOKEN, Reading, Settings
@@ -62,6 +63,7 @@ def assemble(
     context_type: type[T],
     seal: Seal | None = None,
     redis_options: RedisOptions | None = None,
+    pseudonyms: Pseudonyms,
     shared_rows: tuple[type, ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
@@ -83,6 +85,7 @@ def assemble(
         zones_for=zones_for,
         shared=tier is not None,
         counters=counters,
+        pseudonyms=pseudonyms,
         clock=clock,
     )
     return Assembly(resolver, cache, loading, tier, service, counters)
@@ -111,6 +114,7 @@ def parts_from(
         "zones_ttl": settings.zones_ttl,
         "admin_guard": found.built(lambda: _guard(settings), variable=ADMIN_TOKEN),
         "encryption_keys": settings.encryption_keys,
+        "log_key": settings.log_key,
     }
     found.built(lambda: seal_of(settings.encryption_keys))
     if settings.redis_url is not None:

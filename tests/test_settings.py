@@ -149,6 +149,7 @@ def test_every_variable_reaches_its_setting() -> None:
         "CTX_WARM_USERS": "7",
         "CTX_ZONES_TTL": "8",
         "CTX_ADMIN_TOKEN": "0123456789abcdef",
+        "CTX_LOG_KEY": "0123456789abcdeg",
         "CTX_ENCRYPTION_KEYS": f"{KEYS[0]}, {KEYS[1]}",
     }
     assert set(environ) == {rule.variable for rule, _ in rules()}
@@ -186,6 +187,7 @@ def test_every_variable_reaches_its_setting() -> None:
         warm_users=7,
         zones_ttl=8,
         admin_token=Secret("0123456789abcdef"),
+        log_key=Secret("0123456789abcdeg"),
         encryption_keys=(Secret(KEYS[0]), Secret(KEYS[1])),
     )
 
@@ -295,6 +297,7 @@ def test_no_secret_shows_itself() -> None:
         "SUPABASE_JWT_SECRET": "hidden-jwt" * 4,
         "REDIS_URL": "redis://:hidden-password@localhost",
         "CTX_ADMIN_TOKEN": "hidden-admin-token",
+        "CTX_LOG_KEY": "hidden-key-for-logs",
         "CTX_ENCRYPTION_KEYS": base64.b64encode(b"hidden" + bytes(range(26))).decode(),
     }
     assert {rule.variable for rule, _ in rules() if rule.secret} == set(secrets)

@@ -11,6 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import InvalidationFailed
+from .audit import Record, recorded
+from .openapi import DOCUMENT
+from .problem import HEADERS, problem
 
 
 class Operations(Protocol):
@@ -34,11 +37,14 @@ class Api:
 
     Args:
         operations: what they work on.
+        pseudonym: returns what stands for an address in the audit log.
     """
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(self, operations: Operations, pseudonym: Callable[[str], str]) -> None:
         self._operations = operations
+        self._pseudonym = pseudonym
         self.routes = [
+            *_with_and_without_slash("/openapi.json", _describe, "GET"),
             *_with_and_without_slash("/stats", self._stats, "GET"),
             *_with_and_without_slash("/clear", self._clear, "POST"),
             # An address may hold a slash, which arrives decoded.
@@ -48,19 +54,33 @@ class Api:
     async def _stats(self, request: Request) -> Response:  # noqa: ARG002 - the shape of an endpoint
         return answer(self._operations.stats())
 
-    async def _clear(self, request: Request) -> Response:  # noqa: ARG002 - the shape of an endpoint
-        try:
-            return answer(await self._operations.clear())
-        except InvalidationFailed as error:
-            return _failed(error)
+    async def _clear(self, request: Request) -> Response:
+        with recorded(request.scope, "clear") as record:
+            return await _done(record, self._operations.clear())
 
     async def _invalidate(self, request: Request) -> Response:
-        try:
-            return answer(await self._operations.invalidate(request.path_params["email"].removesuffix("/")))
-        except ValueError as error:
-            return problem(400, "Bad Request", str(error))
-        except InvalidationFailed as error:
-            return _failed(error)
+        email = request.path_params["email"].removesuffix("/")
+        with recorded(request.scope, "invalidate", self._pseudonym(email)) as record:
+            try:
+                return await _done(record, self._operations.invalidate(email))
+            except ValueError as error:
+                record.outcome = "refused: no address"
+                return problem(400, str(error))
+
+
+async def _describe(request: Request) -> Response:
+    return answer({**DOCUMENT, "servers": [{"url": request.scope.get("root_path") or "/"}]})
+
+
+async def _done(record: Record, deed: Awaitable[object]) -> Response:
+    try:
+        report = await deed
+    except InvalidationFailed as error:
+        record.outcome = "Redis could not be told"
+        return _failed(error)
+    silent = len(getattr(report, "silent", ()))
+    record.outcome = f"done, {silent} not confirmed" if silent else "done"
+    return answer(report)
 
 
 def _with_and_without_slash(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> list[Route]:
@@ -70,14 +90,7 @@ def _with_and_without_slash(path: str, endpoint: Callable[[Request], Awaitable[R
 
 def answer(value: object, status: int = 200) -> Response:
     """Return a JSON answer that nobody keeps."""
-    return Response(msgspec.json.encode(value), status, {"Cache-Control": "no-store"}, media_type="application/json")
-
-
-def problem(status: int, title: str, detail: str, **headers: str) -> Response:
-    """Return problem details (RFC 9457)."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    named = {"Cache-Control": "no-store", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return Response(msgspec.json.encode(body), status, named, media_type="application/problem+json")
+    return Response(msgspec.json.encode(value), status, HEADERS, media_type="application/json")
 
 
 def _failed(error: InvalidationFailed) -> Response:

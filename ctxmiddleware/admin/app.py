@@ -1,10 +1,7 @@
-"""The mountable sub-app: the guard before everything, then the routes."""
+"""The mountable sub-app: the door before everything, then the routes."""
 
 from __future__ import annotations
 
-import logging
-from http import HTTPStatus
-from inspect import isawaitable
 from typing import Final, cast
 
 from starlette.exceptions import HTTPException
@@ -16,10 +13,12 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from ..freed import reached
-from .api import Api, Operations, problem
+from ..pseudonym import Pseudonyms
+from .api import Api, Operations
+from .attempts import Attempts
+from .door import Door
 from .guard import AdminGuard
-
-logger = logging.getLogger("ctxmiddleware.admin")
+from .problem import problem
 
 
 class AdminApp:
@@ -28,14 +27,24 @@ class AdminApp:
     Args:
         operations: what it works on.
         guard: who may use it; None for nobody.
+        pseudonyms: what stands for users in the audit log.
+        attempts: who has failed how often to get in.
     """
 
     # What `leads_to` looks for: a middleware that would refuse a request leaves this one to the guard.
     guards_itself: Final = True
 
-    def __init__(self, operations: Operations, guard: AdminGuard | None) -> None:
-        self._guard = guard
-        router = Router(Api(operations).routes, redirect_slashes=False)
+    def __init__(
+        self,
+        operations: Operations,
+        guard: AdminGuard | None,
+        pseudonyms: Pseudonyms | None = None,
+        attempts: Attempts | None = None,
+    ) -> None:
+        named = (pseudonyms or Pseudonyms()).of
+        self._door = Door(guard, named, attempts)
+        self._routes = Api(operations, named).routes
+        router = Router(self._routes, redirect_slashes=False)
         self._app = ExceptionMiddleware(router, handlers={HTTPException: _http_problem})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,31 +55,11 @@ class AdminApp:
             return
         # Without one, Starlette's routes answer in plain text what they would else raise.
         scope.setdefault("app", self)
-        refusal = await self._refusal(HTTPConnection(scope))
+        refusal = await self._door.refusal(HTTPConnection(scope))
         await (refusal or self._app)(scope, receive, send)
-
-    async def _refusal(self, connection: HTTPConnection) -> Response | None:
-        if self._guard is None:
-            detail = "the admin is closed: set CTX_ADMIN_TOKEN, or give ContextPlugin an admin_guard"
-            return problem(403, "Forbidden", detail)
-        if await self._is_let_in(self._guard, connection):
-            return None
-        detail = "send Authorization: Bearer <the admin's token>"
-        return problem(401, "Unauthorized", detail, WWW_Authenticate="Bearer")
-
-    async def _is_let_in(self, guard: AdminGuard, connection: HTTPConnection) -> bool:
-        try:
-            verdict = guard(connection)
-            if isawaitable(verdict):
-                verdict = await verdict
-        except Exception:
-            logger.exception("the admin's guard failed; the request is refused")
-            return False
-        # Anything but True is a refusal: a guard that forgot to await must not let everybody in.
-        return verdict is True
 
 
 def _http_problem(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the shape of a handler
     told = cast("HTTPException", error)
     headers = {name.replace("-", "_"): value for name, value in (told.headers or {}).items()}
-    return problem(told.status_code, HTTPStatus(told.status_code).phrase, told.detail, **headers)
+    return problem(told.status_code, told.detail, **headers)

@@ -16,7 +16,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class AdminGuard(Protocol):
-    """Says whether a connection may use the admin. Sync or async; an exception is a refusal."""
+    """Says whether a connection may use the admin. Sync or async; an exception is a refusal.
+
+    What it may have beside that: `actor`, a word for whoever it lets in, in the audit log; `user_of(connection)`, the
+    address of that user, of which only what stands for it in logs is written; and `is_explicit`, True where a browser
+    does not send by itself what it looks at. Without that, a request that changes something has to come from the
+    site's own pages, or with a header `X-Requested-With`.
+    """
 
     def __call__(self, connection: HTTPConnection, /) -> bool | Awaitable[bool]:
         """Return whether the connection may."""
@@ -32,6 +38,9 @@ class BearerToken:
     Raises:
         ConfigurationError: the token is empty, or no header can carry it as it is.
     """
+
+    actor: Final = "token"
+    is_explicit: Final = True
 
     def __init__(self, token: Secret | str) -> None:
         self._token = _checked(token)

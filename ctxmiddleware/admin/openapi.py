@@ -1,0 +1,98 @@
+"""What the admin can be asked and what it answers, as an OpenAPI document (3.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_JSON: Final = "application/json"
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+    },
+    "additionalProperties": False,
+}
+_INSTANCE: Final[dict[str, Any]] = {"type": "object", "required": ["instance"]}
+_REPORT: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["reach", "memory", "redis", "confirmed", "silent", "others_stop_within", "duration_ms"],
+    "properties": {
+        "reach": {"enum": ["fleet", "this process only"]},
+        "memory": {"type": "integer", "minimum": 0, "description": "entries this process has forgotten"},
+        "redis": {"enum": ["done", "failed", "absent"]},
+        "confirmed": {
+            "type": "array",
+            "items": {**_INSTANCE, "properties": {"instance": {"type": "string"}, "ms": {"type": "number"}}},
+        },
+        "silent": {
+            "type": "array",
+            "items": {**_INSTANCE, "properties": {"instance": {"type": "string"}, "stops_within": {"type": "number"}}},
+        },
+        "others_stop_within": {"type": ["number", "null"], "minimum": 0},
+        "duration_ms": {"type": "number", "minimum": 0},
+    },
+    "additionalProperties": False,
+}
+_FAILED: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error", "report"],
+    "properties": {"error": {"type": "string"}, "report": {"$ref": "#/components/schemas/Report"}},
+}
+
+
+def _answers(schema: str, **problems: str) -> dict[str, Any]:
+    refused = {
+        "401": "whoever asks is not let in",
+        "403": "the admin is closed, or another site may have sent the request",
+        "429": "too many attempts from there have failed",
+        **{status.removeprefix("_"): meaning for status, meaning in problems.items()},
+    }
+    return {
+        "200": {
+            "description": "done",
+            "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+        },
+        **{
+            status: {
+                "description": meaning,
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+            for status, meaning in refused.items()
+        },
+    }
+
+
+def _told(summary: str, **problems: str) -> dict[str, Any]:
+    failed = {"description": "Redis could not be told", "content": {_JSON: {"schema": _FAILED}}}
+    return {"summary": summary, "responses": {**_answers("Report", **problems), "502": failed}}
+
+
+DOCUMENT: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {"title": "ctxmiddleware admin", "version": "1"},
+    "security": [{"token": []}],
+    "paths": {
+        "/stats": {"get": {"summary": "The counters of one process.", "responses": _answers("Stats")}},
+        "/clear": {"post": _told("Forget everybody, everywhere.")},
+        "/invalidate/{email}": {
+            "parameters": [
+                {"name": "email", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            ],
+            "post": _told("Forget one user, everywhere.", _400="it is no address"),
+        },
+        "/openapi.json": {"get": {"summary": "This document.", "responses": _answers("Document")}},
+    },
+    "components": {
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        "schemas": {
+            "Problem": _PROBLEM,
+            "Report": _REPORT,
+            "Stats": {"type": "object", "required": ["name", "pid", "started_at", "memory"]},
+            "Document": {"type": "object", "required": ["openapi", "paths"]},
+        },
+    },
+}

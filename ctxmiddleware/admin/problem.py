@@ -1,0 +1,29 @@
+"""How the admin says no: problem details (RFC 9457), which nobody keeps."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+# What is told here is data, for nobody to run or to frame.
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def problem(status: int, detail: str, **headers: str) -> Response:
+    """Return problem details.
+
+    Args:
+        status: of the answer.
+        detail: what went wrong, and the way out.
+        **headers: further ones, with underscores for hyphens.
+    """
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    named = {**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return Response(msgspec.json.encode(body), status, named, media_type="application/problem+json")

@@ -1,0 +1,119 @@
+"""Whether the admin answers as its own OpenAPI document says, whatever it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from ctxmiddleware import BearerToken, UserContextMiddleware
+from ctxmiddleware.admin.app import AdminApp
+from ctxmiddleware.admin.attempts import Attempts
+from ctxmiddleware.admin.openapi import DOCUMENT
+from ctxmiddleware.testing import FakeClock
+
+from ..asgi import Answer, ask, http_scope
+from ..people import ADA, TOKEN, plugin_of
+
+PATH = "/api/admin/cache"
+AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
+
+
+def _app() -> Starlette:
+    plugin = plugin_of(admin_guard=BearerToken(TOKEN))
+    # What it is asked without the token must not shut it out.
+    admin = AdminApp(plugin, BearerToken(TOKEN), attempts=Attempts(burst=1_000_000))
+    app = Starlette(routes=[Mount(PATH, app=admin)])
+    app.add_middleware(UserContextMiddleware, plugin=plugin)
+    return app
+
+
+APP = _app()
+schema = schemathesis.openapi.from_asgi(f"{PATH}/openapi.json", APP, headers=AUTHORIZED)
+
+
+@schema.auth()
+class Token:
+    """How the document's cases are let in."""
+
+    def get(self, case: Any, context: Any) -> str:
+        """Return the token."""
+        return TOKEN
+
+    def set(self, case: Any, data: str, context: Any) -> None:
+        """Send it."""
+        case.headers["authorization"] = f"Bearer {data}"
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_it_answers_as_its_document_says(case: Any) -> None:
+    """With and without what is let in, asked as the document says and otherwise."""
+    case.call_and_validate()
+
+
+def test_the_document_names_every_route_and_no_other() -> None:
+    """What is added to the one is added to the other."""
+    admin = AdminApp(plugin_of(), BearerToken(TOKEN))
+    routes = {route.path.replace(":path", "") for route in admin._routes}
+    assert {path.rstrip("/") for path in routes} == set(DOCUMENT["paths"])
+
+
+def test_the_document_is_for_those_who_are_let_in() -> None:
+    """It tells nothing secret, but deny is the rule."""
+    client = TestClient(APP)
+    assert client.get(f"{PATH}/openapi.json").status_code == 401
+    answer = client.get(f"{PATH}/openapi.json", headers=AUTHORIZED)
+    assert answer.json() == {**DOCUMENT, "servers": [{"url": PATH}]}
+
+
+_BYTES = st.binary(max_size=40).filter(lambda value: b"\r" not in value and b"\n" not in value)
+_METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "get", ""])
+_PATHS = st.one_of(
+    st.text(max_size=40).map(lambda text: f"/{text}"),
+    st.sampled_from(["/stats", "/clear", "/invalidate/x", "/openapi.json", "/stats/", "/../stats", "//clear", ""]),
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@given(
+    method=_METHODS,
+    path=_PATHS,
+    headers=st.lists(st.tuples(st.sampled_from([b"authorization", b"origin", b"host", b"sec-fetch-site"]), _BYTES)),
+    peer=st.one_of(st.none(), st.text(max_size=20)),
+)
+@settings(max_examples=500, deadline=None)
+async def test_nobody_gets_in_by_garbage(
+    method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str | None
+) -> None:
+    """Whatever is sent without the token is refused, by problem details, and forgets nobody."""
+    plugin = plugin_of()
+    admin = AdminApp(plugin, BearerToken(TOKEN), attempts=Attempts(clock=FakeClock()))
+    await plugin.resolve(ADA)
+    client = None if peer is None else (peer, 1)
+    answer: Answer = await ask(admin, {**http_scope(path), "method": method, "headers": headers, "client": client})
+    assert (answer.status, answer.headers["content-type"]) == (401, "application/problem+json")
+    assert plugin.stats().memory.entries == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@given(method=_METHODS, path=_PATHS, headers=st.lists(st.tuples(_BYTES, _BYTES)))
+@settings(max_examples=500, deadline=None)
+async def test_whatever_is_asked_with_the_token_is_answered(
+    method: str, path: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """By JSON or by problem details, and by no exception."""
+    admin = AdminApp(plugin_of(), BearerToken(TOKEN))
+    sent = [(b"authorization", f"Bearer {TOKEN}".encode()), *(each for each in headers if each[0] != b"authorization")]
+    answer = await ask(admin, {**http_scope(path), "method": method, "headers": sent})
+    assert answer.status in (200, 400, 404, 405)
+    kind = "application/json" if answer.status == 200 else "application/problem+json"
+    assert answer.headers["content-type"] == kind
