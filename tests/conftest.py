@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from examples.servers import Postgres, SupabaseFront, SupabaseProject, Valkey, c
 from examples.servers.supabase.app import Dialect
 
 from .backends import ALL
+from .privacy import LOGGER, Privacy
 
 
 @pytest.fixture(params=ALL)
@@ -84,3 +86,24 @@ def front(running_front: SupabaseFront) -> Iterator[SupabaseFront]:
     running_front.reset()
     yield running_front
     running_front.reset()
+
+
+@pytest.fixture(scope="session")
+def privacy() -> Iterator[Privacy]:
+    """What the library logs, at every level."""
+    handler = Privacy()
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG)
+    yield handler
+    LOGGER.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_private_is_logged(privacy: Privacy, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """In any test; those that look at the log see warnings, as they would without this."""
+    caplog.handler.setLevel(logging.WARNING)
+    privacy.leaks.clear()
+    yield
+    leaks = list(privacy.leaks)
+    privacy.leaks.clear()
+    assert not leaks, "something private was logged"

@@ -159,7 +159,7 @@ async def test_an_is_active_that_fails_is_a_500() -> None:
     """Who may not be active is not let in because nobody could tell."""
 
     def is_active(context: UserContext) -> bool:
-        raise KeyError(context.email)
+        raise KeyError(context.employee.id)
 
     assert (await ask(app_of(plugin=plugin_of(is_active=is_active)), http_scope(user=ADA))).status == 500
 
