@@ -16,9 +16,10 @@ from rich.table import Table
 
 from tests.chaos import bench as chaos
 
-from . import eviction, hit, hung_redis, peers, peers_fleet, sealing, storm
+from . import eviction, hit, hung_redis, mixup, peers, peers_fleet, sealing, storm
 
 Rows = list[dict[str, object]]
+Options = argparse.Namespace
 
 
 def _peers() -> Rows:
@@ -39,7 +40,7 @@ def _other(*command: str) -> Callable[[], Rows]:
     return run
 
 
-BENCHES: dict[str, tuple[str, Callable[[float], Rows]]] = {
+BENCHES: dict[str, tuple[str, Callable[[Options], Rows]]] = {
     "peers": ("what goes wrong elsewhere, side by side", lambda _: _peers()),
     "storm": ("5,000 users who miss together, on the real Supabase stack", lambda _: storm.run()),
     "hit": ("what one hit costs, as a ratio to a dict", lambda _: hit.run()),
@@ -50,10 +51,17 @@ BENCHES: dict[str, tuple[str, Callable[[float], Rows]]] = {
         "100,000 steps of the state machine",
         lambda _: _other("tests.cache.machine", "--steps", "100000")(),
     ),
-    "chaos": ("four processes whose servers fail at random; every answer checked", chaos.run),
+    "chaos": (
+        "four processes whose servers fail at random; every answer checked",
+        lambda options: chaos.run(options.seconds),
+    ),
     "told": ("an invalidation, to the last of four processes", lambda _: chaos.told()),
     "fleet": ("four processes miss together, 250 times each", lambda _: chaos.misses()),
-    "hung": ("Redis hangs under three instances", lambda seconds: hung_redis.run(seconds)),
+    "mixup": (
+        "10,000 users' requests through one app, some cancelled; each answer compared with who asked",
+        lambda options: mixup.run(options.requests),
+    ),
+    "hung": ("Redis hangs under three instances", lambda options: hung_redis.run(options.seconds)),
 }
 
 
@@ -69,6 +77,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="how long Redis hangs, and how long the chaos lasts (60)"
     )
+    parser.add_argument("--requests", type=int, default=mixup.REQUESTS, help="of the mix-up (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHES):
@@ -78,7 +87,7 @@ def main() -> int:
         what, run = BENCHES[name]
         console.print(f"[bold]{name}[/bold]: {what} ...")
         began = time.monotonic()
-        figures[name] = run(options.seconds)
+        figures[name] = run(options)
         console.print(_table(figures[name]))
         console.print(f"{time.monotonic() - began:.1f} s\n")
     if options.json is not None:
