@@ -8,14 +8,13 @@ from collections.abc import Mapping
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from ctxmiddleware import ContextPlugin, UserContextMiddleware, get_user_context
+from ctxmiddleware import BearerJWT, ContextPlugin, UserContextMiddleware, get_user_context
 
-from .tokens import BearerTokens
+from .tokens import AUDIENCE
 
 
 async def health(request: Request) -> Response:
@@ -40,7 +39,8 @@ async def region(request: Request) -> Response:
 
 def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
     """Build the app from environment variables: TOKEN_SECRET, and those of `ctxmiddleware settings`."""
-    plugin = ContextPlugin.from_env(environ)
+    identify = BearerJWT(secret=environ["TOKEN_SECRET"], audience=AUDIENCE)
+    plugin = ContextPlugin.from_env(environ, identify=identify)
     app = Starlette(
         routes=[
             Route("/health", health),
@@ -50,6 +50,4 @@ def create_app(environ: Mapping[str, str] = os.environ) -> Starlette:
         ]
     )
     app.add_middleware(UserContextMiddleware, plugin=plugin)
-    # Added last, it runs first: the context is that of the user it finds.
-    app.add_middleware(AuthenticationMiddleware, backend=BearerTokens(environ["TOKEN_SECRET"]))
     return app

@@ -1,4 +1,4 @@
-"""Who is signed in: tokens are signed here for the samples, and verified by Starlette's AuthenticationMiddleware."""
+"""Who is signed in: tokens are signed here for the samples, and verified as an app does that has only Starlette."""
 
 from __future__ import annotations
 

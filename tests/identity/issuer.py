@@ -40,6 +40,8 @@ Private = ECKey | OKPKey | RSAKey | OctKey
 EC: Final = ECKey.generate_key("P-256", {"kid": "ec"})
 RSA: Final = RSAKey.generate_key(2048, {"kid": "rsa"})
 ED: Final = OKPKey.generate_key("Ed25519", {"kid": "ed"})
+# Somebody else's, of the same name as one of them.
+MALLORY: Final = ECKey.generate_key("P-256", {"kid": "ec"})
 OCT: Final = OctKey.import_key(SECRET)
 ALGORITHMS: Final[Mapping[str, Private]] = {"ES256": EC, "RS256": RSA, "EdDSA": ED, "HS256": OCT}
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 from joserfc import jwe, jwt
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import OctKey, RSAKey
 
 from ctxmiddleware import BadCredential, BearerJWT
 from ctxmiddleware.identity.first_of import resolved
@@ -23,6 +23,7 @@ from .issuer import (
     EC,
     ED,
     ISSUER,
+    MALLORY,
     OCT,
     RSA,
     SECRET,
@@ -39,7 +40,6 @@ from .issuer import (
 
 pytestmark = pytest.mark.anyio
 
-MALLORY_EC: Final = ECKey.generate_key("P-256", {"kid": "ec"})
 MALLORY_RSA: Final = RSAKey.generate_key(2048, {"kid": "rsa"})
 PEM: Final = RSA.as_pem(private=False)
 
@@ -105,12 +105,10 @@ ATTACKS: Final[Mapping[str, Callable[[], str | bytes]]] = {
     "HS512 by the secret": lambda: signed(OCT, "HS512"),
     "RS256 by the name of an elliptic key": lambda: signed(RSA, "RS256", header={"kid": "ec"}),
     # CVE-2018-0114: a key that the token brings along
-    "jwk embedded": lambda: signed(MALLORY_EC, header={"jwk": MALLORY_EC.as_dict(private=False)}),
-    "jwk embedded, without kid": lambda: signed(
-        MALLORY_EC, header={"kid": None, "jwk": MALLORY_EC.as_dict(private=False)}
-    ),
+    "jwk embedded": lambda: signed(MALLORY, header={"jwk": MALLORY.as_dict(private=False)}),
+    "jwk embedded, without kid": lambda: signed(MALLORY, header={"kid": None, "jwk": MALLORY.as_dict(private=False)}),
     "x5c embedded": lambda: signed(MALLORY_RSA, "RS256", header={"x5c": [b64(b"certificate")]}),
-    "somebody else's key of the same name": lambda: signed(MALLORY_EC),
+    "somebody else's key of the same name": lambda: signed(MALLORY),
     # CVE-2018-1000531 and others: what a key's name is used for
     **{
         f"kid {kid!r}": partial(_hmac, b"", {"alg": "HS256", "kid": kid})
@@ -183,11 +181,11 @@ async def test_nobody_is_let_in(bearer: BearerJWT, published: Publisher, attack:
 @pytest.mark.parametrize("member", ["jku", "x5u"])
 async def test_nobody_is_asked_for_keys_but_their_publisher(bearer: BearerJWT, member: str) -> None:
     """A token that names another place for its keys is not a request to go there (CVE-2018-0114's cousin)."""
-    async with publishing(key_set(MALLORY_EC)) as mallory:
+    async with publishing(key_set(MALLORY)) as mallory:
         with pytest.raises(BadCredential):
-            await asked(bearer, signed(MALLORY_EC, header={member: mallory.url}))
+            await asked(bearer, signed(MALLORY, header={member: mallory.url}))
         with pytest.raises(BadCredential):
-            await asked(bearer, signed(MALLORY_EC, header={member: mallory.url, "kid": "unheard of"}))
+            await asked(bearer, signed(MALLORY, header={member: mallory.url, "kid": "unheard of"}))
         assert mallory.fetches == 0
 
 
