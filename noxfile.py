@@ -36,3 +36,10 @@ def bench(session: nox.Session) -> None:
     """Measure it beside its peers, on real servers. Arguments go to the bench: names of benches, --help."""
     session.install("-q", "-e", ".[bench]")
     session.run("python", "-m", "tests.bench", *session.posargs, **PATIENT)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what comes from outside, guided by coverage. Arguments go to the fuzzer: names of targets, --seconds."""
+    session.install("-q", "-e", ".[fuzz]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs, **PATIENT)

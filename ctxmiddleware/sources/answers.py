@@ -115,8 +115,10 @@ def retry_after(value: str | None, now: float) -> float | None:
     """
     if value is None:
         return None
-    # isdecimal alone takes digits of every script, and a number of 5,000 digits is refused by int().
-    if re.fullmatch(r"\s*[0-9]{1,15}\s*", value):
+    # isdecimal alone takes digits of every script, and a number of 5,000 digits is refused by int(); white space of the
+    # expression's own, such as \x1c, is none to float.
+    value = value.strip(" \t")
+    if re.fullmatch(r"[0-9]{1,15}", value):
         return min(float(value), LONGEST_RETRY_AFTER)
     try:
         waiting = parsedate_to_datetime(value).timestamp() - now

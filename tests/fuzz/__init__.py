@@ -1,0 +1,1 @@
+"""Everything that comes from outside, made up by a fuzzer: `nox -s fuzz`."""
