@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .routing import layers
+from .destination import layers
 
 logger = logging.getLogger("ctxmiddleware.lifespan")
 

@@ -22,8 +22,9 @@ from .identity.base import Identity
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
+from .preflight import is_mistaken, is_preflight
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
-from .routing import checked_paths, is_excluded, is_preflight, is_public, leads_to
+from .routing import checked_paths, is_excluded, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
 
@@ -38,7 +39,8 @@ class UserContextMiddleware:
         app: the ASGI app inside.
         plugin: what resolves; None reads the environment with `ContextPlugin.from_env()`.
         required: refuse requests without a context, 401 for anonymous ones and 403 for unknown or inactive users.
-        exclude: paths that nobody is identified on, each with all that lies below it.
+        exclude: paths that nobody is identified on, each with all that lies below it; `public` marks single endpoints.
+            CORS preflights, which carry no credentials, pass too; a plain OPTIONS is an ordinary request.
         on_refusal: called with the connection and the reason of each refusal; the response it returns is sent instead.
 
     Raises:
@@ -127,9 +129,9 @@ class UserContextMiddleware:
 
     async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
         """Return the context, or why there is none, and the refusal that follows if one does."""
-        if self._is_excluded(scope):
-            return None, "excluded", None
         try:
+            if self._is_excluded(scope):
+                return None, "excluded", None
             context, reason = await _context(plugin, scope)
         except Exception as error:  # noqa: BLE001 - raised in a middleware it would be an answer nobody chose
             denial = _denial_of(error)
@@ -138,7 +140,9 @@ class UserContextMiddleware:
         return context, reason, denial_or_none
 
     def _is_excluded(self, scope: Scope) -> bool:
-        return bool(self._exclude and is_excluded(scope, self._exclude)) or is_preflight(scope)
+        if self._exclude and is_excluded(scope, self._exclude):
+            return True
+        return scope.get("method") == "OPTIONS" and is_preflight(scope) and not is_mistaken(self.app, scope)
 
     def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
         """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""

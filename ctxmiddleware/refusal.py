@@ -43,7 +43,9 @@ class Denial:
         """Return the answer as problem details (RFC 9457), which tell the caller nothing about the inside."""
         phrase = HTTPStatus(self.status).phrase
         body = {"type": "about:blank", "title": phrase, "status": self.status, "reason": self.reason}
-        return JSONResponse(body, self.status, self.headers, media_type="application/problem+json")
+        # The next one who asks may be somebody else.
+        headers = {**self.headers, "Cache-Control": "no-store"}
+        return JSONResponse(body, self.status, headers, media_type="application/problem+json")
 
 
 def denial_for(reason: Reason) -> Denial:

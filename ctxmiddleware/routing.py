@@ -1,18 +1,18 @@
-"""Which requests the middleware leaves alone: excluded paths, preflights, public endpoints, and the admin."""
+"""Which requests the middleware leaves alone: excluded paths, public endpoints, and the admin wherever it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final, Literal, TypeVar
+import logging
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Scope
 
+from .destination import steps
 from .errors import ConfigurationError
 
-# An object may answer `.app` with itself.
-_MAX_LAYERS: Final = 100
+logger = logging.getLogger("ctxmiddleware.routing")
 
 
 def checked_paths(exclude: Iterable[str]) -> tuple[str, ...]:
@@ -62,17 +62,6 @@ def _is_ambiguous(path: str) -> bool:
     return "." in (*middle, last) or ".." in (*middle, last) or "" in middle or first != ""
 
 
-def is_preflight(scope: Scope) -> bool:
-    """Return whether a browser asks if another site's script may send a request (Fetch, section 4.8).
-
-    It never carries a credential: refused for that, no script of another origin could ever sign in.
-    """
-    if scope["type"] != "http" or scope.get("method") != "OPTIONS":
-        return False
-    headers = Headers(scope=scope)
-    return "origin" in headers and "access-control-request-method" in headers
-
-
 E = TypeVar("E")
 
 
@@ -110,44 +99,13 @@ def leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:
     """
     # Headers may be read once only; this makes them a list before a copy of the scope uses them up.
     Headers(scope=scope)
-    return _leads_to(app, scope)
-
-
-def _leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:
-    for layer in layers(app):
-        if getattr(layer, "guards_itself", None) is True:
-            return "admin"
-        routes = getattr(layer, "routes", None)
-        if isinstance(routes, list):
-            return _first_leads_to(routes, scope)
+    try:
+        for step in steps(app, scope):
+            if getattr(step, "guards_itself", None) is True:
+                return "admin"
+            if is_public(step):
+                return "public"
+    except Exception:
+        # Raised on, it would be an answer in the place of the refusal that is due.
+        logger.exception("a route failed to say whether it takes a request, so the refusal stands")
     return None
-
-
-def layers(app: ASGIApp) -> Iterator[object]:
-    """Return an app and what it wraps, layer by layer, as far as each says what is inside of it in `.app`."""
-    layer: object = app
-    for _ in range(_MAX_LAYERS):
-        if layer is None:
-            return
-        yield layer
-        layer = getattr(layer, "app", None)
-
-
-def _first_leads_to(routes: Iterable[object], scope: Scope) -> Literal["admin", "public"] | None:
-    for route in routes:
-        if not isinstance(route, BaseRoute):
-            return None  # another framework's: who is reached cannot be told
-        match, child = route.matches(scope)
-        if match is Match.FULL:
-            below = {**scope, **child}
-            inner = getattr(route, "app", None)
-            if inner is None:
-                return _first_leads_to(_included(route), below)
-            return "public" if is_public(getattr(route, "endpoint", None)) else _leads_to(inner, below)
-    return None
-
-
-def _included(route: BaseRoute) -> Iterator[object]:
-    """Return the routes of a router that FastAPI has included, in their order."""
-    contexts = getattr(route, "effective_route_contexts", tuple)
-    return (context.starlette_route or context.original_route for context in contexts())

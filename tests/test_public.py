@@ -1,4 +1,4 @@
-"""Whether nobody is refused on a public endpoint and on a preflight, and whether that frees nothing beside them."""
+"""Whether nobody is refused on a public endpoint, and whether that frees nothing beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -161,48 +160,3 @@ def test_what_cannot_be_marked_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"method, which cannot be marked; name its path in `exclude`"):
         public(PLACES.get)
     assert public(partial(welcome)) is not None
-
-
-PREFLIGHT = {"origin": "https://app.example", "access-control-request-method": "POST"}
-
-
-@pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
-def test_a_preflight_passes(*, inside: bool) -> None:
-    """It carries no credential, whichever of the two middlewares sees it first, and asks nobody who sent it."""
-    asked: list[object] = []
-
-    def identify(scope: Scope) -> None:
-        asked.append(scope)
-
-    app = Starlette(routes=[Route("/private", private, methods=["GET", "POST"])])
-    cors = partial(CORSMiddleware, allow_origins=["https://app.example"], allow_methods=["POST"])
-    ours = partial(UserContextMiddleware, plugin=plugin_of(identify=identify), required=True)
-    client = TestClient(ours(cors(app)) if inside else cors(ours(app)))
-    answer = client.options("/private", headers=PREFLIGHT)
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "https://app.example"
-    assert asked == []
-
-
-@pytest.mark.parametrize("missing", PREFLIGHT)
-@pytest.mark.anyio
-async def test_what_is_no_preflight_is_a_request_like_others(missing: str) -> None:
-    """An OPTIONS without what makes it one, another method with it, and a websocket."""
-    app = UserContextMiddleware(PLACES["function"](), plugin=plugin_of(), required=True)
-    both = [(name.encode(), value.encode()) for name, value in PREFLIGHT.items()]
-    some = [(name, value) for name, value in both if name.decode() != missing]
-    assert (await ask(app, {**http_scope("/private"), "method": "OPTIONS", "headers": some})).status == 401
-    assert (await ask(app, {**http_scope("/private"), "method": "POST", "headers": both})).status == 401
-
-
-@pytest.mark.anyio
-async def test_a_preflight_that_the_app_answers_itself_has_no_context() -> None:
-    """Whoever sends such a request gets nothing that needs one."""
-
-    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse(_shown(Request(scope)))(scope, receive, send)
-
-    app = UserContextMiddleware(answers, plugin=plugin_of(), required=True)
-    headers = [(name.encode(), value.encode()) for name, value in {**PREFLIGHT, **as_user(ADA)}.items()]
-    answer = await ask(app, {**http_scope("/me"), "method": "OPTIONS", "headers": headers})
-    assert answer.json() == {"email": None, "reason": "excluded"}

@@ -45,6 +45,7 @@ async def test_http_is_refused_with_problem_details(user: str | None, status: in
     answer = await ask(app_of(), http_scope(user=user))
     assert answer.kinds == ["http.response.start", "http.response.body"]
     assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
     assert int(answer.headers["content-length"]) == len(answer.body)
     body = answer.json()
     assert (body["status"], body["reason"]) == (answer.status, reason) == (status, reason)

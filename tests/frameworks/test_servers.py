@@ -142,7 +142,7 @@ def test_a_misconfigured_app_without_a_lifespan_refuses_everything(serve: Serve)
         assert "CTX_TTL" in process.log.read_text()
 
 
-@pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("implementation", ["websockets", "websockets-sansio", "wsproto"])
 def test_websockets_are_served_and_denied_by_uvicorn(serve: Serve, implementation: str) -> None:
     """A known user's websocket opens; another is denied with the status and the headers of its case."""
     with serve("app", "--ws", implementation) as process:
@@ -172,8 +172,8 @@ def _serves_and_denies(process: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("server", "options"),
-    [(uvicorn, ("--ws", "websockets-sansio")), (uvicorn, ("--ws", "wsproto")), (hypercorn, ())],
-    ids=["websockets-sansio", "wsproto", "hypercorn"],
+    [*((uvicorn, ("--ws", each)) for each in ("websockets", "websockets-sansio", "wsproto")), (hypercorn, ())],
+    ids=["websockets", "websockets-sansio", "wsproto", "hypercorn"],
 )
 def test_a_websocket_without_the_extension_is_refused_by_a_close(
     serve: Serve, server: Callable[..., list[str]], options: tuple[str, ...]

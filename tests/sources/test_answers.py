@@ -164,7 +164,8 @@ def test_an_answer_carries_the_servers_count(content_range: str, total: int | No
     ("value", "seconds"),
     [
         ("0", 0.0), ("7", 7.0), (" 7 ", 7.0), ("86400", LONGEST_RETRY_AFTER), ("9" * 15, LONGEST_RETRY_AFTER),
-        ("9" * 5000, None), ("8\x1c", None), ("-5", None), ("1.5", None), ("", None), ("soon", None), ("٣", None), ("inf", None),
+        ("9" * 5000, None), ("8\x1c", None),
+        ("-5", None), ("1.5", None), ("", None), ("soon", None), ("٣", None), ("inf", None),
         (format_datetime(datetime.fromtimestamp(NOW + 90, UTC), usegmt=True), 90.0),
         (format_datetime(datetime.fromtimestamp(NOW - 90, UTC), usegmt=True), 0.0),
         (format_datetime(datetime.fromtimestamp(NOW + 90_000, UTC), usegmt=True), LONGEST_RETRY_AFTER),

@@ -165,6 +165,27 @@ async def test_a_broken_installation_is_a_500_that_tells_the_caller_nothing(
     assert any(record.levelno >= logging.ERROR and "SUPABASE_KEY" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize(
+    ("status", "code"), [(401, "42501"), (403, "42501"), (401, "PGRST301"), (406, "PGRST106"), (404, "PGRST205")]
+)
+async def test_what_an_operator_must_mend_is_never_the_callers_fault(
+    environ: Environ, front: SupabaseFront, caplog: pytest.LogCaptureFixture, status: int, code: str
+) -> None:
+    """A missing grant, an expired key, a schema that is not exposed: 500, the code in the log, and no word of either.
+
+    What the database says of it, which may hold an address, is in neither.
+    """
+    async with serve(environ) as client:
+        body = {"code": code, "message": "denied for ada@example.com", "details": "row (ada@example.com)"}
+        front.fault(status=status, body=body, times=None)
+        answer = await client.get("/me", headers=ADA)
+        assert (answer.status_code, answer.json()["reason"]) == (500, "failed")
+        assert code not in answer.text
+        assert "denied" not in answer.text
+    assert any(record.levelno >= logging.ERROR and code in record.getMessage() for record in caplog.records)
+    assert "ada@example.com" not in caplog.text
+
+
 async def test_no_request_waits_for_the_warehouse(environ: Environ, zones_server: BigQueryStandIn) -> None:
     """A warehouse that hangs delays neither the start nor an answer: zones are there when they are there."""
     zones_server.behave(fault={"times": 1000, "hang": True})
