@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from . import settings
+from . import environment, settings
 from .core import arguments_from_env
 from .errors import ConfigurationError, ContextError
 from .identity.scope_user import ScopeUser
@@ -119,7 +119,7 @@ def _add_admin(commands: Commands) -> None:
 
 def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
     def run(arguments: argparse.Namespace) -> int:
-        token = settings.admin_token()
+        token = environment.admin_token()
         if token is None:
             raise ConfigurationError(f"{settings.ADMIN_TOKEN} is not set: it is what opens the admin")
         print(ask(AdminClient(arguments.url, token), arguments))
@@ -140,7 +140,7 @@ def _add_hash(commands: Commands) -> None:
 
 
 def _hash(arguments: argparse.Namespace) -> int:
-    key = settings.log_key()
+    key = environment.log_key()
     if key is None:
         raise ConfigurationError(
             f"{settings.LOG_KEY} is not set: without it each process makes up a key of its own, which nobody else knows"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import anyio
 
-from . import checks, settings, wiring
+from . import checks, environment, wiring
 from .accessors import scope_key
 from .address import normalise
 from .admin.app import AdminApp
@@ -267,7 +267,7 @@ def arguments_from_env(
     faults = [*checks.name_faults(name), *checks.identify_faults(identify)]
     if source is not None:
         faults += checks.source_faults(source)
-    reading = settings.read(environ)
+    reading = environment.read(environ)
     # What collects errors keeps the locals of the frames that raised them.
     del environ
     parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)

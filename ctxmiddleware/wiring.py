@@ -15,6 +15,7 @@ from .cache.redis.codec import Codec
 from .cache.redis.options import RedisOptions
 from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
+from .environment import Reading
 from .errors import ConfigurationError
 from .faults import Faults
 from .identity.jwt.bearer import BearerJWT
@@ -23,7 +24,7 @@ from .model import UserContext
 from .pseudonym import Pseudonyms
 from .resolver import Resolver
 from .secret import Secret
-from .settings import ADMIN_TOKEN, Reading, Settings
+from .settings import ADMIN_TOKEN, Settings
 from .sources.base import ContextSource
 from .stats import Counters
 from .zones.base import ZoneSnapshot, ZoneSource

@@ -14,7 +14,7 @@ from joserfc.jwk import OctKey
 
 from ctxmiddleware import BearerJWT, ConfigurationError, ContextPlugin, Identity, ScopeUser, UserContext
 from ctxmiddleware.core import arguments_from_env
-from ctxmiddleware.settings import read
+from ctxmiddleware.environment import read
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.wiring import parts_from
 

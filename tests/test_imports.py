@@ -27,7 +27,7 @@ HOMES = {
     "google": {"ctxmiddleware.zones.bigquery"},
     "cryptography": {"ctxmiddleware.cache.redis.seal"},
 }
-KNOWS_SETTINGS = {"ctxmiddleware.wiring", "ctxmiddleware.core", "ctxmiddleware.cli"}
+KNOWS_SETTINGS = {"ctxmiddleware.environment", "ctxmiddleware.wiring", "ctxmiddleware.core", "ctxmiddleware.cli"}
 
 
 @cache

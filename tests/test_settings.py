@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from ctxmiddleware import BigQueryZones, ConfigurationError, Secret
-from ctxmiddleware.settings import Settings, from_env, rules
+from ctxmiddleware.environment import from_env
+from ctxmiddleware.settings import Settings, rules
 
 KEYS = [base64.b64encode(bytes(range(start, start + 32))).decode() for start in (0, 100)]
 

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from ..errors import SourceUnavailable
 from ..stats import Counters
 from .base import Entry, Found
-from .flight import Flight, Flights
+from .flight import Flight
+from .flights import Flights
 from .keeping import Keeping
 from .policy import CachePolicy, Verdict, judge
 from .shared import Look

@@ -14,7 +14,8 @@ from ..stats import MEMORY, REDIS, Counters
 from ..stray import is_stray
 from .base import Ask, Entry, Fence, Fetched, Found, Stored
 from .failsafe import FailSafe
-from .flight import DRAIN_SECONDS, Flight, Flights
+from .flight import Flight
+from .flights import DRAIN_SECONDS, Flights
 from .keeping import Keeping
 from .memory import MemoryTier
 from .names import digest_of

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from .base import Entry, Fence, Key
 from .expecting import Expected
-from .flight import Flight, Flights
+from .flight import Flight
+from .flights import Flights
 from .memory import MemoryTier
 from .names import digest_of
 from .policy import CachePolicy

@@ -13,7 +13,8 @@ from ..errors import SourceUnavailable
 from ..stats import MEMORY, Counters
 from .base import Entry, Found, Key
 from .filling import Filling, Loader
-from .flight import DRAIN_SECONDS, Flight, Flights
+from .flight import Flight
+from .flights import DRAIN_SECONDS, Flights
 from .hearing import Hearing
 from .memory import MemoryTier
 from .names import digest_of

@@ -34,14 +34,15 @@ class Guard:
     without: str
 
 
-_FLIGHT, _TIERED, _FILLING = "cache/flight.py", "cache/tiered.py", "cache/filling.py"
+_FLIGHT, _FLIGHTS = "cache/flight.py", "cache/flights.py"
+_TIERED, _FILLING = "cache/tiered.py", "cache/filling.py"
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
 _CHANNEL, _HEARING = "cache/redis/channel.py", "cache/hearing.py"
 
 GUARDS = (
     Guard(
         "keeping in memory what was loaded before an invalidation",
-        _FLIGHT,
+        _FLIGHTS,
         "            if not flight.overtaken:\n                keep()\n",
         "            keep()\n",
     ),
@@ -231,11 +232,11 @@ GUARDS = (
     ),
     Guard(
         "a generation that was touched during a load",
-        _FLIGHT,
+        _FLIGHTS,
         "                flight.doubted = True\n",
         "                pass\n",
     ),
-    Guard("a generation that was touched", _FLIGHT, "            doubt()\n", "            pass\n"),
+    Guard("a generation that was touched", _FLIGHTS, "            doubt()\n", "            pass\n"),
     Guard(
         "a generation that was touched before a store that could not compare it",
         _FILLING,
