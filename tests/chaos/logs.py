@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+from tests.privacy import PRIVATE
+
 _RAW: Final = "Traceback (most recent call last)"
 _FORESEEN: Final = (
     "redis.exceptions.",
@@ -26,13 +28,15 @@ def unhandled(text: str) -> list[str]:
 
     That is: an exception logged by anybody that is not a fault of Redis or of the source; an error of the server's or
     of asyncio's own ("Exception in ASGI application", "Task exception was never retrieved"); a warning of Python's own
-    (a coroutine never awaited, a resource never closed); and a traceback that went past the logging.
+    (a coroutine never awaited, a resource never closed); a traceback that went past the logging; and what is private.
     """
     return list(_found(text))
 
 
 def _found(text: str) -> Iterator[str]:
     for line in text.splitlines():
+        if any(private.search(line) for private in PRIVATE):
+            yield f"something private is in the log: {line[:200]}"
         record = _record(line)
         if record is None:
             if _RAW in line:

@@ -40,6 +40,8 @@ def test_a_logged_fault_of_redis_or_of_the_source_is_foreseen(foreseen: str) -> 
 @pytest.mark.parametrize(
     "unforeseen",
     [
+        line("INFO", "ctxmiddleware.resolver", "user7@example.org was invalidated"),
+        "a warning of nobody's about eyJhbGciOiJIUzI1NiJ9.eyJlbWFpbCI6ImEifQ.c2lnbmF0dXJl",
         line("ERROR", "ctxmiddleware.redis", "Redis does not answer", "builtins.TypeError"),
         line("ERROR", "ctxmiddleware.middleware", "refused with 500", "ctxmiddleware.errors.SourceError"),
         line("ERROR", "ctxmiddleware.x", "group", "builtins.ExceptionGroup", "builtins.TimeoutError"),
