@@ -119,6 +119,8 @@ class Publisher:
         body: what it answers with.
         status: and with which status.
         gate: what each answer waits for.
+        drops: whether it hangs up instead of answering.
+        leads_to: where it redirects to.
     """
 
     port: int
@@ -127,6 +129,7 @@ class Publisher:
     gate: anyio.Event | None = None
     fetches: int = 0
     drops: bool = False
+    leads_to: str = ""
     requests: list[bytes] = field(default_factory=list)
 
     @property
@@ -157,7 +160,8 @@ async def publishing(document: object) -> AsyncIterator[Publisher]:
                 await server.gate.wait()
             if server.drops:
                 return
-            head = f"HTTP/1.1 {server.status} -\r\nconnection: close\r\ncontent-length: {len(server.body)}\r\n\r\n"
+            head = f"HTTP/1.1 {server.status} -\r\nconnection: close\r\ncontent-length: {len(server.body)}\r\n"
+            head += f"location: {server.leads_to}\r\n\r\n" if server.leads_to else "\r\n"
             with suppress(anyio.BrokenResourceError):  # whoever has read enough
                 await stream.send(head.encode() + server.body)
 

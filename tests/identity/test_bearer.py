@@ -48,6 +48,7 @@ async def test_a_good_token_names_its_user() -> None:
         {"nbf": NOW + 11},
         {"nbf": "now"},
         {"nbf": None},
+        {"nbf": True},
         {"iss": "https://somebody.else"},
         {"iss": f"{ISSUER}/"},
         {"iss": None},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import warnings
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -205,13 +208,20 @@ async def test_the_last_good_keys_stay_in_force_through_an_outage(
     for turn in range(3):
         clock.advance(TIMES.refresh)
         assert await asked(bearer, signed(sub=f"{turn}"))
-        await eventually_async(lambda fetches=turn + 2: published.fetches >= fetches)  # type: ignore[misc]
+        await eventually_async(partial(_is_fetched, bearer, published, turn + 2))
     await eventually_async(lambda: len(caplog.records) == 1)
     assert "those known stay in force" in caplog.text
     published.body, published.status, published.drops = good, 200, False
+    assert published.fetches == 4
     clock.advance(TIMES.refresh)
     assert await asked(bearer, signed(sub="again"))
     await eventually_async(lambda: "can be fetched again" in caplog.text)
+
+
+def _is_fetched(bearer: BearerJWT, published: Publisher, fetches: int) -> bool:
+    source = bearer._published
+    assert source is not None
+    return published.fetches == fetches and source._flight.get() is None
 
 
 def _fail(published: Publisher, how: str) -> None:
@@ -225,7 +235,7 @@ def _fail(published: Publisher, how: str) -> None:
         case "dropped":
             published.drops = True
         case "too large":
-            published.publish(b" " * (MAX_BYTES + 1))
+            published.publish(json.dumps(key_set(NEXT)).encode() + b" " * MAX_BYTES)
         case _:
             published.status = 302
 
@@ -246,6 +256,15 @@ async def test_without_any_key_an_identified_request_is_unavailable_and_not_anon
     published.status, published.body = 200, good
     assert await asked(bearer, signed())
     assert caplog.text.count("nobody can be identified by a token") == 1
+
+
+async def test_the_publisher_sends_nobody_elsewhere(published: Publisher, clock: FakeClock) -> None:
+    """A redirect is not followed: whoever can answer in its place would publish keys of his own."""
+    async with publishing(key_set(NEXT)) as mallory:
+        published.status, published.leads_to = 302, mallory.url
+        with pytest.raises(SourceUnavailable):
+            await asked(_bearer(published, clock), signed(NEXT))
+        assert (published.fetches, mallory.fetches) == (1, 0)
 
 
 async def test_what_cannot_be_a_token_fetches_nothing(bearer: BearerJWT, published: Publisher) -> None:
@@ -294,7 +313,9 @@ def test_which_published_keys_are_used() -> None:
         "text",
         None,
     ]
-    found = keys.published({"keys": [*strange, *document["keys"]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library's, of a short key
+        found = keys.published({"keys": [*strange, *document["keys"]]})
     assert [(key.name, tuple(key.algorithms)) for key in found] == [
         ("ec", ("ES256",)),
         ("rsa", ("RS256",)),

@@ -142,7 +142,6 @@ class PublishedKeys:
         is_new = document != self._document
         self._document, self._keys, self.confirmed_at = document, found, asked_at
         if is_new:
-            self._unknown.clear()
             self._changed()
 
     def _failed(self, error: Exception) -> None:
