@@ -160,3 +160,24 @@ def test_what_cannot_be_marked_is_refused_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"method, which cannot be marked; name its path in `exclude`"):
         public(PLACES.get)
     assert public(partial(welcome)) is not None
+
+
+@pytest.mark.anyio
+async def test_what_was_refused_stays_refused() -> None:
+    """An app that answers before it comes to the public endpoint has answered somebody it must not."""
+
+    class Hasty:
+        def __init__(self, app: Starlette) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await JSONResponse("secret")(scope, receive, send)
+            await self.app(scope, receive, send)
+
+    app = UserContextMiddleware(
+        Hasty(Starlette(routes=[Route("/welcome", welcome)])), plugin=plugin_of(), required=True
+    )
+    answer = await ask(app, http_scope("/welcome"))
+    assert answer.status == 401
+    assert answer.kinds == ["http.response.start", "http.response.body"]
+    assert b"secret" not in answer.body
