@@ -247,10 +247,10 @@ class RedisTier(Generic[V]):
         session = Session(pool, own, self._options, self._counters, self._token, self._clock)
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
-            await self._fleet.begin(tasks, pool)
-            # Not before the session can be asked.
-            tasks.start_soon(self._leases.keep)
             try:
+                await self._fleet.begin(tasks, pool)
+                # Not before the session can be asked.
+                tasks.start_soon(self._leases.keep)
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
