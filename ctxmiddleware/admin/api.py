@@ -63,9 +63,9 @@ class Api:
         with recorded(request.scope, "invalidate", self._pseudonym(email)) as record:
             try:
                 return await _done(record, self._operations.invalidate(email))
-            except ValueError as error:
+            except ValueError:
                 record.outcome = "refused: no address"
-                return problem(400, str(error))
+                return problem(400, "there is no address: POST to /invalidate/ada@example.com")
 
 
 async def _describe(request: Request) -> Response:
@@ -88,14 +88,12 @@ def _with_and_without_slash(path: str, endpoint: Callable[[Request], Awaitable[R
     return [Route(each, endpoint, methods=[method]) for each in (path, f"{path}/")]
 
 
-def answer(value: object, status: int = 200) -> Response:
+def answer(value: object) -> Response:
     """Return a JSON answer that nobody keeps."""
-    return Response(msgspec.json.encode(value), status, HEADERS, media_type="application/json")
+    return Response(msgspec.json.encode(value), 200, HEADERS, media_type="application/json")
 
 
 def _failed(error: InvalidationFailed) -> Response:
     """Answer an invalidation that did not reach Redis: the caller must know that others may still serve the old."""
-    return answer(
-        {"error": "Redis could not be told; other instances may serve the old until it ends", "report": error.report},
-        502,
-    )
+    detail = "Redis could not be told; other instances may serve the old until it ends"
+    return problem(502, detail, report=error.report)

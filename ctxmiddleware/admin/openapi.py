@@ -38,36 +38,38 @@ _REPORT: Final[dict[str, Any]] = {
     "additionalProperties": False,
 }
 _FAILED: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["error", "report"],
-    "properties": {"error": {"type": "string"}, "report": {"$ref": "#/components/schemas/Report"}},
+    **_PROBLEM,
+    "required": [*_PROBLEM["required"], "report"],
+    "properties": {**_PROBLEM["properties"], "report": {"$ref": "#/components/schemas/Report"}},
 }
+_SECONDS: Final = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait"}
+_HEADERS: Final[dict[str, Any]] = {
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
+    "429": {"Retry-After": {**_SECONDS, "required": True}},
+    "503": {"Retry-After": {**_SECONDS, "required": True}},
+}
+
+
+def _problem(status: str, meaning: str, schema: str = "Problem") -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    headers = {"headers": _HEADERS[status]} if status in _HEADERS else {}
+    return {"description": meaning, "content": content, **headers}
 
 
 def _answers(schema: str, **problems: str) -> dict[str, Any]:
     refused = {
         "401": "whoever asks is not let in",
-        "403": "the admin is closed, or another site may have sent the request",
+        "403": "the admin is closed, its rule lets the user not in, or another site may have sent the request",
         "429": "too many attempts from there have failed",
+        "503": "who asks cannot be found out now",
         **{status.removeprefix("_"): meaning for status, meaning in problems.items()},
     }
-    return {
-        "200": {
-            "description": "done",
-            "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-        },
-        **{
-            status: {
-                "description": meaning,
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }
-            for status, meaning in refused.items()
-        },
-    }
+    done = {"description": "done", "content": {_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+    return {"200": done, **{status: _problem(status, meaning) for status, meaning in refused.items()}}
 
 
 def _told(summary: str, **problems: str) -> dict[str, Any]:
-    failed = {"description": "Redis could not be told", "content": {_JSON: {"schema": _FAILED}}}
+    failed = _problem("502", "Redis could not be told", "Failed")
     return {"summary": summary, "responses": {**_answers("Report", **problems), "502": failed}}
 
 
@@ -90,6 +92,7 @@ DOCUMENT: Final[dict[str, Any]] = {
         "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         "schemas": {
             "Problem": _PROBLEM,
+            "Failed": _FAILED,
             "Report": _REPORT,
             "Stats": {"type": "object", "required": ["name", "pid", "started_at", "memory"]},
             "Document": {"type": "object", "required": ["openapi", "paths"]},

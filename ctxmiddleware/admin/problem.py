@@ -13,17 +13,22 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
-def problem(status: int, detail: str, **headers: str) -> Response:
+def problem(status: int, detail: str, *, report: object = None, **headers: str) -> Response:
     """Return problem details.
 
     Args:
         status: of the answer.
         detail: what went wrong, and the way out.
+        report: what was done all the same, as a member of its own.
         **headers: further ones, with underscores for hyphens.
     """
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    body: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    body["detail"] = detail
+    if report is not None:
+        body["report"] = report
     named = {**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return Response(msgspec.json.encode(body), status, named, media_type="application/problem+json")

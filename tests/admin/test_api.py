@@ -166,7 +166,8 @@ async def test_an_invalidation_that_did_not_reach_redis_is_loud(path: str) -> No
     """The caller is told that others may still serve the old, with the report of what was reached."""
     admin = AdminApp(Unreachable(), BearerToken(TOKEN))
     answer = await ask(admin, http_scope(path, method="POST", headers=AUTHORIZED))
-    assert answer.status == 502
+    assert (answer.status, answer.headers["content-type"]) == (502, "application/problem+json")
+    assert answer.json()["detail"].startswith("Redis could not be told")
     assert msgspec.convert(answer.json()["report"], InvalidationReport) == Unreachable.report
 
 
