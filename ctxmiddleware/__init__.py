@@ -7,8 +7,9 @@ from .accessors import (
     get_user_context,
     user_context_from_scope,
 )
+from .admin.asking import any_of
 from .admin.guard import AdminGuard, BearerToken
-from .admin.rule import ContextRule
+from .admin.rule import ContextRule, role_in
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
 from .errors import (
@@ -89,6 +90,8 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "AdminGuard",
     "BearerToken",
     "ContextRule",
+    "role_in",
+    "any_of",
     # answers
     "Resolution",
     "InvalidationReport",

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from .admin.guard import LEAST_LENGTH
 from .cache.redis.seal import key_faults
 from .secret import Secret
 from .sources.endpoint import schema_faults
 
-MIN_TOKEN_LENGTH: Final = 16
+MIN_TOKEN_LENGTH: Final = LEAST_LENGTH
 # Of HS256: RFC 7518, section 3.2.
 MIN_SECRET_BYTES: Final = 32
 

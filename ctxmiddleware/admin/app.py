@@ -19,6 +19,7 @@ from .attempts import Attempts
 from .door import Door
 from .guard import AdminGuard
 from .problem import problem
+from .rule import PLUGIN_KEY
 
 
 class AdminApp:
@@ -41,6 +42,7 @@ class AdminApp:
         pseudonyms: Pseudonyms | None = None,
         attempts: Attempts | None = None,
     ) -> None:
+        self._operations = operations
         named = (pseudonyms or Pseudonyms()).of
         self._door = Door(guard, named, attempts)
         self._routes = Api(operations, named).routes
@@ -55,6 +57,7 @@ class AdminApp:
             return
         # Without one, Starlette's routes answer in plain text what they would else raise.
         scope.setdefault("app", self)
+        scope[PLUGIN_KEY] = self._operations
         refusal = await self._door.refusal(HTTPConnection(scope))
         await (refusal or self._app)(scope, receive, send)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class Attempts:
         self._clock = clock
         # Of each peer, when its bucket is full again.
         self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._full_at)
@@ -39,9 +41,11 @@ class Attempts:
     def failed(self, peer: str) -> None:
         """Take note that one has failed."""
         now, network = self._clock(), _network(peer)
-        self._full_at[network] = max(now, self._full_at.pop(network, now)) + self._every
-        while len(self._full_at) > KEPT:
-            self._full_at.popitem(last=False)
+        # An application may serve in several threads, each with a loop of its own.
+        with self._lock:
+            self._full_at[network] = max(now, self._full_at.pop(network, now)) + self._every
+            while len(self._full_at) > KEPT:
+                self._full_at.popitem(last=False)
 
 
 def _network(peer: str) -> str:

@@ -1,19 +1,20 @@
-"""Who gets into the admin: the guard, how often somebody may fail, and whether what is asked for was meant."""
+"""Who gets into the admin: the guards, how often somebody may fail, and whether what is asked for was meant."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from inspect import isawaitable
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from . import audit
+from .asking import each_of, is_explicit, is_let_in
 from .attempts import Attempts
 from .guard import AdminGuard
-from .origin import CUSTOM, SAFE, is_meant
+from .origin import is_meant, way_out
 from .problem import problem
+from .rule import ContextRule
 
 logger = logging.getLogger("ctxmiddleware.admin")
 
@@ -30,56 +31,76 @@ class Door:
     def __init__(
         self, guard: AdminGuard | None, pseudonym: Callable[[str], str], attempts: Attempts | None = None
     ) -> None:
-        self._guard = guard
+        self._guards = () if guard is None else each_of(guard)
         self._pseudonym = pseudonym
         self._attempts = Attempts() if attempts is None else attempts
+        self._refused = audit.Refused()
 
     async def refusal(self, connection: HTTPConnection) -> Response | None:
         """Return why a connection is not let in, or None where it is; then its scope says who it is."""
-        if self._guard is None:
-            detail = "the admin is closed: set CTX_ADMIN_TOKEN, or give ContextPlugin an admin_guard"
-            return problem(403, detail)
+        if not self._guards:
+            self._refused.note(connection.scope, "nobody", "refused, because the admin is closed")
+            return problem(403, "the admin is closed: set CTX_ADMIN_TOKEN, or give ContextPlugin an admin_guard")
         peer = audit.peer_of(connection.scope)
         wait = self._attempts.wait(peer)
-        if wait:
-            return problem(429, "too many attempts have failed: try again later", Retry_After=str(wait))
-        if not await self._is_let_in(self._guard, connection):
-            self._attempts.failed(peer)
-            self._note(connection, "refused by the guard")
-            return problem(401, _way_in(self._guard), WWW_Authenticate="Bearer")
-        connection.scope[audit.ACTOR_KEY] = self._actor(self._guard, connection)
-        if getattr(self._guard, "is_explicit", False) is not True and not is_meant(connection):
-            self._note(connection, "refused, because another site may have sent it")
-            return problem(403, f"what changes something needs a header {CUSTOM.title()}, or to come from this site")
+        guard = await self._who_lets_in(connection, failed_often=wait > 0)
+        if guard is None:
+            return self._not_let_in(connection, peer, wait)
+        try:
+            connection.scope[audit.ACTOR_KEY] = actor = self._actor(guard, connection)
+        except Exception:
+            logger.exception("the admin's guard cannot say whom it lets in; the request is refused")
+            return self._not_let_in(connection, peer, wait)
+        if not is_explicit(guard) and not is_meant(connection):
+            self._refused.note(connection.scope, actor, "refused, because another site may have sent it")
+            return problem(403, way_out(connection))
         return None
 
-    async def _is_let_in(self, guard: AdminGuard, connection: HTTPConnection) -> bool:
-        try:
-            verdict = guard(connection)
-            if isawaitable(verdict):
-                verdict = await verdict
-        except Exception:
-            logger.exception("the admin's guard failed; the request is refused")
-            return False
-        # Anything but True is a refusal: a guard that forgot to await must not let everybody in.
-        return verdict is True
+    async def _who_lets_in(self, connection: HTTPConnection, *, failed_often: bool) -> AdminGuard | None:
+        for guard in self._guards:
+            # What cannot be guessed is always looked at, or whoever fails on purpose could shut the operator out.
+            if failed_often and getattr(guard, "cannot_be_guessed", False) is not True:
+                continue
+            if await is_let_in(guard, connection, quiet=failed_often):
+                return guard
+        return None
+
+    def _not_let_in(self, connection: HTTPConnection, peer: str, wait: int) -> Response:
+        if wait:
+            self._refused.count(connection.scope)
+            return problem(429, "too many attempts from there have failed; try again later", Retry_After=str(wait))
+        self._attempts.failed(peer)
+        self._refused.note(connection.scope, self._known(connection) or "nobody let in", "refused by the guard")
+        status, detail = self._way_in(connection)
+        if status == 401:
+            return problem(status, detail, WWW_Authenticate="Bearer")
+        return problem(status, detail, Retry_After="1") if status == 503 else problem(status, detail)
 
     def _actor(self, guard: AdminGuard, connection: HTTPConnection) -> str:
+        return self._user(guard, connection) or str(getattr(guard, "actor", "guard"))
+
+    def _known(self, connection: HTTPConnection) -> str | None:
+        """Return who was refused, where a guard knows; for the log, so that no failure of it matters."""
+        try:
+            return next(filter(None, (self._user(guard, connection) for guard in self._guards)), None)
+        except Exception:  # noqa: BLE001
+            return None
+
+    def _user(self, guard: AdminGuard, connection: HTTPConnection) -> str | None:
         user_of = getattr(guard, "user_of", None)
         user = user_of(connection) if callable(user_of) else None
-        return f"user {self._pseudonym(user)}" if user else str(getattr(guard, "actor", "guard"))
+        return f"user {self._pseudonym(user)}" if user else None
 
-    def _note(self, connection: HTTPConnection, outcome: str) -> None:
-        scope = connection.scope
-        if scope.get("method") in SAFE:
-            return
-        action: audit.Action = "clear" if str(scope.get("path")).rstrip("/").endswith("/clear") else "invalidate"
-        # Whom somebody would have forgotten who may not is his to choose: it is not written down.
-        actor = scope.get(audit.ACTOR_KEY, "nobody let in")
-        audit.Record(action, actor, audit.peer_of(scope), "somebody", outcome).write()
+    def _way_in(self, connection: HTTPConnection) -> tuple[int, str]:
+        ways = [_way_in(guard, connection) for guard in self._guards]
+        if len(ways) == 1:
+            return ways[0]
+        return 401, ", or ".join(dict.fromkeys(detail for _, detail in ways))
 
 
-def _way_in(guard: AdminGuard) -> str:
+def _way_in(guard: AdminGuard, connection: HTTPConnection) -> tuple[int, str]:
+    if isinstance(guard, ContextRule):
+        return guard.refusal(connection)
     if getattr(guard, "actor", None) == "token":
-        return "send Authorization: Bearer <the admin's token>"
-    return "the admin's guard does not let you in"
+        return 401, "send Authorization: Bearer <the admin's token>"
+    return 401, "the admin's guard does not let you in"

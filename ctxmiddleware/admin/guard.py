@@ -12,6 +12,9 @@ from starlette.requests import HTTPConnection
 from ..errors import ConfigurationError
 from ..secret import Secret
 
+# As long as what 16 random characters of base64 are: at a million guesses a second, 10^15 years.
+LEAST_LENGTH: Final = 16
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -19,9 +22,10 @@ class AdminGuard(Protocol):
     """Says whether a connection may use the admin. Sync or async; an exception is a refusal.
 
     What it may have beside that: `actor`, a word for whoever it lets in, in the audit log; `user_of(connection)`, the
-    address of that user, of which only what stands for it in logs is written; and `is_explicit`, True where a browser
-    does not send by itself what it looks at. Without that, a request that changes something has to come from the
-    site's own pages, or with a header `X-Requested-With`.
+    address of that user, of which only what stands for it in logs is written; `is_explicit`, True where a browser does
+    not send by itself what it looks at: without that, a request that changes something has to come from the site's own
+    pages, or with a header `X-Requested-With`; and `cannot_be_guessed`, True where trying is no use: without that,
+    nobody is looked at for a while who comes from where many attempts have failed.
     """
 
     def __call__(self, connection: HTTPConnection, /) -> bool | Awaitable[bool]:
@@ -33,14 +37,15 @@ class BearerToken:
     """Lets in whoever sends `Authorization: Bearer <token>`, compared in constant time.
 
     Args:
-        token: the secret.
+        token: the secret: 16 characters or more, and random ones, because it is looked at however often others failed.
 
     Raises:
-        ConfigurationError: the token is empty, or no header can carry it as it is.
+        ConfigurationError: the token is empty or short, or no header can carry it as it is.
     """
 
     actor: Final = "token"
     is_explicit: Final = True
+    cannot_be_guessed: Final = True
 
     def __init__(self, token: Secret | str) -> None:
         self._token = _checked(token)
@@ -77,6 +82,8 @@ def _fault(token: Secret) -> str | None:
     text = token.reveal()
     if not text:
         return "is empty: leave the guard out to keep the admin closed"
+    if len(text) < LEAST_LENGTH:
+        return f"is shorter than {LEAST_LENGTH} characters, and could be guessed"
     if text != text.strip():
         return "begins or ends with white space, which no header can carry"
     if _CONTROL.search(text):

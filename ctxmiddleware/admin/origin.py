@@ -16,21 +16,33 @@ _PORTS: Final = {"http": 80, "https": 443}
 def is_meant(connection: HTTPConnection) -> bool:
     """Return whether a request was sent by this site's own pages, or by no page at all.
 
-    A header of one's own cannot be sent to another site without its leave (a preflight). `Sec-Fetch-Site` and `Origin`
-    are the browser's to write, and no page can change them (Fetch Metadata; RFC 6454, section 7).
+    `Sec-Fetch-Site` and `Origin` are the browser's to write, and no page can change them (Fetch Metadata; RFC 6454,
+    section 7): what they say of another site, or of nobody known, no further header makes good. A header of one's own
+    cannot be sent to another site without its leave, which an application's CORS may have given to many; so it counts
+    where the browser says nothing, and where it says "same-origin" of an origin that a proxy has renamed.
     """
     if connection.scope.get("method", "GET") in SAFE:
         return True
     headers = connection.headers
-    if headers.get(CUSTOM):
-        return True
     sites, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
-    if len(sites) > 1 or len(origins) > 1:
+    if len(sites) > 1 or len(origins) > 1 or (sites and sites[0] != "same-origin"):
         return False
-    is_own = bool(origins) and _is_own(origins[0], headers, connection.scope.get("scheme", "http"))
-    if sites:
-        return sites[0] == "same-origin" and (is_own or not origins)
-    return is_own
+    if origins and _is_own(origins[0], headers, connection.scope.get("scheme", "http")):
+        return True
+    if origins and not sites:
+        return False
+    return bool(headers.get(CUSTOM)) or (bool(sites) and not origins)
+
+
+def way_out(connection: HTTPConnection) -> str:
+    """Return what to do about a request that was not meant, as far as can be told."""
+    headers = connection.headers
+    sites = headers.getlist("sec-fetch-site")
+    if any(site != "same-origin" for site in sites):
+        return "what changes something has to come from this site's own pages, and the browser says that it does not"
+    if headers.getlist("origin") and not sites:
+        return "what changes something has to come from this site's own pages: Origin is not this Host's"
+    return f"what changes something needs a header {CUSTOM.title()}, or to come from this site's own pages"
 
 
 def _is_own(origin: str, headers: Headers, scheme: str) -> bool:

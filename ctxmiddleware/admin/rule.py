@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from inspect import iscoroutine, iscoroutinefunction
+from typing import Final, Generic, TypeVar, cast
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from ..accessors import scope_key
-from ..errors import ConfigurationError, MiddlewareMissing
+from ..errors import ConfigurationError
+from ..model import UserContext
+
+logger = logging.getLogger("ctxmiddleware.admin")
 
 T = TypeVar("T")
+
+# Where the admin writes whose it is, before it asks its guards.
+PLUGIN_KEY: Final = "ctxmiddleware_admin_of"
+
+_MISSING: Final = (
+    "ContextRule needs UserContextMiddleware in front of the admin, with the plugin whose admin it is; nobody is let in"
+)
+_EXCLUDED: Final = (
+    "ContextRule lets nobody in, because nobody is identified on the admin's path: take it out of the middleware's "
+    "`exclude`"
+)
 
 
 class ContextRule(Generic[T]):
@@ -18,39 +35,92 @@ class ContextRule(Generic[T]):
 
     The middleware has to run before the admin, and must not exclude its path. Users are known by what a browser may
     send by itself, so what changes something has to come from the site's own pages, or with a header
-    `X-Requested-With`.
+    `X-Requested-With`. While the source is down, users who are not in the cache are not let in: `any_of` with a token
+    keeps a way open.
 
     Args:
-        rule: says of a context whether its user may; anything but True is no.
-        name: of the plugin whose context it is.
+        rule: an ordinary function that says of a context whether its user may; anything but True is no.
+        name: of the plugin whose context it is; None for the one whose admin it guards.
 
     Raises:
-        ConfigurationError: the rule cannot be called.
+        ConfigurationError: the rule cannot be called, or is async.
     """
 
-    def __init__(self, rule: Callable[[T], bool], *, name: str = "default") -> None:
+    cannot_be_guessed: Final = True
+
+    def __init__(self, rule: Callable[[T], bool], *, name: str | None = None) -> None:
         if not callable(rule):
             raise ConfigurationError(f"the rule was {type(rule).__name__}; it is called with a context")
+        if iscoroutinefunction(rule) or iscoroutinefunction(type(rule).__call__):
+            # A coroutine that nobody awaits is no answer.
+            raise ConfigurationError("the rule was an async function; it is an ordinary function of a context")
         self._rule = rule
-        self._key = scope_key(name)
+        self._key = None if name is None else scope_key(name)
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<ContextRule on {self._key}>"
+        return f"<ContextRule on {self._key or 'the context of its admin'}>"
 
     def user_of(self, connection: HTTPConnection) -> str | None:
         """Return the address of the user who asks, where the context has one."""
-        email = getattr(connection.scope.get(self._key), "email", None)
+        email = getattr(self._found(connection.scope)[0], "email", None)
         return email if isinstance(email, str) else None
 
-    def __call__(self, connection: HTTPConnection) -> bool:
-        """Return whether the connection's user may.
+    def refusal(self, connection: HTTPConnection) -> tuple[int, str]:
+        """Return how somebody is refused whom it has not let in: a status, and what to do."""
+        context, why = self._found(connection.scope)
+        if why in ("unavailable", "failed"):
+            return 503, "who you are cannot be found out now; try again later"
+        if context is not None or why in ("unknown", "inactive"):
+            return 403, "the admin's rule does not let you in"
+        return 401, "sign in as a user whom the admin's rule lets in"
 
-        Raises:
-            MiddlewareMissing: no middleware has resolved who asks.
-        """
-        if self._key not in connection.scope:
-            raise MiddlewareMissing(
-                f"scope[{self._key!r}] is not set: ContextRule needs UserContextMiddleware in front of the admin"
-            )
-        context = cast("T | None", connection.scope[self._key])
-        return context is not None and self._rule(context) is True
+    def __call__(self, connection: HTTPConnection) -> bool:
+        """Return whether the connection's user may."""
+        context, why = self._found(connection.scope)
+        if why == "missing":
+            self._tell(_MISSING)
+        elif why == "excluded" and connection.scope.get("method") != "OPTIONS":
+            self._tell(_EXCLUDED)
+        if context is None:
+            return False
+        verdict: object = self._rule(context)
+        if iscoroutine(verdict):
+            verdict.close()
+        return verdict is True
+
+    def _found(self, scope: Scope) -> tuple[T | None, str | None]:
+        """Return the context of who asks, and why there is none."""
+        key, plugin = self._key, None
+        if key is None:
+            plugin = scope.get(PLUGIN_KEY)
+            key = getattr(plugin, "scope_key", None)
+        if key is None or key not in scope:
+            return None, "missing"
+        if plugin is not None:
+            seen = scope.get(f"{key}_plugin")
+            # Two plugins may have one name, and the users of the one are not the other's.
+            if not (isinstance(seen, tuple) and seen and seen[0] is plugin):
+                return None, "missing"
+        return cast("T | None", scope[key]), scope.get(f"{key}_refusal")
+
+    def _tell(self, what: str) -> None:
+        # Once: whoever asks without end must not fill the log.
+        if what not in self._told:
+            self._told.add(what)
+            logger.error("%s", what)
+
+
+def role_in(*roles: str) -> ContextRule[UserContext]:
+    """Return a rule that lets in employees of certain roles, written exactly as they are stored.
+
+    Args:
+        *roles: one or more.
+
+    Raises:
+        ConfigurationError: there is none, or one is not a string.
+    """
+    if not roles or not all(isinstance(role, str) and role for role in roles):
+        raise ConfigurationError('role_in takes one or more roles: role_in("admin", "support")')
+    allowed = frozenset(roles)
+    return ContextRule(lambda context: context.employee.role in allowed)
