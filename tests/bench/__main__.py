@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tests.chaos import bench as chaos
 
-from . import eviction, hit, hung_redis, mixup, peers, peers_fleet, sealing, storm
+from . import eviction, flood, hit, hung_redis, mixup, peers, peers_fleet, sealing, storm
 
 Rows = list[dict[str, object]]
 Options = argparse.Namespace
@@ -58,9 +58,10 @@ BENCHES: dict[str, tuple[str, Callable[[Options], Rows]]] = {
     "told": ("an invalidation, to the last of four processes", lambda _: chaos.told()),
     "fleet": ("four processes miss together, 250 times each", lambda _: chaos.misses()),
     "mixup": (
-        "10,000 users' requests through one app, some cancelled; each answer compared with who asked",
+        "10,000 users through one app, a tenth cancelled; every answer compared with who asked",
         lambda options: mixup.run(options.requests),
     ),
+    "flood": ("200,000 forged identities against 1,000 real users", lambda _: flood.run()),
     "hung": ("Redis hangs under three instances", lambda options: hung_redis.run(options.seconds)),
 }
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import anyio
-import anyio.lowlevel
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ctxmiddleware import ContextPlugin, UserContext, UserContextMiddleware
 from tests.backends import ASYNCIO
 
 from ..chaos import bench as chaos
-from . import eviction, hung_redis, mixup, peers, peers_fleet, sealing, storm
+from . import eviction, hung_redis, peers, peers_fleet, sealing, storm
 
 
 @pytest.mark.anyio
@@ -48,39 +42,6 @@ def test_while_redis_hangs_everybody_is_served_and_the_source_is_not_flooded() -
     assert [row["failed"] for row in rows] == [0, 0, 0]
     assert float(str(rows[1]["source calls/s"])) > 20
     assert all(int(str(row["most at a time"])) <= hung_redis.INSTANCES for row in rows)
-
-
-@pytest.mark.anyio
-async def test_nobody_gets_another_s_context() -> None:
-    """Thousands of requests of hundreds of users, a part of them cancelled anywhere."""
-    tally = await mixup.measure(6000, users=300)
-    assert (tally.requests, tally.mixed_up) == (6000, 0)
-    assert tally.answered > 4000
-    assert tally.cancelled > 100
-
-
-@pytest.mark.anyio
-async def test_a_mix_up_would_be_found() -> None:
-    """A middleware that keeps the context of the request under way in one place for all of them."""
-
-    class Shared(UserContextMiddleware):
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            async def inner(inside: Scope, receive: Receive, send: Send) -> None:
-                self.last = inside["user_context"]
-                await anyio.lowlevel.checkpoint()
-                inside["user_context"] = inside["state"]["user_context"] = self.last
-                await routes(inside, receive, send)
-
-            await UserContextMiddleware(inner, plugin=plugin_of[0])(scope, receive, send)
-
-    routes = Starlette(routes=[Route("/me", mixup.me)])
-    plugin_of: list[ContextPlugin[UserContext]] = []
-
-    def build(plugin: ContextPlugin[UserContext]) -> ASGIApp:
-        plugin_of.append(plugin)
-        return Shared(routes, plugin=plugin)
-
-    assert (await mixup.measure(3000, users=300, build=build)).mixed_up > 100
 
 
 def test_an_invalidation_is_confirmed_by_each_of_the_other_processes() -> None:

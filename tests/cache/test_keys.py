@@ -56,3 +56,12 @@ def test_the_server_s_name_is_kept_for_each_namespace_apart_and_under_no_key_of_
     assert not {name, mark} & {key for pair in SPACE.everyone() for key in pair}
     assert not set(SPACE.incarnation()) & set(KeySpace("other", b"12345678").incarnation())
     assert SPACE.incarnation() == KeySpace("default", b"another shape").incarnation()
+
+
+def test_tenants_of_one_address_share_its_generation_and_nothing_else() -> None:
+    """The address is what is invalidated; a value and a lease belong to a tenant, and no key tells who either is."""
+    space = KeySpace("n", b"shape")
+    keys = [space.of((tenant, "ada@example.com")) for tenant in ("", "acme", "umbrella")]
+    assert len({each.generation for each in keys}) == 1
+    assert len({each.value for each in keys}) == len({each.lease for each in keys}) == len(keys)
+    assert not any(text in part for each in keys for part in each for text in ("@", "acme", "umbrella"))
