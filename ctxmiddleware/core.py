@@ -15,6 +15,7 @@ from . import checks, environment, wiring
 from .accessors import scope_key
 from .address import normalise
 from .admin.app import AdminApp
+from .admin.asking import any_of
 from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
@@ -52,7 +53,7 @@ class PluginCore(Generic[T]):
         redis_options: times and sizes for Redis; None takes the defaults of `RedisOptions`.
         policy: how long contexts live, and how many; None takes the defaults of `CachePolicy`.
         context_type: what the source gives, None for UserContext; values from Redis are decoded strictly as this type.
-        admin_guard: who may use the admin; None keeps it closed.
+        admin_guard: who may use the admin, `any_of` several ways; None keeps it closed.
         encryption_keys: seal the values in Redis; the first one seals, each of them opens. A key is 32 random bytes in
             base64. Needs the extra `encryption`.
         name: keeps several plugins apart, in scopes and in Redis.
@@ -257,6 +258,7 @@ def arguments_from_env(
     *,
     identify: Identify | None = None,
     source: ContextSource[UserContext] | None = None,
+    admin_guard: AdminGuard | None = None,
     name: str = "default",
 ) -> dict[str, Any]:
     """Return the arguments of a plugin as environment variables describe it.
@@ -264,13 +266,16 @@ def arguments_from_env(
     Raises:
         ConfigurationError: one or more variables cannot be; the message names them all.
     """
-    faults = [*checks.name_faults(name), *checks.identify_faults(identify)]
+    faults = [*checks.name_faults(name), *checks.identify_faults(identify), *checks.guard_faults(admin_guard)]
     if source is not None:
         faults += checks.source_faults(source)
     reading = environment.read(environ)
     # What collects errors keeps the locals of the frames that raised them.
     del environ
     parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)
+    if admin_guard is not None:
+        token = parts["admin_guard"]
+        parts["admin_guard"] = admin_guard if token is None else any_of(token, admin_guard)
     return {"source": source, "identify": identify, **parts, "name": name}
 
 

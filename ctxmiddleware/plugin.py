@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 
 from .accessors import require
+from .admin.guard import AdminGuard
 from .core import PluginCore, arguments_from_env
 from .errors import ConfigurationError
 from .identity.base import Identify
@@ -37,6 +38,7 @@ class ContextPlugin(PluginCore[T]):
         *,
         identify: Identify | None = None,
         source: ContextSource[UserContext] | None = None,
+        admin_guard: AdminGuard | None = None,
         name: str = "default",
     ) -> ContextPlugin[UserContext]:
         """Build the plugin from environment variables; `ctxmiddleware settings` lists them.
@@ -46,13 +48,15 @@ class ContextPlugin(PluginCore[T]):
             identify: finds out who asks; None is `BearerJWT` where a variable says how tokens are verified, and else
                 `ScopeUser()`.
             source: where contexts come from; None is Supabase as the variables describe it.
+            admin_guard: who may use the admin besides whoever has `CTX_ADMIN_TOKEN`.
             name: keeps several plugins apart.
 
         Raises:
             ConfigurationError: one or more variables cannot be; the message names them all.
         """
         build = cast("type[ContextPlugin[UserContext]]", cls)
-        return build(**arguments_from_env(environ, identify=identify, source=source, name=name))
+        arguments = arguments_from_env(environ, identify=identify, source=source, admin_guard=admin_guard, name=name)
+        return build(**arguments)
 
     def install(
         self,

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -184,3 +185,17 @@ def test_settings_check_knows_who_verifies_tokens(
     told = capsys.readouterr().err
     assert "SUPABASE_JWT_SECRET held a value that is not shown" in told
     assert "HUNTER2" not in told
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_nobody_wants_is_not_read(address: str, *, chunked: bool) -> None:
+    """Millions of bytes of anything: the server answers, and is there for the next."""
+    body = b"\xff{" * 2_000_000
+    with httpx2.Client(timeout=10) as client:
+        for _ in range(2):
+            answer = client.post(
+                f"{address}/admin/clear",
+                content=iter([body]) if chunked else body,
+                headers={"authorization": f"Bearer {TOKEN}", "content-type": "application/json"},
+            )
+            assert answer.json()["reach"] == "this process only"

@@ -18,6 +18,8 @@ from ctxmiddleware.environment import read
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.wiring import parts_from
 
+from .asgi import ask, http_scope
+
 KEY = base64.b64encode(bytes(range(32))).decode()
 SUPABASE = {"SUPABASE_URL": "https://project.example", "SUPABASE_KEY": "sb_secret_example"}
 
@@ -81,6 +83,31 @@ def test_tokens_are_those_of_the_project_and_for_whom_it_signs_in(
     assert isinstance(asked(), Identity)
     assert asked(iss=f"{issuer}/") is None
     assert asked(aud="somebody else") is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("token", ["", "a-token-of-the-admin"])
+async def test_a_guard_of_one_s_own_opens_the_admin_besides_the_token(token: str) -> None:
+    """The shell keeps its way in; without a token the guard is all there is."""
+    source: StaticSource[UserContext] = StaticSource({})
+    plugin = ContextPlugin.from_env(
+        {"CTX_ADMIN_TOKEN": token}, source=source, admin_guard=lambda connection: "x-key" in connection.headers
+    )
+    for headers, is_let_in in [
+        ([], False),
+        ([(b"x-key", b"x")], True),
+        ([(b"authorization", b"Bearer a-token-of-the-admin")], bool(token)),
+    ]:
+        answer = await ask(plugin.admin, {**http_scope("/stats"), "headers": headers})
+        assert answer.status == (200 if is_let_in else 401)
+
+
+def test_a_guard_that_is_none_is_told_with_the_rest() -> None:
+    """What it is may be a token, and is not shown."""
+    with pytest.raises(ConfigurationError) as caught:
+        arguments_from_env({"CTX_TTL": "-1"}, source=StaticSource({}), admin_guard="a-token-of-the-admin")  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 2
+    assert "a-token" not in str(caught.value)
 
 
 def test_keys_that_would_not_seal_stop_the_start() -> None:

@@ -19,7 +19,7 @@ from ctxmiddleware.pseudonym import Pseudonyms
 from ctxmiddleware.testing import FakeClock
 
 from ..asgi import Answer, ask, http_scope
-from ..people import ADA, BOB, DOWN, GONE, NOBODY, TOKEN, plugin_of
+from ..people import ADA, BOB, BROKEN, DOWN, GONE, NOBODY, TOKEN, plugin_of
 
 pytestmark = pytest.mark.anyio
 
@@ -55,15 +55,18 @@ def is_ada(context: Any) -> bool:
     return bool(context.email == ADA)
 
 
-@pytest.mark.parametrize("user", [ADA, BOB, GONE, NOBODY, DOWN, None])
+@pytest.mark.parametrize("user", [ADA, BOB, GONE, NOBODY, DOWN, BROKEN, None])
 @pytest.mark.parametrize("required", [True, False])
 async def test_a_rule_looks_at_what_is_known_of_who_asks(user: str | None, required: bool) -> None:  # noqa: FBT001
     """Whoever has no context, for whatever reason, is not let in; only who has not signed in is told to."""
     plugin = plugin_of(admin_guard=ContextRule(is_ada))
     app = UserContextMiddleware(plugin.admin, plugin=plugin, required=required)
     answer = await ask(app, http_scope("/stats", user=user))
-    assert answer.status == {ADA: 200, None: 401, DOWN: 503}.get(user, 403)
-    assert ("www-authenticate" in answer.headers, "retry-after" in answer.headers) == (user is None, user == DOWN)
+    assert answer.status == {ADA: 200, None: 401, DOWN: 503, BROKEN: 503}.get(user, 403)
+    assert ("www-authenticate" in answer.headers, "retry-after" in answer.headers) == (
+        user is None,
+        answer.status == 503,
+    )
 
 
 @pytest.mark.parametrize("rule", [lambda _: 1, lambda _: "yes", lambda _: None, lambda: True, lambda _: 1 / 0])
@@ -151,6 +154,22 @@ async def test_what_another_site_may_have_sent_changes_nothing(headers: dict[str
         assert plugin.stats().memory.entries == 2
         assert "from this site's own pages" in answer.json()["detail"]
     assert (await ask(app, _scope("GET", "/stats", {"x-user": ADA, **headers}))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, "needs a header X-Requested-With"),
+        ({"sec-fetch-site": "cross-site"}, "the browser says that it does not"),
+        ({"origin": "https://app.example", "host": "10.0.0.3"}, "Origin is not this Host's"),
+        ({"sec-fetch-site": "same-origin", "origin": "https://app.example", "host": "10.0.0.3"}, "X-Requested-With"),
+    ],
+    ids=str,
+)
+async def test_whoever_is_refused_for_his_origin_is_told_what_to_do(headers: dict[str, str], told: str) -> None:
+    """A header where that helps, and else what the browser or the proxy has to say differently."""
+    answer = await ask(plugin_of(admin_guard=lambda _: True).admin, _scope("POST", "/clear", headers))
+    assert (answer.status, told in answer.json()["detail"]) == (403, True)
 
 
 @pytest.mark.parametrize("name", ["origin", "sec-fetch-site"])

@@ -86,6 +86,28 @@ async def test_an_excluded_admin_is_told_once(caplog: pytest.LogCaptureFixture) 
     assert caplog.text.count("take it out of the middleware's `exclude`") == 1
 
 
+async def test_a_preflight_is_no_sign_of_an_excluded_admin(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is identified on one anywhere, and the log does not cry wolf."""
+    plugin = plugin_of(admin_guard=ContextRule(anybody))
+    app = UserContextMiddleware(plugin.admin, plugin=plugin)
+    headers = [(b"origin", b"https://app.example"), (b"access-control-request-method", b"POST")]
+    assert (await ask(app, http_scope("/clear", method="OPTIONS", headers=headers))).status == 401
+    assert "exclude" not in caplog.text
+
+
+async def test_a_rule_that_fails_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever may make it fail, as often as he likes, is told to wait, and is heard of no more."""
+
+    def fails(context: Any) -> bool:
+        raise RuntimeError("no such column")
+
+    plugin = plugin_of(admin_guard=ContextRule(fails))
+    app = UserContextMiddleware(plugin.admin, plugin=plugin)
+    for _ in range(100):
+        await ask(app, http_scope("/stats", user=ADA))
+    assert caplog.text.count("the admin's guard failed") == 20
+
+
 async def anybody_later(context: object) -> bool:
     """Let everybody in, if it is awaited."""
     return True
@@ -186,6 +208,8 @@ async def test_one_that_fails_keeps_no_other_from_letting_in() -> None:
     plugin = plugin_of(admin_guard=guard)
     assert (await ask(plugin.admin, http_scope("/stats", headers=AUTHORIZED))).status == 200
     assert (await ask(plugin.admin, http_scope("/stats"))).status == 401
+    # What the token lets in needs nothing that is asked of browsers, however deep it lies.
+    assert (await ask(plugin.admin, http_scope("/clear", method="POST", headers=AUTHORIZED))).status == 200
     assert await guard(HTTPConnection({"type": "http", "headers": AUTHORIZED})) is True
     assert await guard(HTTPConnection({"type": "http", "headers": []})) is False
     assert TOKEN not in repr(guard)
