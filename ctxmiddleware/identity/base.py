@@ -48,7 +48,11 @@ MaybeIdentity: TypeAlias = Identity | None
 
 
 class Identify(Protocol):
-    """Finds out who asks. Sync or async; None for an anonymous request."""
+    """Finds out who asks. Sync or async; None for an anonymous request.
+
+    What it raises becomes an answer: `BadCredential` a 401, `SourceUnavailable` a 503, everything else a 500 whose
+    traceback is in the log. Nothing of it is remembered.
+    """
 
     def __call__(self, scope: Scope, /) -> MaybeIdentity | Awaitable[MaybeIdentity]:
         """Return who asks on this scope."""

@@ -26,13 +26,25 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
             raise ConfigurationError(f"first_of was given {ways!r}; it needs one or more callables that take a scope")
         self._ways = ways
 
-    async def __call__(self, scope: Scope) -> Identity | None:
-        """Return the first identity that is found, or None."""
-        for way in self._ways:
-            identity = await resolved(way(scope))
-            if identity is not None:
-                return identity
+    def __call__(self, scope: Scope) -> MaybeIdentity | Awaitable[MaybeIdentity]:
+        """Return the first identity that is found, or None; an awaitable only from where a way has to be awaited."""
+        for place, way in enumerate(self._ways):
+            answer = way(scope)
+            if isinstance(answer, Identity):
+                return answer
+            if answer is not None:
+                return self._awaited(answer, place + 1, scope)
         return None
+
+    async def _awaited(
+        self, answer: MaybeIdentity | Awaitable[MaybeIdentity], place: int, scope: Scope
+    ) -> MaybeIdentity:
+        identity = await resolved(answer)
+        for way in self._ways[place:]:
+            if identity is not None:
+                break
+            identity = await resolved(way(scope))
+        return identity
 
 
 async def resolved(answer: MaybeIdentity | Awaitable[MaybeIdentity]) -> MaybeIdentity:
