@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class Api:
             *_with_and_without_slash("/stats", self._stats, "GET"),
             *_with_and_without_slash("/clear", self._clear, "POST"),
             # An address may hold a slash, which arrives decoded.
-            Route("/invalidate/{email:path}", self._invalidate, methods=["POST"]),
+            _whole(Route("/invalidate/{email:path}", self._invalidate, methods=["POST"])),
         ]
 
     async def _stats(self, request: Request) -> Response:  # noqa: ARG002 - the shape of an endpoint
@@ -86,6 +87,12 @@ async def _done(record: Record, deed: Awaitable[object]) -> Response:
 def _with_and_without_slash(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> list[Route]:
     # Litestar ends the path of what is mounted in it with a slash.
     return [Route(each, endpoint, methods=[method]) for each in (path, f"{path}/")]
+
+
+def _whole(route: Route) -> Route:
+    # Starlette's pattern ends at a line's end, and whoever has one in the address could not be forgotten.
+    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
+    return route
 
 
 def answer(value: object) -> Response:

@@ -85,7 +85,15 @@ async def test_clearing_loads_everybody_again(
 
 
 @pytest.mark.parametrize(
-    "email", ["a/b@example.com", "a+b%c@example.com", "o'hara@example.com", "\u0130@example.com", "a?b#c@example.com"]
+    "email",
+    [
+        "a/b@example.com",
+        "a+b%c@example.com",
+        "o'hara@example.com",
+        "\u0130@example.com",
+        "a?b#c@example.com",
+        "a\nb\r@example.com",
+    ],
 )
 async def test_odd_addresses_reach_the_cache_whole(email: str) -> None:
     """An address arrives percent-decoded by the host, slashes and all."""
