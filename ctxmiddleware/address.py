@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+# A local part of 64 octets, an @, and a domain of 255 (RFC 5321, section 4.5.3.1).
+LONGEST: Final = 320
 WHITE_SPACE: Final = " \t\n\r\f\v"
 _LOWER_ASCII: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 

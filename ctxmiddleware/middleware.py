@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .accessors import Refusal, context_variable, scope_key
+from .address import LONGEST, WHITE_SPACE
 from .core import PluginCore, arguments_from_env
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .freed import FREED_KEY, Freed
@@ -231,6 +232,9 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
             return None, "anonymous"
     resolution = plugin.peek(identity)
     if resolution is None:
+        # Nobody has such an address, and thousands of them that wait for the source would fill memory.
+        if len(identity.email.strip(WHITE_SPACE)) > LONGEST:
+            return None, "unknown"
         try:
             resolution = await plugin.resolve(identity)
         except Exception as error:

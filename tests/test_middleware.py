@@ -171,6 +171,16 @@ async def test_an_is_active_without_a_plain_yes_lets_nobody_in(verdict: object) 
     assert answer.status == 500
 
 
+@pytest.mark.parametrize(("length", "asked"), [(320, 1), (321, 0), (100_000, 0)])
+async def test_what_is_too_long_for_an_address_is_unknown_and_nobody_is_asked(length: int, asked: int) -> None:
+    """Whoever sends identities of any size fills neither the queue at the source nor memory."""
+    source = StaticSource(known())
+    email = ADA.rjust(length, "a")
+    answer = await ask(app_of(plugin=plugin_of(source), required=True), http_scope(user=f"  {email} "))
+    assert (answer.status, answer.json()["reason"]) == (403, "unknown")
+    assert len(source.calls) == asked
+
+
 async def test_is_active_can_be_the_users_own() -> None:
     """What active means is the application's to say."""
     app = app_of(plugin=plugin_of(is_active=lambda context: context.email != ADA), required=True)

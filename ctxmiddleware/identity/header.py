@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 from starlette.types import Scope
 
+from ..address import LONGEST
 from ..errors import ConfigurationError
 from .base import Identity
 from .credential import BadCredential, OnBad, checked_answer
@@ -23,7 +24,6 @@ Network: TypeAlias = IPv4Network | IPv6Network
 # RFC 9110, section 5.6.2.
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PORT: Final = re.compile(r"(?P<v4>[0-9.]+):[0-9]+|\[(?P<v6>[^\]]+)\](?::[0-9]+)?")
-_LONGEST: Final = 320
 
 
 class TrustedHeader:
@@ -132,7 +132,7 @@ def _text(value: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     # Two headers of one name that a proxy has joined have a comma between them.
-    is_name = name and name.isprintable() and "," not in name and len(name) <= _LONGEST
+    is_name = name and name.isprintable() and "," not in name and len(name) <= LONGEST
     return name if is_name else None
 
 

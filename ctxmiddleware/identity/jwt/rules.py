@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ...address import LONGEST
 from ..base import Identity
 
 # Supabase's own keys are tokens too: they name a part of the installation, and no user.
 _NO_USERS: Final = frozenset({"anon", "service_role", "supabase_admin"})
-# RFC 5321, section 4.5.3.1: 64 for who, 255 for where, and the sign between them.
-_LONGEST: Final = 320
 
 
 class BadToken(Exception):
@@ -72,7 +71,7 @@ class Rules:
 
     def _name(self, claims: Mapping[str, object]) -> str:
         name = claims.get(self.claim)
-        if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST or not name.isprintable():
+        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST or not name.isprintable():
             raise BadToken(f"its claim {self.claim!r} names nobody")
         if self.claim == "email":
             # Whoever may enter any address without proving that it is his would be whoever he likes.
