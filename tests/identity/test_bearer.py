@@ -62,6 +62,7 @@ async def test_a_good_token_names_its_user() -> None:
         {"without": ["aud"]},
         {"role": "anon"},
         {"role": "service_role"},
+        {"role": ["authenticated", "service_role"]},
         {"without": ["email"]},
         {"email": ""},
         {"email": " \t"},
@@ -75,6 +76,9 @@ async def test_a_good_token_names_its_user() -> None:
         {"email_verified": None},
         {"header": {"typ": "dpop+jwt"}},
         {"header": {"typ": "logout+jwt"}},
+        {"header": {"cty": "JWT"}},
+        {"header": {"zip": "DEF"}},
+        {"header": {"enc": "A128GCM"}},
     ],
     ids=str,
 )

@@ -301,6 +301,7 @@ def test_which_published_keys_are_used() -> None:
     strange: list[object] = [
         {**key_set(EC)["keys"][0], "use": "enc", "kid": "for encryption"},
         {**key_set(EC)["keys"][0], "key_ops": ["sign"], "kid": "for signing"},
+        {**key_set(EC)["keys"][0], "key_ops": "verify", "kid": "for one knows what"},
         {**EC.as_dict(private=True), "kid": "with its private half"},
         {**OctKey.import_key("s" * 32).as_dict(), "kid": "a secret"},
         {**key_set(ECKey.generate_key("P-384"))["keys"][0], "kid": "another curve"},

@@ -21,6 +21,7 @@ _MAX_PAYLOAD: Final = 16 * 1024
 _MAX_SIGNATURE: Final = 1024
 # Access tokens of RFC 9068 have a type of their own; what is signed for anything else is no credential.
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_NOT_UNDERSTOOD: Final = frozenset({"crit", "b64", "enc", "zip"})
 EDWARDS: Final = ("EdDSA", "Ed25519")
 
 
@@ -93,7 +94,8 @@ def opened(token: str) -> Opened:
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise BadToken("it is signed for something else")
-    if "crit" in header or "b64" in header:
+    # RFC 7515, section 4.1.11; RFC 7797; and what only an encrypted token, or one in another, has.
+    if not header.keys().isdisjoint(_NOT_UNDERSTOOD) or str(header.get("cty")).lower() == "jwt":
         raise BadToken("it asks for what is not understood here")
     return Opened(token, algorithm, key_name)
 
@@ -153,7 +155,8 @@ def _registry(algorithm: str) -> Any:
 
 def _key(member: Mapping[str, Any]) -> Key | None:
     # One that is published with its private half could be anybody's by now.
-    if member.get("use", "sig") != "sig" or "d" in member or "verify" not in member.get("key_ops", ("verify",)):
+    uses = member.get("key_ops", ["verify"])
+    if member.get("use", "sig") != "sig" or "d" in member or not isinstance(uses, list) or "verify" not in uses:
         return None
     try:
         key, algorithms = _by_type(dict(member))

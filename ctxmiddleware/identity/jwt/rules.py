@@ -48,7 +48,7 @@ class Rules:
         if self.audiences and not self._is_for_us(claims.get("aud")):
             raise BadToken("it is for somebody else")
         role = claims.get("role")
-        if isinstance(role, str) and role in _NO_USERS:
+        if any(_text(each) in _NO_USERS for each in (role if isinstance(role, list) else [role])):
             raise BadToken("it is a key of the project, and names no user")
         subject = claims.get("sub")
         return Identity(self._name(claims), self.tenant, subject if isinstance(subject, str) else None, expires_at)
