@@ -19,12 +19,16 @@ from .flights import DRAIN_SECONDS, Flights
 from .keeping import Keeping
 from .memory import MemoryTier
 from .names import digest_of
-from .policy import CachePolicy
+from .policy import CachePolicy, Verdict, judge
 from .queue import LoadQueue, QueueLimits
 from .shared import Look, SharedTier, Storing
 from .trust import Trust
 
 V = TypeVar("V")
+
+
+# So often a load looks again because another has landed, before it is made whatever others do.
+MOST_AGAINS = 5
 
 
 class Loader(Protocol[V]):
@@ -75,7 +79,7 @@ class Filling(Generic[V]):
             drain_seconds,
             digest=None if shared is None else digest_of,
         )
-        self.keeping: Keeping[V] = Keeping(policy, memory, shared, self.flights, clock)
+        self.keeping: Keeping[V] = Keeping(policy, memory, shared, self.flights, clock, trust)
         self.fail_safe: FailSafe[V] = FailSafe(policy, self.flights, self.keeping, counters, clock, trust)
         self._trust = trust
         self._policy = policy
@@ -97,9 +101,23 @@ class Filling(Generic[V]):
         waiting = [
             flight
             for flight, look in zip(flights, looks, strict=True)
-            if look is None or not self._is_answered(flight, look, asked_at)
+            if not (self._is_put_off(flight) if look is None else self._is_answered(flight, look, asked_at))
         ]
         await self._share(waiting)
+
+    def _is_put_off(self, flight: Flight[V]) -> bool:
+        """Land a refresh that only was to confirm, by a Redis that has no time now, on what the channel vouches for.
+
+        The source has nothing to do with it: thousands may ask for that at once, where their connection was lost.
+        """
+        now, held = self._clock(), flight.held
+        if not flight.behind or flight.doubted or held is None or self._policy.is_due(held, now):
+            return False
+        if now >= self._trust.until or judge(held, now, self._trust) not in (Verdict.FRESH, Verdict.AHEAD):
+            return False
+        held.renew_at = now + 1.0 + self._rng.random()
+        self.flights.land(flight, Found(held, MEMORY))
+        return True
 
     async def _share(self, flights: Sequence[Flight[V]]) -> None:
         """Queue up the loads that are to be made here, and wait for those that other instances make."""
@@ -121,7 +139,8 @@ class Filling(Generic[V]):
             mine, again, until = [], [], dict[Flight[V], float]()
             for flight, claim in zip(flights, claims, strict=True):
                 flight.lease = claim.lease
-                if claim.again:
+                if claim.again and flight.agains < MOST_AGAINS:
+                    flight.agains += 1
                     again.append(flight)
                 elif claim.wait:
                     until[flight] = min(anyio.current_time() + claim.wait, self._waits_until(flight))

@@ -42,6 +42,7 @@ class Flight(Generic[V]):
         self.alone = False
         self.epoch = 0
         self.lease = b""
+        self.agains = 0
         self.started_at = anyio.current_time()
         self.has_looked = False
         self.held: Entry[V] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -25,7 +24,6 @@ class Hearing(Generic[V]):
         self._trust = trust
         self._keeping = keeping
         self._clock = clock
-        self._rung_at = -math.inf
 
     @property
     def lasts(self) -> float:
@@ -60,10 +58,6 @@ class Hearing(Generic[V]):
     def told(self, at: float) -> None:
         """Look up again, behind the answers, whoever was looked up before a monotonic second."""
         self._trust.told(at)
-        # A connection that breaks again and again must not keep all who watch asking.
-        if at >= self._rung_at + self._trust.lasts:
-            self._rung_at = at
-            self._keeping.watchers.ring(None)
 
     def missed(self) -> None:
         """Ask again for everybody before they are served."""

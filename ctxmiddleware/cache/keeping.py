@@ -17,7 +17,7 @@ from .names import digest_of
 from .policy import CachePolicy
 from .refill import Refill, Refills
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
-from .trust import NO_EPOCH
+from .trust import NO_EPOCH, Trust
 from .watchers import Watchers
 
 logger = logging.getLogger("ctxmiddleware.cache")
@@ -39,6 +39,7 @@ class Keeping(Generic[V]):
         shared: the tier the fleet shares, or None.
         flights: what is in the air.
         clock: monotonic seconds.
+        trust: how far memory is trusted.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Keeping(Generic[V]):
         shared: SharedTier[V] | None,
         flights: Flights[V],
         clock: Callable[[], float],
+        trust: Trust,
     ) -> None:
         # A load waits for its turn, asks, and looks and stores around that: generations outlive it.
         self.keep_ms = int((policy.ttl + policy.stale_for + 4 * policy.load_timeout) * 1000)
@@ -56,6 +58,7 @@ class Keeping(Generic[V]):
         self._shared = shared
         self._flights = flights
         self._clock = clock
+        self._trust = trust
         self.expected = Expected()
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
@@ -130,7 +133,7 @@ class Keeping(Generic[V]):
 
     def _doubt(self, entry: Entry[V]) -> None:
         # What it was trusted for ends now; for how long it may stand in for the source counts from here.
-        entry.trusted_until = min(entry.trusted_until, self._clock())
+        entry.trusted_until = min(self._trust.of(entry), self._clock())
         entry.epoch = NO_EPOCH
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:

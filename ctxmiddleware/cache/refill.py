@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
@@ -54,21 +55,33 @@ class Refills(Generic[V]):
         # Entered again where a task is collected while it is held.
         self._lock = threading.RLock()
         self._under_way: set[Refill[V]] = set()
+        self._ended: deque[Refill[V]] = deque()
 
     @contextmanager
     def begin(self) -> Iterator[Refill[V]]:
         """Note what is heard from now on."""
         refill: Refill[V] = Refill(self._lock, self._put)
         with self._lock:
+            self._forget_ended()
             self._under_way.add(refill)
         try:
             yield refill
         finally:
-            with self._lock:
-                self._under_way.discard(refill)
+            self._ended.append(refill)
+            # Wherever the garbage collector ends one: its thread may hold what the holder of this lock waits for.
+            if self._lock.acquire(blocking=False):
+                try:
+                    self._forget_ended()
+                finally:
+                    self._lock.release()
+
+    def _forget_ended(self) -> None:
+        while self._ended:
+            self._under_way.discard(self._ended.popleft())
 
     def hear(self, digest: bytes | None) -> None:
         """Take note of news of a name, or of everyone where it is None; before whatever is in memory is forgotten."""
         with self._lock:
+            self._forget_ended()
             for refill in list(self._under_way):
                 refill.hear(digest)

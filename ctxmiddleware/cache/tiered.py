@@ -181,6 +181,9 @@ class TieredCache(Generic[V]):
         lifetime, now = self.policy.lifetime(known=entry.value is not None), self._clock()
         again, is_told = self.policy.untrusted_ttl, self._shared is None or now < self.trust.until
         until = entry.expires_at
+        if entry.trusted_until < self.trust.told_from:
+            # Somebody may have touched its generation before it was told of such.
+            until = min(until, max(entry.renew_at, now))
         if not is_told or entry.epoch != self.trust.epoch:
             until = min(until, self.trust.of(entry))
         if now >= until:

@@ -13,6 +13,9 @@ from ..bell import Bell, ring_all
 from .names import Names
 from .trust import Trust
 
+SHARE = 100
+SHARE_SECONDS = 0.05
+
 
 class Watchers:
     """The bells of a process by name, rung from any thread.
@@ -76,17 +79,31 @@ class Watchers:
     async def keep_asking(self, trust: Trust, clock: Callable[[], float]) -> None:
         """Wake everybody whenever trust in memory ends, until it is cancelled.
 
-        While the channel is heard that never comes; once it is not, nobody tells them of what others invalidate.
+        While the channel is heard that never comes; once it is not, nobody tells them of what others invalidate. And by
+        and by where there was a gap in which nobody told of generations that were touched by hand.
 
         Args:
             trust: how far memory is trusted.
             clock: monotonic seconds.
         """
         told: float | None = None
+        told_from = trust.told_from
         while True:
             until = trust.until
             left = until - clock()
             if left <= 0 and until != told:
                 told = until
                 self.ring(None)
+            if trust.told_from != told_from:
+                told_from = trust.told_from
+                await self._ring_slowly()
             await anyio.sleep(left if left > 0 else trust.lasts)
+
+    async def _ring_slowly(self) -> None:
+        """Wake everybody within some seconds: each of them looks into Redis."""
+        with self._lock:
+            self._forget_left()
+            bells = [bell for each in self._bells.values() for bell in each]
+        for start in range(0, len(bells), SHARE):
+            ring_all(bells[start : start + SHARE])
+            await anyio.sleep(SHARE_SECONDS)

@@ -17,7 +17,8 @@ COUNTS = {"pool_size": 1, "fault_threshold": 1, "replicas": 0}
 @pytest.mark.parametrize("name", [field.name for field in fields(RedisOptions)])
 def test_a_value_out_of_its_range_is_named(name: str) -> None:
     """Times are over 0 and end, counts are what can be counted."""
-    bad = (COUNTS[name] - 1,) if name in COUNTS else (0, -1, math.inf, math.nan)
+    odd = (math.nan, True, "1", None)
+    bad = (COUNTS[name] - 1, 1.5, *odd) if name in COUNTS else (0, -1, 0.0001, math.inf, *odd)
     for value in bad:
         changed: dict[str, Any] = {name: value}
         with pytest.raises(ConfigurationError, match=rf"^RedisOptions.{name} was {value!r}, must be "):

@@ -20,7 +20,7 @@ from .keys import KeySpace
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
 from .options import RedisOptions
 from .order import answer_of
-from .servers.driver import Call, Spread
+from .servers.driver import Call, Spread, TooFewReplicas
 from .way import Way
 
 # Who has not said for longer that he listens is not waited for; he is told of all the same.
@@ -53,7 +53,7 @@ class Announcer:
         self._token = token
         self._confirm_timeout = options.confirm_timeout
         # Half of what an answer may take: the other half is for the script itself.
-        self._replicas = options.replicas, int(options.timeout * 500)
+        self._replicas = options.replicas, max(1, int(min(options.timeout, options.invalidation_wait) * 500))
 
     def begin(self) -> Announcement:
         """Return an invalidation that is not carried out yet."""
@@ -88,8 +88,14 @@ class Announcer:
         # been told beforehand not to trust what he reads.
         await self._announce(way, token, "intent", digest, b"")
         calls = [Call(RENEW, pair, (token, MARK_MS, keep_ms), *self._replicas) for pair in pairs]
-        generations = await self._run(way, token, calls)
-        return await self._announce(way, token, "done", digest, generations[0] if digest else b"")
+        replies = await way.run(calls)
+        lacking = [reply for reply in replies if isinstance(reply, TooFewReplicas)]
+        generations = [answer_of(RENEW, token, reply) for reply in replies if not isinstance(reply, TooFewReplicas)]
+        # Done it is all the same: unsaid, everybody would doubt what he looks up for a while.
+        listening = await self._announce(way, token, "done", digest, generations[0] if digest and not lacking else b"")
+        if lacking:
+            raise lacking[0]
+        return listening
 
     async def _announce(
         self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes

@@ -167,7 +167,7 @@ class Ear:
             wire.put(POST, *self._confirmations(confirmed))
         if is_due:
             self._beat_at = anyio.current_time()
-            wire.put(BEAT, (self._keys.state, self._keys.stream, self._keys.listeners), (self._entry, self._remembered))
+            wire.put(BEAT, (*self._keys[:3], self._inbox), (self._entry, self._remembered))
         if wait:
             places = (self._follower.place, self._channel.inbox_place)
             wire.put_wait(self._options.beat, (self._keys.stream, self._inbox), places)
@@ -179,7 +179,7 @@ class Ear:
             self._found()
         if wait:
             self._take(await wire.news(self._options.beat))
-            self._has_heard = True
+            self._heard()
 
     def _take(self, streams: Streams) -> None:
         for place, item in streams.get(self._inbox.encode(), ()):
@@ -214,6 +214,9 @@ class Ear:
     def _found(self) -> None:
         self.settled.set()
         self._channel.heard(self._turn)
+
+    def _heard(self) -> None:
+        self._has_heard = True
         if self._is_lost:
             self._is_lost = False
             logger.info("the channel of invalidations is heard again")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from ...errors import ConfigurationError
+
+# Shorter times would be nought in Redis' milliseconds, or busy without end.
+LEAST_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,18 @@ class RedisOptions:
     def __post_init__(self) -> None:
         times = ("timeout", "pool_wait", "probe_every", "check_every", "invalidation_wait", "confirm_timeout", "lease")
         faults = [
-            f"RedisOptions.{name} was {value!r}, must be a number of seconds over 0"
+            f"RedisOptions.{name} was {value!r}, must be a number of seconds, {LEAST_SECONDS:g} or more"
             for name in times
-            if not 0 < (value := getattr(self, name)) < math.inf
+            if not _is_number(value := getattr(self, name), int, float) or not LEAST_SECONDS <= value < math.inf
         ]
         faults += [
-            f"RedisOptions.{name} was {value!r}, must be {least} or more"
+            f"RedisOptions.{name} was {value!r}, must be a whole number, {least} or more"
             for name, least in (("pool_size", 1), ("fault_threshold", 1), ("replicas", 0))
-            if (value := getattr(self, name)) < least
+            if not _is_number(value := getattr(self, name), int) or value < least
         ]
         if faults:
             raise ConfigurationError(*faults)
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
@@ -22,12 +23,14 @@ from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
 from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.servers.driver import Connection, connection_for
+from ctxmiddleware.cache.redis.tier import RedisTier
+from ctxmiddleware.cache.shared import Look
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
 from tests.cache.contract.sides import Recorder
-from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, redis_tier
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -546,3 +549,69 @@ async def test_a_listener_from_the_future_is_forgotten(redis_url: str, server: A
         await pair.both_know()
         server.zadd(CHANNEL.listeners, {entry_of("early", 5): server.time()[0] * 1000 + 86_400_000})
         await eventually_async(lambda: server.zcard(CHANNEL.listeners) == 2)
+
+
+async def test_a_break_of_the_channel_costs_the_source_nothing(redis_url: str, server: Any) -> None:
+    """Thousands look again behind the answer; where Redis has no time for all of them, the channel vouches."""
+    crowd = [("", f"user{number}") for number in range(3000)]
+    async with _pair(redis_url) as pair:
+        two, keys = pair.two, {key[1] for key in crowd}
+        await eventually_async(lambda: is_heard(two))
+        for start in range(0, len(crowd), 100):
+            async with anyio.create_task_group() as tasks:
+                for key in crowd[start : start + 100]:
+                    tasks.start_soon(two.get, key)
+        loads = len(pair.database.calls)
+        assert loads == len(keys)
+        pair.way.reset()
+        await eventually_async(lambda: not is_heard(two))
+        pair.clock.advance(LASTS - 0.5)
+        pair.way.pass_through()
+        await eventually_async(lambda: is_heard(two) and two.cache.trust.until > pair.clock() + 1)
+        # All in one turn: far more than one trip to Redis takes.
+        for key in crowd:
+            assert in_memory(two, key) is not None
+        await eventually_async(lambda: len(two.cache.flights) == 0)
+        assert len(pair.database.calls) == loads
+
+
+class Busy:
+    """A real tier that has no time for look-ups where the test says so."""
+
+    def __init__(self, tier: RedisTier[str]) -> None:
+        self.store, self.listen, self.claim, self.release = tier.store, tier.listen, tier.claim, tier.release
+        self.invalidate, self.landings, self.remember = tier.invalidate, tier.landings, tier.remember
+        self.hottest, self.recall, self._tier = tier.hottest, tier.recall, tier
+        self.is_busy = False
+        self.looks = 0
+
+    async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[str] | None]:
+        """Look, or say that nobody can say now."""
+        self.looks += 1
+        return [None] * len(keys) if self.is_busy else await self._tier.look(keys, keep_ms)
+
+
+async def test_a_look_that_only_was_to_confirm_is_put_off_where_redis_has_no_time(redis_url: str) -> None:
+    """The channel vouches for what is held: it is asked again a little later, and the source not at all."""
+    tier = redis_tier(redis_url, options=OPTIONS)
+    async with tier.opened:
+        busy = Busy(tier)
+        async with instance(shared=busy) as one:
+            await one.get()
+            one.cache.hearing.prove(one.clock() + LASTS)
+            one.clock.advance(LASTS)
+            one.cache.hearing.told(one.clock())
+            busy.is_busy, busy.looks = True, 0
+            for _ in range(3):
+                assert in_memory(one) == f"{ADA[1]} 1"
+                await eventually_async(lambda: len(one.cache.flights) == 0)
+            assert (busy.looks, len(one.database.calls)) == (1, 1)
+            # Asked again after a second or two, while the channel vouches.
+            one.clock.advance(2)
+            one.cache.hearing.prove(one.clock())
+            assert in_memory(one) == f"{ADA[1]} 1"
+            await eventually_async(lambda: busy.looks == 2 and len(one.cache.flights) == 0)
+            # Once nobody vouches for it any more the source is asked.
+            one.clock.advance(LASTS)
+            assert (await one.get()).origin == "db"
+            assert len(one.database.calls) == 2

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.base import Fence
+from ctxmiddleware.cache.filling import MOST_AGAINS
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lease import Leases
@@ -21,6 +22,7 @@ from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.order import Errand
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import AGAIN, Claim, Claiming, Look
+from ctxmiddleware.cache.tiered import ALONE_AFTER
 from ctxmiddleware.errors import SourceUnavailable
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
@@ -291,21 +293,42 @@ async def test_a_claim_that_is_sent_again_is_its_own(redis_url: str, server: Any
     assert 0 < claims[2][1][0] <= 60_000
 
 
-async def test_a_lease_that_lasts_longer_than_any_is_nobody_s(redis_url: str, server: Any) -> None:
-    """Put there by hand, or by a process that was set up otherwise: it must not hold its user up for `lease_wait`."""
+async def test_a_lease_of_an_instance_that_was_set_up_otherwise_is_one(redis_url: str, server: Any) -> None:
+    """It is waited for, no longer than one of our own, and whoever waits for it already is not forgotten."""
     tier = redis_tier(redis_url, options=SHORT)
     key = KeySpace("test", tier.codec.shape).of(ADA)
     async with tier.opened:
         look = await look_one(tier, ADA, 60_000)
         assert look is not None
-        for ends in (86_400_000, None):
-            server.delete(key.lease)
-            server.hset(key.lease, mapping={"o": "somebody", "e": look.fence.everyone, "n": look.fence.name})
-            if ends is not None:
-                server.pexpire(key.lease, ends)
-            (claim,) = await tier.claim([_claiming(look)])
-            assert claim.lease
-            assert 0 < server.pttl(key.lease) <= SHORT.lease * 1000
+        held = {"o": "somebody", "e": look.fence.everyone, "n": look.fence.name, "w:another": ""}
+        server.hset(key.lease, mapping=held)
+        server.pexpire(key.lease, 86_400_000)
+        (claim,) = await tier.claim([_claiming(look)])
+        assert (claim.lease, claim.wait) == (b"", SHORT.lease)
+        assert 0 < server.pttl(key.lease) <= SHORT.lease * 1000
+        assert {b"w:another", f"w:{tier.instance}".encode()} <= set(server.hkeys(key.lease))
+        # Nobody prolongs it: it ends like any other.
+        await eventually_async(lambda: not server.exists(key.lease))
+        server.hset(key.lease, mapping=held)
+        (claim,) = await tier.claim([_claiming(look)])
+        assert claim.lease
+
+
+async def test_a_load_looks_again_a_few_times_and_is_made_then(redis_url: str) -> None:
+    """However often its generations are gone before it claims."""
+    tier = redis_tier(redis_url, options=OPTIONS)
+    async with tier.opened:
+        claims = 0
+
+        async def lose() -> None:
+            nonlocal claims
+            claims += 1
+            with redis.Redis.from_url(redis_url) as client:
+                client.delete(KeySpace("test", tier.codec.shape).of(ADA).generation)
+
+        async with instance(shared=Hasty(tier, lose)) as one:
+            assert await one.value() == f"{ADA[1]} 1"
+        assert claims == ALONE_AFTER * (MOST_AGAINS + 1)
 
 
 async def test_leases_are_kept_however_often_that_fails(caplog: pytest.LogCaptureFixture) -> None:

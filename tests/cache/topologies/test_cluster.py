@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -29,7 +30,7 @@ from tests.backends import asyncio_only
 from tests.cache.rig import ADA, Database, instance, redis_tier, store_one
 from tests.waiting import eventually_async
 
-from .traffic import FAILED_OVER, USERS, Traffic
+from .traffic import FAILED_OVER, USERS, Traffic, is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
@@ -357,3 +358,26 @@ async def test_what_is_no_cluster_is_no_answer(redis_url: str, caplog: pytest.Lo
         assert one.redis is not None
         assert one.redis.is_up() is False
     assert "Redis does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_too_few_replicas_say_nothing_against_a_node(cluster: ValkeyCluster, name: str | None) -> None:
+    """The invalidation is in force, announced as done, and fails loud; the node is asked as before."""
+    options = RedisOptions(replicas=1, fault_threshold=1, timeout=1.0, invalidation_wait=3.0)
+    async with instance(url=cluster.url, options=options) as one, instance(url=cluster.url, options=PATIENT) as two:
+        for each in (one, two):
+            await eventually_async(partial(is_heard, each))
+            await each.get()
+        await one.cache.invalidate(name)
+        for replica in cluster.replicas:
+            replica.kill()
+        for _ in range(2):
+            with pytest.raises(SharedTierFailed, match=r"in force, and may be lost .* 0 of 1 replicas have it"):
+                await one.cache.invalidate(name)
+        assert one.redis is not None
+        assert one.redis.is_up()
+        assert one.counters.get("fault", "redis") == 0
+        assert (await one.get()).origin == "db"
+        # Done, and not only about to be: what is looked up now is kept.
+        await two.get()
+        assert two.cache.peek(ADA, ADA[1]) is not None

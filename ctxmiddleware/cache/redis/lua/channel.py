@@ -58,9 +58,10 @@ end
 
 # Who listens says so, and is forgotten some time after he last did.
 _BEAT: Final = """
-local state, stream, all = unpack(KEYS, 1, 3)
+local state, stream, all, inbox = unpack(KEYS, 1, 4)
 local held = incarnation(state, stream)
 local now = now_ms()
+only('stream', inbox)
 redis.call('ZREMRANGEBYSCORE', only('zset', all), '-inf', now - tonumber(ARGV[3]))
 -- The clock of a former master may have been ahead: such an entry would never be forgotten.
 redis.call('ZREMRANGEBYSCORE', all, now + 60000, '+inf')

@@ -38,7 +38,11 @@ local function held_for(lease, everyone, name, owner)
     return 0
   end
   local left = redis.call('PTTL', lease)
-  return left <= lasts and math.max(left, 0) or 0
+  if left > lasts then
+    -- Of an instance that was set up otherwise, which will prolong it, or of nobody.
+    redis.call('PEXPIRE', lease, lasts)
+  end
+  return math.max(math.min(left, lasts), 0)
 end
 for user = 0, #KEYS / 4 - 1 do
   local all_key, name_key, value, lease = unpack(KEYS, 4 * user + 1, 4 * user + 4)

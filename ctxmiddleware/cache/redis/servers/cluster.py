@@ -13,7 +13,7 @@ import anyio
 from ..keys import KeySpace
 from ..options import RedisOptions
 from .connection import Admit, Server
-from .driver import Call, NodeFailed, Spread, has_moved, is_busy, is_elsewhere, look_at
+from .driver import Call, NodeFailed, Spread, TooFewReplicas, has_moved, is_busy, is_elsewhere, look_at
 from .node import Node, Reach
 from .quorum import heard
 from .slots import Layout, layout_of, slot_of
@@ -213,7 +213,12 @@ class Cluster(Spread):
                 return [error] * len(calls)
             self._fault(node, error)
             return [NodeFailed(f"{node!r}: {type(error).__name__}")] * len(calls)
-        faults = [each for each in answers if isinstance(each, Exception) and not is_elsewhere(each)]
+        # What too few replicas have is in force, and says nothing against the node.
+        faults = [
+            each
+            for each in answers
+            if isinstance(each, Exception) and not is_elsewhere(each) and not isinstance(each, TooFewReplicas)
+        ]
         if faults:
             self._fault(node, faults[0])
         else:

@@ -166,6 +166,9 @@ async def run(client: Link, calls: Sequence[Call]) -> list[object]:
     """Carry out scripts in one trip, of a cluster one a node, and return their answers, errors of Redis among them."""
     if isinstance(client, Spread):
         return await client.run(calls)
+    if any(call.replicas for call in calls):
+        # As it is and not by its digest: with a script that Redis has not seen yet it would wait twice.
+        return await _evaluated(client, [(b"EVAL", call.script.text) for call in calls], calls)
     answers = await _evaluated(client, [(b"EVALSHA", call.script.digest) for call in calls], calls)
     # Redis knows a script by its digest once it has seen it.
     unseen = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
@@ -185,16 +188,22 @@ async def _evaluated(client: Server, scripts: Sequence[Command], calls: Sequence
     if not replicas:
         return await send(client, commands)
     # In the same trip, because it is about what its own connection wrote.
-    wait: Command = (b"WAIT", replicas, max(call.replicas_ms for call in calls))
+    wait: Command = (b"WAIT", replicas, _patience_ms(client, max(call.replicas_ms for call in calls)))
     *answers, found = await send(client, [*commands, wait])
     return [_if_replicated(answer, call, found) for answer, call in zip(answers, calls, strict=True)]
+
+
+def _patience_ms(client: Server, wanted_ms: int) -> int:
+    # A ready client may wait for no answer as long as that; and nought would be for ever.
+    timeout = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return max(1, wanted_ms if timeout is None else min(wanted_ms, int(timeout * 500)))
 
 
 def _if_replicated(answer: object, call: Call, found: object) -> object:
     if not call.replicas or isinstance(answer, Exception):
         return answer
     if isinstance(found, Exception):
-        return found
+        return TooFewReplicas(f"nobody can say whether replicas have it ({type(found).__name__}: is WAIT allowed?)")
     if not isinstance(found, int) or found < call.replicas:
         return TooFewReplicas(f"{found!r} of {call.replicas} replicas have it")
     return answer
