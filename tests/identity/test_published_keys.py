@@ -218,6 +218,89 @@ async def test_the_last_good_keys_stay_in_force_through_an_outage(
     await eventually_async(lambda: "can be fetched again" in caplog.text)
 
 
+async def test_after_a_pause_a_withdrawn_key_lets_nobody_in(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """Where nobody came for so long, the first who comes waits for the keys as they are now."""
+    await asked(bearer, signed())
+    published.publish(key_set(NEXT))
+    clock.advance(TIMES.wait)
+    await _refused(bearer, signed(sub="late"))
+    assert await asked(bearer, signed(NEXT))
+    assert published.fetches == 2
+
+
+async def test_after_an_outage_that_nobody_saw_the_end_of_too(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """That they could not be fetched long ago is no reason to trust them without having tried again."""
+    await asked(bearer, signed())
+    published.status = 500
+    clock.advance(TIMES.wait)
+    assert await asked(bearer, signed(sub="meanwhile"))
+    assert isinstance(bearer(asking(signed(sub="at once"))), Identity)
+    published.status = 200
+    published.publish(key_set(NEXT))
+    clock.advance(TIMES.wait)
+    await _refused(bearer, signed(sub="late"))
+
+
+async def test_the_last_keys_are_not_in_force_for_ever(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """Whoever keeps them from being fetched keeps a stolen key in force for a day and no longer."""
+    await asked(bearer, signed())
+    published.status = 500
+    clock.advance(TIMES.keep - 1)
+    assert await asked(bearer, signed(sub="just"))
+    clock.advance(TIMES.cooldown)
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable):
+            await asked(bearer, signed(sub="late"))
+    published.status = 200
+    clock.advance(TIMES.cooldown)
+    assert await asked(bearer, signed(sub="again"))
+
+
+async def test_a_new_key_that_cannot_be_fetched_makes_nobody_anonymous(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """In an outage nobody can say that a token is no good; known keys verify as before, and the new one afterwards."""
+    await asked(bearer, signed())
+    good, published.status = published.body, 500
+    clock.advance(TIMES.cooldown)
+    for _ in range(3):
+        with pytest.raises(SourceUnavailable):
+            await asked(bearer, signed(NEXT))
+    assert published.fetches == 2
+    assert await asked(bearer, signed(sub="known"))
+    published.status, published.body = 200, good
+    published.publish(key_set(EC, NEXT))
+    clock.advance(TIMES.cooldown)
+    assert await asked(bearer, signed(NEXT))
+
+
+async def test_what_nobody_had_published_before_an_outage_stays_bad(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """A key that was looked for and not found is no new one because the next fetch fails."""
+    await asked(bearer, signed())
+    clock.advance(TIMES.cooldown)
+    await _refused(bearer, signed(NEXT))
+    published.status = 500
+    clock.advance(TIMES.cooldown)
+    with pytest.raises(SourceUnavailable):
+        await asked(bearer, signed(EC, header={"kid": "another"}))
+    await _refused(bearer, signed(NEXT))
+
+
+async def test_too_many_keys_are_no_key_set(published: Publisher, clock: FakeClock) -> None:
+    """They would be looked through for every token."""
+    published.publish(key_set(*[EC] * (keys.MOST_KEYS + 1)))
+    with pytest.raises(SourceUnavailable):
+        await asked(_bearer(published, clock), signed())
+
+
 def _is_fetched(bearer: BearerJWT, published: Publisher, fetches: int) -> bool:
     source = bearer._published
     assert source is not None

@@ -15,6 +15,8 @@ from .rules import BadToken
 Claims: TypeAlias = Mapping[str, object]
 
 LEAST_SECRET_BYTES: Final = 32
+# They are looked through for every token that is not remembered.
+MOST_KEYS: Final = 64
 _LEAST_RSA_BITS: Final = 2048
 _MAX_HEADER: Final = 4096
 _MAX_PAYLOAD: Final = 16 * 1024
@@ -67,8 +69,8 @@ def published(document: object) -> list[Key]:
         ValueError: it is no key set, or has no key of use.
     """
     members = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(members, list):
-        raise ValueError("it is not a JSON Web Key Set")
+    if not isinstance(members, list) or len(members) > MOST_KEYS:
+        raise ValueError(f"it is not a JSON Web Key Set of {MOST_KEYS} keys at most")
     keys = [key for each in members if isinstance(each, dict) and (key := _key(each)) is not None]
     if not keys:
         raise ValueError("it holds no public key for ES256, RS256 or EdDSA")

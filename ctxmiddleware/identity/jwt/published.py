@@ -31,11 +31,16 @@ class FetchTimes:
         refresh: seconds after which they are, behind the answers.
         cooldown: seconds in which they are fetched once at most, whoever asks for a key that is not among them.
         retry: seconds between tries while there are none.
+        wait: seconds after which a request waits for them, so that a key which was withdrawn while nobody came lets
+            nobody in. While they cannot be fetched none waits a second time.
+        keep: seconds after which they are in force no longer, though they cannot be fetched.
     """
 
     refresh: float = 600.0
     cooldown: float = 30.0
     retry: float = 1.0
+    wait: float = 900.0
+    keep: float = 86_400.0
 
 
 class PublishedKeys:
@@ -71,35 +76,61 @@ class PublishedKeys:
         return f"<PublishedKeys: {len(self._keys)}>"
 
     def known(self, token: Opened) -> list[Key] | None:
-        """Return the keys that may have signed a token, or None where they have to be fetched to know."""
+        """Return the keys that may have signed a token, or None where they have to be fetched to know.
+
+        Raises:
+            SourceUnavailable: it may be a new one, and it is too soon to try once more to fetch it.
+        """
         now = self._clock()
         if self._keys and now >= self.confirmed_at + self._times.refresh:
             self._begin(now)
         found = keys.fitting(token, self._keys)
-        return None if not found and self._may_ask(token, now) else found
+        if found:
+            return found if self._are_in_force(now) else None
+        if self._may_ask(token, now):
+            return None
+        if self._is_failing and not self._is_unknown(token, now):
+            raise self._unavailable()
+        return found
+
+    def _are_in_force(self, now: float) -> bool:
+        age = now - self.confirmed_at
+        # In an outage one request has waited already, and found that they cannot be fetched.
+        is_down = self._is_failing and now < self._failed_at + self._times.wait
+        return age < self._times.wait or (is_down and age < self._times.keep)
 
     async def fetched(self, token: Opened) -> list[Key]:
         """Return the keys that may have signed a token, fetched for it where it may be one of after the last fetch.
 
         Raises:
-            SourceUnavailable: there are none, and they cannot be fetched.
+            SourceUnavailable: they cannot be fetched, and none that is known and in force may have signed it.
         """
         flight = self._flight.get() or self._begin(self._clock())
         if flight is not None:
             await flight.wait()
-        if not self._keys:
-            raise SourceUnavailable("the keys of tokens cannot be fetched", retry_after=self._times.retry)
         found = keys.fitting(token, self._keys)
-        if not found and token.key_name is not None:
+        if found and self._clock() < self.confirmed_at + self._times.keep:
+            return found
+        # Whoever has a token of a new key is not made anonymous because that cannot be fetched.
+        if found or not self._keys or self._is_failing:
+            raise self._unavailable()
+        if token.key_name is not None:
             self._remember(token.key_name)
         return found
+
+    def _unavailable(self) -> SourceUnavailable:
+        again_in = self._times.cooldown if self._keys else self._times.retry
+        return SourceUnavailable("the keys of tokens cannot be fetched", retry_after=again_in)
 
     def _may_ask(self, token: Opened, now: float) -> bool:
         if self._flight.get() is not None or not self._keys:
             return True
-        if token.key_name is None or now < self._unknown.get(token.key_name, -math.inf):
+        if token.key_name is None or self._is_unknown(token, now):
             return False
         return now >= self._tried_at + self._times.cooldown
+
+    def _is_unknown(self, token: Opened, now: float) -> bool:
+        return now < self._unknown.get(token.key_name or "", -math.inf)
 
     def _remember(self, name: str) -> None:
         """Take note that nobody has published a key of that name for now."""
