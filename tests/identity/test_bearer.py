@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from joserfc.jwk import OctKey
+from starlette.types import Scope
 
 from ctxmiddleware import BadCredential, BearerJWT, ConfigurationError, Identity, Secret
 from ctxmiddleware.identity.credential import OnBad
@@ -14,7 +16,7 @@ from ctxmiddleware.identity.jwt import keys
 from ctxmiddleware.identity.jwt.bearer import MAX_TOKEN, REMEMBERED_SECONDS
 from ctxmiddleware.testing import FakeClock
 
-from .issuer import ADA, ISSUER, NOW, OCT, SECRET, asked, asking, signed, wall_clock
+from .issuer import ADA, EC, ISSUER, NOW, OCT, RSA, SECRET, asked, asking, signed, wall_clock
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +28,11 @@ def _bearer(**changed: Any) -> BearerJWT:
 
 def _token(**changed: Any) -> str:
     return signed(OCT, "HS256", **changed)
+
+
+async def later(scope: Scope) -> str | None:
+    """Find no token, later."""
+    return None
 
 
 async def test_a_good_token_names_its_user() -> None:
@@ -238,6 +245,24 @@ async def test_nothing_that_is_held_shows_a_token_or_a_secret() -> None:
         ({"secret": "s" * 31}, "shorter than 32 bytes"),
         ({"jwks_url": "ftp://issuer.example"}, "not an http or https URL"),
         ({"jwks_url": "file:///etc/passwd"}, "not an http or https URL"),
+        ({"jwks_url": "https://user:HUNTER2@issuer.example"}, "without a user or password"),
+        ({"jwks_url": "https:///keys"}, "not an http or https URL"),
+        ({"jwks_url": "https://[::1"}, "not an http or https URL"),
+        ({"jwks_url": "https://issuer.example:99999"}, "not an http or https URL"),
+        ({"jwks_url": "https://iss uer.example"}, "not an http or https URL"),
+        ({"jwks_url": 7}, "not an http or https URL"),
+        ({"secret": b"HUNTER2"}, "secret is of type bytes"),
+        ({"secret": RSA.as_pem(private=False).decode()}, "secret is a key of another kind"),
+        ({"secret": f"the key:\n{EC.as_pem(private=False).decode()}"}, "secret is a key of another kind"),
+        ({"secret": f"ssh-ed25519 {'HUNTER2' * 8}"}, "secret is a key of another kind"),
+        ({"secret": f"sb_secret_{'HUNTER2' * 8}"}, "secret is a key of another kind"),
+        ({"secret": f"eyJ{'HUNTER2' * 8}.eyJ.x"}, "secret is a key of another kind, or a token"),
+        ({"tenant": None}, "tenant was NoneType"),
+        ({"leeway": "10"}, "leeway was '10'"),
+        ({"leeway": True}, "leeway was True"),
+        ({"remembered": 1.5}, "remembered was 1.5"),
+        ({"token": "cookie"}, "token is no ordinary function"),
+        ({"token": later}, "token is no ordinary function"),
         ({"claim": ""}, "claim was ''"),
         ({"leeway": -1}, "leeway was -1"),
         ({"leeway": float("nan")}, "leeway was nan"),
@@ -252,8 +277,22 @@ async def test_nothing_that_is_held_shows_a_token_or_a_secret() -> None:
 )
 async def test_what_cannot_work_is_refused_where_it_is_made(given: dict[str, Any], told: str) -> None:
     """And says what is right."""
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=told) as caught:
         _bearer(**given)
+    assert "HUNTER2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", [f"{'0' * 40}eyJ", f"{'a' * 40}sb_secret_", "\u00e4" * 16, f"eyJ{'x' * 40}"])
+async def test_a_secret_may_look_as_it_likes(secret: str) -> None:
+    """What is random holds anything once in a while."""
+    assert await asked(_bearer(secret=secret), signed(OctKey.import_key(secret), "HS256"))
+
+
+async def test_what_the_library_takes_for_no_secret_is_a_fault_of_the_configuration() -> None:
+    """Its own error would hold the secret in its frames."""
+    with pytest.raises(ConfigurationError, match="none that tokens can be signed with") as caught:
+        keys.shared_secret(Secret(""))
+    assert caught.value.__context__ is None
 
 
 async def test_all_faults_are_told_at_once() -> None:

@@ -15,6 +15,7 @@ from ..base import Identity, MaybeIdentity
 from ..credential import BadCredential, OnBad, checked_answer
 from ..headers import sent
 from . import keys
+from .arguments import key_faults, rule_faults
 from .document import Document
 from .published import FetchTimes, PublishedKeys
 from .remembered import Remembered
@@ -75,7 +76,10 @@ class BearerJWT:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         kept = Secret(secret) if isinstance(secret, str) else secret
-        faults = [*_key_faults(jwks_url, kept), *_rule_faults(claim, leeway, remembered)]
+        # What collects errors keeps the locals of the frames that raised them.
+        del secret
+        faults = key_faults(jwks_url, kept)
+        faults += rule_faults(claim=claim, tenant=tenant, leeway=leeway, remembered=remembered, token=token)
         if faults:
             raise ConfigurationError(*faults)
         keys.need_library()
@@ -153,29 +157,6 @@ def bearer_token(scope: Scope) -> str | None:
         raise BadToken("there is more than one Authorization header")
     scheme, _, token = (headers[0] if headers else b"").decode("latin-1").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
-
-
-def _key_faults(jwks_url: str | None, secret: Secret | None) -> list[str]:
-    faults = []
-    if jwks_url is None and secret is None:
-        faults.append("BearerJWT needs jwks_url, where the keys are published, or the shared secret of HS256")
-    if jwks_url is not None and not jwks_url.startswith(("https://", "http://")):
-        faults.append("jwks_url is not an http or https URL")
-    if secret is not None and len(secret.reveal().encode("utf-8", "surrogateescape")) < keys.LEAST_SECRET_BYTES:
-        least = keys.LEAST_SECRET_BYTES
-        faults.append(f"the secret is shorter than {least} bytes, which HS256 asks for (RFC 7518, section 3.2)")
-    return faults
-
-
-def _rule_faults(claim: str, leeway: float, remembered: int) -> list[str]:
-    faults = []
-    if not isinstance(claim, str) or not claim:
-        faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
-    if not 0 <= leeway <= 300:
-        faults.append(f"leeway was {leeway!r}; it is a number of seconds from 0 to 300")
-    if remembered < 1:
-        faults.append(f"remembered was {remembered!r}; it is 1 or more")
-    return faults
 
 
 def _several(argument: str, given: str | Iterable[str] | None) -> frozenset[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ...errors import MissingExtra
+from ...errors import ConfigurationError, MissingExtra
 from ...secret import Secret
 from .rules import BadToken
 
@@ -56,10 +57,20 @@ def need_library() -> None:
 
 
 def shared_secret(secret: Secret) -> Key:
-    """Return the key that a secret is, for HS256 and nothing else."""
+    """Return the key that a secret is, for HS256 and nothing else.
+
+    Raises:
+        ConfigurationError: the library takes it for something that everybody may know.
+    """
     from joserfc.jwk import OctKey
 
-    return Key(None, ("HS256",), OctKey.import_key(secret.reveal().encode("utf-8", "surrogateescape")))
+    key = None
+    # Raised outside the handler: the library's frames hold the secret.
+    with suppress(ValueError):
+        key = OctKey.import_key(secret.reveal().encode("utf-8", "surrogateescape"))
+    if key is None:
+        raise ConfigurationError("the secret is none that tokens can be signed with")
+    return Key(None, ("HS256",), key)
 
 
 def published(document: object) -> list[Key]:

@@ -1,0 +1,69 @@
+"""Whether tokens can be verified with what somebody gave: told as sentences, at the start."""
+
+from __future__ import annotations
+
+import re
+from inspect import iscoroutinefunction
+from typing import Final
+from urllib.parse import urlsplit
+
+from ...secret import Secret
+from . import keys
+
+LONGEST_LEEWAY: Final = 300
+
+_BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
+# What everybody may know, and what lies beside the secret where people copy it from.
+_NO_SECRET: Final = re.compile(r".*-- ?BEGIN |ssh-|ecdsa-sha2-|sb_(?:secret|publishable)_|eyJ[^.]*\.[^.]*\.", re.DOTALL)
+
+
+def key_faults(jwks_url: object, secret: object) -> list[str]:
+    """Return what is wrong with the two places keys may come from; neither is shown."""
+    faults = []
+    if jwks_url is None and secret is None:
+        faults.append("BearerJWT needs jwks_url, where the keys are published, or the shared secret of HS256")
+    if jwks_url is not None and not _is_web_address(jwks_url):
+        faults.append("jwks_url is not an http or https URL without a user or password")
+    text: object = secret.reveal() if isinstance(secret, Secret) else secret
+    if text is None:
+        return faults
+    if not isinstance(text, str):
+        return [*faults, f"the secret is of type {type(text).__name__}; it is a text"]
+    if _NO_SECRET.match(text):
+        faults.append("the secret is a key of another kind, or a token: it is what tokens are signed with by HS256")
+    elif len(text.encode("utf-8", "surrogateescape")) < keys.LEAST_SECRET_BYTES:
+        least = keys.LEAST_SECRET_BYTES
+        faults.append(f"the secret is shorter than {least} bytes, which HS256 asks for (RFC 7518, section 3.2)")
+    return faults
+
+
+def rule_faults(*, claim: object, tenant: object, leeway: object, remembered: object, token: object) -> list[str]:
+    """Return what is wrong with the other arguments."""
+    faults = []
+    if not isinstance(claim, str) or not claim:
+        faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
+    if not isinstance(tenant, str):
+        faults.append(f"tenant was {type(tenant).__name__}; it is a text")
+    if not _is_number(leeway) or not 0 <= float(str(leeway)) <= LONGEST_LEEWAY:
+        faults.append(f"leeway was {leeway!r}; it is a number of seconds from 0 to {LONGEST_LEEWAY}")
+    if isinstance(remembered, bool) or not isinstance(remembered, int) or remembered < 1:
+        faults.append(f"remembered was {remembered!r}; it is 1 or more")
+    # A coroutine is no token, and would be one that nobody awaits.
+    if token is not None and (not callable(token) or isinstance(token, type) or iscoroutinefunction(token)):
+        faults.append("token is no ordinary function of a scope that returns a token or None")
+    return faults
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_web_address(url: object) -> bool:
+    if not isinstance(url, str) or _BLANK.search(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
