@@ -37,9 +37,13 @@ def key_faults(jwks_url: object, secret: object) -> list[str]:
     return faults
 
 
-def rule_faults(*, claim: object, tenant: object, leeway: object, remembered: object, token: object) -> list[str]:
+def rule_faults(
+    *, issuer: object, claim: object, tenant: object, leeway: object, remembered: object, token: object
+) -> list[str]:
     """Return what is wrong with the other arguments."""
     faults = []
+    if issuer is not None and (not isinstance(issuer, str) or not issuer):
+        faults.append(f"issuer was {issuer!r}; it is one text, or None: give each issuer a BearerJWT of its own")
     if not isinstance(claim, str) or not claim:
         faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
     if not isinstance(tenant, str):

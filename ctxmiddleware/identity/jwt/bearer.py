@@ -41,7 +41,8 @@ class BearerJWT:
     Args:
         jwks_url: where the keys are published (RFC 7517).
         secret: the shared secret of HS256, 32 bytes or more.
-        issuer: whose tokens they are (`iss`), one or several; None leaves that to the keys.
+        issuer: whose tokens they are (`iss`); None leaves that to the keys. Two issuers may know two people by one
+            address: each has a BearerJWT and a tenant of its own, in `first_of`.
         audience: whom they are for (`aud`), one or several; None takes those for anybody.
         claim: the top-level claim that names the user. Never one that its user may edit.
         tenant: the tenant of all these users.
@@ -63,7 +64,7 @@ class BearerJWT:
         jwks_url: str | None = None,
         *,
         secret: Secret | str | None = None,
-        issuer: str | Iterable[str] | None = None,
+        issuer: str | None = None,
         audience: str | Iterable[str] | None = "authenticated",
         claim: str = "email",
         tenant: str = "",
@@ -79,12 +80,14 @@ class BearerJWT:
         # What collects errors keeps the locals of the frames that raised them.
         del secret
         faults = key_faults(jwks_url, kept)
-        faults += rule_faults(claim=claim, tenant=tenant, leeway=leeway, remembered=remembered, token=token)
+        faults += rule_faults(
+            issuer=issuer, claim=claim, tenant=tenant, leeway=leeway, remembered=remembered, token=token
+        )
         if faults:
             raise ConfigurationError(*faults)
         keys.need_library()
         self._is_refusing = checked_answer(on_bad) == "refuse"
-        self._rules = Rules(_several("issuer", issuer), _several("audience", audience), leeway, claim, tenant)
+        self._rules = Rules(issuer, _several("audience", audience), leeway, claim, tenant)
         self._token = token or bearer_token
         self._wall_clock = wall_clock
         self._clock = clock

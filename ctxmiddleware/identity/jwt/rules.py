@@ -23,14 +23,14 @@ class Rules:
     """What claims must say.
 
     Args:
-        issuers: who may have issued the token (`iss`); with none anybody whose key is known.
+        issuer: who has to have issued the token (`iss`); None for anybody whose key is known.
         audiences: whom it may be for (`aud`); with none anybody.
         leeway: seconds by which clocks may differ.
         claim: the top-level claim that names the user.
         tenant: of all these users.
     """
 
-    issuers: Collection[str]
+    issuer: str | None
     audiences: Collection[str]
     leeway: float
     claim: str
@@ -43,7 +43,7 @@ class Rules:
             BadToken: they name nobody, or not here, or not now.
         """
         expires_at = self._expiry(claims, now)
-        if self.issuers and _text(claims.get("iss")) not in self.issuers:
+        if self.issuer is not None and claims.get("iss") != self.issuer:
             raise BadToken("it was issued by somebody else")
         if self.audiences and not self._is_for_us(claims.get("aud")):
             raise BadToken("it is for somebody else")
