@@ -16,7 +16,7 @@ from .people import context_of
 pytestmark = pytest.mark.anyio
 
 REAL = [f"user{number}@example.org" for number in range(300)]
-FLOOD = 20_000
+FLOOD = 6_000
 POLICY = CachePolicy(max_users=400, max_unknown=1000, max_bytes=4 * 1024 * 1024, max_loads=4, max_waiting=2000)
 
 
@@ -94,7 +94,7 @@ async def test_forged_tokens_reach_neither_the_source_nor_any_memory() -> None:
         async with plugin:
             good = {**http_scope("/"), "headers": asking(signed(email=REAL[0]))["headers"]}
             assert (await ask(app, good)).status == 200
-            for number in range(2000):
+            for number in range(500):
                 for token in (
                     raw({"alg": "ES256", "kid": f"kid {number}"}, {"email": REAL[1]}, bytes(64)),
                     raw({"alg": "none"}, {"email": f"user{number}@example.org"}),
