@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -273,7 +274,8 @@ async def test_nothing_that_is_held_shows_a_token_or_a_secret() -> None:
         ({"audience": [7]}, r"audience was \[7\]"),
         ({"on_bad": "ignore"}, "on_bad was 'ignore'"),
     ],
-    ids=str,
+    # Keys are made anew each time, and workers have to agree on the names of tests.
+    ids=itertools.count(),
 )
 async def test_what_cannot_work_is_refused_where_it_is_made(given: dict[str, Any], told: str) -> None:
     """And says what is right."""
