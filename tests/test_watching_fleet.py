@@ -178,6 +178,7 @@ async def test_an_instance_that_may_not_hear_the_channel_asks_redis(redis_url: s
                 await pair.one.invalidate(ADA)
                 began = time.monotonic()
                 await pair.told.numbered(*range(1, number + 1))
-                assert time.monotonic() - began < 2 * SHORT.untrusted_ttl
+                # Many times that, for a busy machine, and far from the end of its time.
+                assert time.monotonic() - began < 10 * SHORT.untrusted_ttl
     finally:
         server.acl_deluser("deaf")
