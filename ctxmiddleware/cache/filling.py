@@ -1,4 +1,4 @@
-"""How flights are carried: a look into the shared tier, a call of the source for what is not there, and the keeping."""
+"""How flights are carried: what they find before it, their call of the source, and what is kept of its answer."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 
 from ..errors import SourceUnavailable
-from ..stats import MEMORY, REDIS, Counters
+from ..stats import Counters
 from ..stray import is_stray
 from .base import Ask, Entry, Fence, Fetched, Found, Stored
 from .failsafe import FailSafe
 from .flight import Flight
 from .flights import DRAIN_SECONDS, Flights
 from .keeping import Keeping
+from .looking import Looking
 from .memory import MemoryTier
 from .names import digest_of
-from .policy import CachePolicy, Verdict, judge
+from .policy import CachePolicy
 from .queue import LoadQueue, QueueLimits
-from .shared import Look, SharedTier, Storing
+from .shared import SharedTier, Storing
 from .trust import Trust
 
 V = TypeVar("V")
-
-
-# So often a load looks again because another has landed, before it is made whatever others do.
-MOST_AGAINS = 5
 
 
 class Loader(Protocol[V]):
@@ -45,7 +42,7 @@ class Loader(Protocol[V]):
 
 
 class Filling(Generic[V]):
-    """Carries flights from the look into the shared tier to what memory keeps.
+    """Carries flights from their departure to what memory keeps.
 
     Args:
         policy: how long and how many.
@@ -74,134 +71,22 @@ class Filling(Generic[V]):
     ) -> None:
         limits = QueueLimits(load.batch_size, policy.max_batches, policy.max_loads, policy.max_waiting)
         self.flights: Flights[V] = Flights(
-            self._depart,
+            lambda flights: self._looking.depart(flights),
             lambda tasks: LoadQueue(tasks, self._call, limits),
             drain_seconds,
             digest=None if shared is None else digest_of,
         )
         self.keeping: Keeping[V] = Keeping(policy, memory, shared, self.flights, clock, trust)
         self.fail_safe: FailSafe[V] = FailSafe(policy, self.flights, self.keeping, counters, clock, trust)
+        self._looking: Looking[V] = Looking(
+            policy, self.flights, self.keeping, self._queue_up, trust=trust, counters=counters, clock=clock, rng=rng
+        )
         self._trust = trust
         self._policy = policy
         self._load = load
         self._counters = counters
         self._clock = clock
         self._rng = rng
-
-    async def _depart(self, departing: Sequence[Flight[V]]) -> None:
-        flights = self._still_wanted(departing)
-        for flight in flights:
-            flight.held = self.keeping.held(flight)
-            flight.known = None if flight.held is None else Found(flight.held, MEMORY, stale=True)
-            # Before the look, and doubts of before are settled by it: what is heard from now on counts.
-            flight.epoch, flight.doubted = self._trust.epoch, False
-        asked_at, looks = await self.keeping.look(flights)
-        for flight in flights:
-            flight.has_looked = True
-        waiting = [
-            flight
-            for flight, look in zip(flights, looks, strict=True)
-            if not (self._is_put_off(flight) if look is None else self._is_answered(flight, look, asked_at))
-        ]
-        await self._share(waiting)
-
-    def _is_put_off(self, flight: Flight[V]) -> bool:
-        """Land a refresh that only was to confirm, by a Redis that has no time now, on what the channel vouches for.
-
-        The source has nothing to do with it: thousands may ask for that at once, where their connection was lost.
-        """
-        now, held = self._clock(), flight.held
-        if not flight.behind or flight.doubted or held is None or self._policy.is_due(held, now):
-            return False
-        if now >= self._trust.until or judge(held, now, self._trust) not in (Verdict.FRESH, Verdict.AHEAD):
-            return False
-        held.renew_at = now + 1.0 + self._rng.random()
-        self.flights.land(flight, Found(held, MEMORY))
-        return True
-
-    async def _share(self, flights: Sequence[Flight[V]]) -> None:
-        """Queue up the loads that are to be made here, and wait for those that other instances make."""
-        alone = [flight for flight in flights if flight.look is None or self._has_waited(flight)]
-        await self._queue_up(alone)
-        shared = [flight for flight in flights if flight.look is not None and not self._has_waited(flight)]
-        if shared:
-            await self._claim(shared)
-
-    def _has_waited(self, flight: Flight[V]) -> bool:
-        return anyio.current_time() >= self._waits_until(flight)
-
-    def _waits_until(self, flight: Flight[V]) -> float:
-        return flight.started_at + self._policy.lease_wait
-
-    async def _claim(self, flights: Sequence[Flight[V]]) -> None:
-        with self.keeping.landings(flights) as landings:
-            claims = await self.keeping.claim(flights)
-            mine, again, until = [], [], dict[Flight[V], float]()
-            for flight, claim in zip(flights, claims, strict=True):
-                flight.lease = claim.lease
-                if claim.again and flight.agains < MOST_AGAINS:
-                    flight.agains += 1
-                    again.append(flight)
-                elif claim.wait:
-                    until[flight] = min(anyio.current_time() + claim.wait, self._waits_until(flight))
-                else:
-                    mine.append(flight)
-            self.flights.depart_again(again)
-            await self._queue_up(mine)
-            self._counters.add("load", "leased", len(until))
-            while until:
-                landed = await landings.next(min(until.values()) - anyio.current_time())
-                now = anyio.current_time()
-                ready = [flight for flight in until if flight.key in landed or now >= until[flight]]
-                for flight in ready:
-                    del until[flight]
-                self.flights.depart_again(ready)
-
-    def _still_wanted(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
-        for flight in flights:
-            if flight.overtaken:
-                # Its callers start anew as soon as it has landed; what it would bring is for nobody.
-                self.flights.fail(flight, SourceUnavailable("the load was overtaken by an invalidation"))
-        return [flight for flight in flights if not flight.landed]
-
-    def _is_answered(self, flight: Flight[V], look: Look[V], asked_at: float) -> bool:
-        held = flight.held
-        if held is not None and held.fence != look.fence:
-            self.keeping.drop_others(flight, look.fence)
-        flight.look = look
-        flight.known = known = self._under(flight, look, asked_at)
-        if known is None or known.stale:
-            return False
-        self.keeping.keep(flight, known.entry)
-        if flight.behind and self._policy.is_due(known.entry, asked_at):
-            return False
-        self.flights.land(flight, known)
-        return True
-
-    def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
-        """Return what is known under the generations in force; stale where it may only stand in for the source."""
-        held, epoch = flight.held, flight.epoch
-        ours = None if held is None or held.fence != look.fence else self._policy.confirmed(held, asked_at, epoch)
-        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch)
-        # Another instance may have loaded again what is due here.
-        known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
-        if known is None or self._clock() >= known.expires_at:
-            self._counters.add("miss", REDIS)
-            return None if known is None else Found(known, MEMORY if known is ours else REDIS, stale=True)
-        self._counters.add("hit", REDIS)
-        return Found(known, REDIS)
-
-    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float, epoch: int) -> Entry[V]:
-        return self._policy.entry(
-            stored.value,
-            stored.origin,
-            asked_at,
-            stored.lifetime,
-            shared=True,
-            fence=fence,
-            age=stored.age,
-            epoch=epoch,
-        )
 
     async def _queue_up(self, flights: Sequence[Flight[V]]) -> None:
         refused: list[Flight[V]] = []
@@ -222,7 +107,7 @@ class Filling(Generic[V]):
     async def _call(self, batch: Sequence[Flight[V]]) -> None:
         """Make one call of the source for these flights, and land them all."""
         with self.flights.aboard(batch):
-            flights = await self._in_time(self._still_wanted(batch))
+            flights = await self._in_time(self.flights.still_wanted(batch))
             if flights:
                 asked_at = self._clock()
                 answers = await self._ask(flights)
@@ -316,9 +201,3 @@ def _moved_ago(flight: Flight[V]) -> float:
     if flight.alone:
         return 0.0
     return math.inf if flight.look is None else flight.look.moved_ago
-
-
-def _newest(ours: Entry[V] | None, theirs: Entry[V] | None) -> Entry[V] | None:
-    if ours is None or theirs is None:
-        return ours or theirs
-    return theirs if theirs.loaded_at > ours.loaded_at else ours

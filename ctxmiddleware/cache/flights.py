@@ -96,6 +96,14 @@ class Flights(Generic[V]):
         """Raise an error in all who wait for a flight."""
         self._end(flight, None, error)
 
+    def still_wanted(self, flights: Sequence[Flight[V]]) -> list[Flight[V]]:
+        """Return the flights somebody may still use, and end those that were overtaken."""
+        for flight in flights:
+            if flight.overtaken:
+                # Its callers start anew as soon as it has landed; what it would bring is for nobody.
+                self.fail(flight, SourceUnavailable("the load was overtaken by an invalidation"))
+        return [flight for flight in flights if not flight.landed]
+
     def overtake(
         self, name: str | None, forget: Callable[[], int], spared: Callable[[Flight[V]], bool] | None = None
     ) -> int:

@@ -44,6 +44,11 @@ class Trust:
             return max(entry.trusted_until, until)
         return entry.trusted_until if entry.epoch == NO_EPOCH else min(entry.trusted_until, self.ended_at)
 
+    def vouches(self, entry: Entry[V], now: float) -> bool:
+        """Return whether the channel alone says at a monotonic second that no news of an entry were missed."""
+        until = self.until  # before the epoch, as in `judge`
+        return entry.epoch == self.epoch and now < until
+
     def prove(self, at: float) -> None:
         """Take note that at this monotonic second nothing had been missed."""
         self.until = max(self.until, at + self.lasts)

@@ -13,6 +13,7 @@ from ..bell import Bell, ring_all
 from .names import Names
 from .trust import Trust
 
+# Where there was a gap, and nothing is known to have happened in it: ten thousand watchers look again in five seconds.
 SHARE = 100
 SHARE_SECONDS = 0.05
 
@@ -61,11 +62,13 @@ class Watchers:
 
     def ring(self, name: str | None) -> None:
         """Wake those who wait for a name, or everybody where it is None; what they will see is in force already."""
+        ring_all(self._of(name))
+
+    def _of(self, name: str | None) -> list[Bell]:
         with self._lock:
             self._forget_left()
             names = list(self._bells) if name is None else [name]
-            bells = [bell for each in names for bell in self._bells.get(each, ())]
-        ring_all(bells)
+            return [bell for each in names for bell in self._bells.get(each, ())]
 
     def _forget_left(self) -> None:
         while self._left:
@@ -97,13 +100,12 @@ class Watchers:
             if trust.told_from != told_from:
                 told_from = trust.told_from
                 await self._ring_slowly()
+                continue
             await anyio.sleep(left if left > 0 else trust.lasts)
 
     async def _ring_slowly(self) -> None:
         """Wake everybody within some seconds: each of them looks into Redis."""
-        with self._lock:
-            self._forget_left()
-            bells = [bell for each in self._bells.values() for bell in each]
+        bells = self._of(None)
         for start in range(0, len(bells), SHARE):
             ring_all(bells[start : start + SHARE])
             await anyio.sleep(SHARE_SECONDS)

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.base import Fence
-from ctxmiddleware.cache.filling import MOST_AGAINS
+from ctxmiddleware.cache.looking import MOST_AGAINS
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lease import Leases

@@ -35,7 +35,7 @@ class Guard:
 
 
 _FLIGHT, _FLIGHTS = "cache/flight.py", "cache/flights.py"
-_TIERED, _FILLING = "cache/tiered.py", "cache/filling.py"
+_TIERED, _LOOKING, _FILLING = "cache/tiered.py", "cache/looking.py", "cache/filling.py"
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
 _CHANNEL, _HEARING = "cache/redis/channel.py", "cache/hearing.py"
 
@@ -66,7 +66,7 @@ GUARDS = (
     ),
     Guard(
         "confirming an entry of another generation",
-        _FILLING,
+        _LOOKING,
         "held is None or held.fence != look.fence else self._policy",
         "held is None else self._policy",
     ),
@@ -108,8 +108,8 @@ GUARDS = (
     ),
     Guard(
         "bringing back, with Redis gone, what Redis said was overtaken",
-        _FILLING,
-        "            self.keeping.drop_others(flight, look.fence)\n",
+        _LOOKING,
+        "            self._keeping.drop_others(flight, look.fence)\n",
         "            pass\n",
     ),
     Guard(
@@ -197,12 +197,12 @@ GUARDS = (
     ),
     Guard(
         "trusting what was looked up while news were missed",
-        _FILLING,
+        _LOOKING,
         "            flight.epoch, flight.doubted = self._trust.epoch, False\n"
-        "        asked_at, looks = await self.keeping.look(flights)\n"
+        "        asked_at, looks = await self._keeping.look(flights)\n"
         "        for flight in flights:\n",
         "            flight.doubted = False\n"
-        "        asked_at, looks = await self.keeping.look(flights)\n"
+        "        asked_at, looks = await self._keeping.look(flights)\n"
         "        for flight in flights:\n"
         "            flight.epoch = self._trust.epoch\n",
     ),
