@@ -92,14 +92,13 @@ class Looking(Generic[V]):
 
     async def _share(self, flights: Sequence[Flight[V]]) -> None:
         """Queue up the loads that are to be made here, and wait for those that other instances make."""
-        alone = [flight for flight in flights if flight.look is None or self._has_waited(flight)]
-        await self._load(alone)
-        shared = [flight for flight in flights if flight.look is not None and not self._has_waited(flight)]
+        # Each is asked once: one that crosses its time in between would be in neither.
+        now = anyio.current_time()
+        alone = {flight for flight in flights if flight.look is None or now >= self._waits_until(flight)}
+        await self._load([flight for flight in flights if flight in alone])
+        shared = [flight for flight in flights if flight not in alone]
         if shared:
             await self._claim(shared)
-
-    def _has_waited(self, flight: Flight[V]) -> bool:
-        return anyio.current_time() >= self._waits_until(flight)
 
     def _waits_until(self, flight: Flight[V]) -> float:
         return flight.started_at + self._policy.lease_wait

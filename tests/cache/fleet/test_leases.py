@@ -181,6 +181,23 @@ async def test_a_load_that_fails_lets_the_others_try_at_once(redis_url: str) -> 
             await second.database.started(1)
 
 
+async def test_whoever_has_waited_long_enough_just_now_is_not_lost(redis_url: str) -> None:
+    """A load whose time to wait for others ends while it is decided who loads is made, whenever that is."""
+    for lease_wait in (0.001 * number for number in range(1, 40, 2)):
+        policy = replace(STEADY, lease_wait=lease_wait)
+        async with instance(Database(batch_size=100), url=redis_url, policy=policy, options=OPTIONS) as one:
+            answers: list[str | None] = []
+
+            async def ask(key: tuple[str, str], one: Instance = one, answers: list[str | None] = answers) -> None:
+                answers.append(await one.value(key))
+
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    for _, name in CROWD:
+                        tasks.start_soon(ask, (f"waits {lease_wait:g}", name))
+            assert len(answers) == len(CROWD)
+
+
 async def test_nobody_waits_longer_than_lease_wait(redis_url: str) -> None:
     """For however long another instance says that it loads, sooner or later it is loaded here."""
     async with _fleet(redis_url, policy=replace(STEADY, lease_wait=1.0)) as fleet:
