@@ -18,3 +18,8 @@ def normalise(email: str) -> str:
     """
     stripped = email.strip(WHITE_SPACE)
     return stripped.lower() if stripped.isascii() else stripped.translate(_LOWER_ASCII)
+
+
+def is_legible(name: str) -> bool:
+    """Return whether a name can stand for a user: not blank, not longer than an address, nothing unprintable."""
+    return bool(name.strip()) and len(name) <= LONGEST and name.isprintable()

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from .admin.guard import LEAST_LENGTH
 from .cache.redis.seal import key_faults
+from .identity.jwt.keys import LEAST_SECRET_BYTES
 from .secret import Secret
 from .sources.endpoint import schema_faults
 
 MIN_TOKEN_LENGTH: Final = LEAST_LENGTH
-# Of HS256: RFC 7518, section 3.2.
-MIN_SECRET_BYTES: Final = 32
+MIN_SECRET_BYTES: Final = LEAST_SECRET_BYTES
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxmiddleware.address import normalise
+from ctxmiddleware.address import LONGEST, is_legible, normalise
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,15 @@ def test_agrees_with_the_rule_letter_by_letter(email: str) -> None:
     assert normalise(once) == once
     stripped = email.strip(" \t\n\r\f\v")
     assert once == "".join(chr(ord(each) + 32) if "A" <= each <= "Z" else each for each in stripped)
+
+
+@pytest.mark.parametrize("name", ["ada@example.org", "auth0|5f7c8ec7", "Ada Lovelace", "\u5e73", "a" * LONGEST])
+def test_printable_names_are_legible(name: str) -> None:
+    """An address, a subject of a token, or a name in any script."""
+    assert is_legible(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t", "ada\n", "a\x00da", "ada\u202egro.", "\ud800", "a" * (LONGEST + 1)])
+def test_blank_invisible_and_overlong_names_are_not_legible(name: str) -> None:
+    """White space, control and format characters, half a surrogate pair, and more than the longest address."""
+    assert not is_legible(name)

@@ -18,7 +18,7 @@ import ctxmiddleware
 ROOT = Path(ctxmiddleware.__file__).parent
 FACE = "ctxmiddleware"
 WINGS = ("identity", "cache", "sources", "zones")
-GROUND = ("model", "errors", "stats", "breaker", "address", "secret", "perloop", "shown", "faults", "bell")
+GROUND = ("model", "errors", "stats", "breaker", "address", "secret", "perloop", "shown", "faults", "bell", "bounded")
 # Each driver's one home; whatever else needs it goes through there.
 HOMES = {
     "redis": {"ctxmiddleware.cache.redis.servers.connection", "ctxmiddleware.cache.redis.servers.driver"},

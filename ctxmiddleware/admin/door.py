@@ -71,7 +71,7 @@ class Door:
             return problem(429, "too many attempts from there have failed; try again later", Retry_After=str(wait))
         self._attempts.failed(peer)
         self._refused.note(connection.scope, self._known(connection) or "nobody let in", "refused by the guard")
-        status, detail = self._way_in(connection)
+        status, detail = self._ways_in(connection)
         if status == 401:
             return problem(status, detail, WWW_Authenticate="Bearer")
         return problem(status, detail, Retry_After="1") if status == 503 else problem(status, detail)
@@ -80,10 +80,10 @@ class Door:
         return self._user(guard, connection) or str(getattr(guard, "actor", "guard"))
 
     def _known(self, connection: HTTPConnection) -> str | None:
-        """Return who was refused, where a guard knows; for the log, so that no failure of it matters."""
+        """Return who was refused, where a guard knows."""
         try:
             return next(filter(None, (self._user(guard, connection) for guard in self._guards)), None)
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - who was refused is for the log only, and stays unknown there
             return None
 
     def _user(self, guard: AdminGuard, connection: HTTPConnection) -> str | None:
@@ -91,7 +91,7 @@ class Door:
         user = user_of(connection) if callable(user_of) else None
         return f"user {self._pseudonym(user)}" if user else None
 
-    def _way_in(self, connection: HTTPConnection) -> tuple[int, str]:
+    def _ways_in(self, connection: HTTPConnection) -> tuple[int, str]:
         ways = [_way_in(guard, connection) for guard in self._guards]
         if len(ways) == 1:
             return ways[0]

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from starlette.types import Scope
 
-from ..address import LONGEST
+from ..address import is_legible
 from ..errors import ConfigurationError
 from .base import Identity
 from .credential import BadCredential, OnBad, checked_answer
@@ -86,16 +86,14 @@ class TrustedHeader:
         if not self._is_trusted(scope):
             self._tell_once()
             return None
-        fault = "it is there more than once" if len(values) > 1 else None
-        name = _text(values[0])
-        if fault is None and name is None:
-            fault = "it names nobody"
-        if fault is not None or name is None:
-            logger.debug("a trusted header is no good: %s", fault)
-            if self._is_refusing:
-                raise BadCredential(f"the header {self._header.decode()}: {fault}")
-            return None
-        return Identity(name, self._tenant)
+        name = _text(values[0]) if len(values) == 1 else None
+        if name is not None:
+            return Identity(name, self._tenant)
+        fault = "it names nobody" if len(values) == 1 else "it is there more than once"
+        logger.debug("a trusted header is no good: %s", fault)
+        if self._is_refusing:
+            raise BadCredential(f"the header {self._header.decode()}: {fault}")
+        return None
 
     def _is_trusted(self, scope: Scope) -> bool:
         client = scope.get("client")
@@ -132,8 +130,7 @@ def _text(value: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     # Two headers of one name that a proxy has joined have a comma between them.
-    is_name = name and name.isprintable() and "," not in name and len(name) <= LONGEST
-    return name if is_name else None
+    return name if is_legible(name) and "," not in name else None
 
 
 def _address(text: str) -> Address | None:

@@ -1,4 +1,4 @@
-"""How one HTTP request reaches Supabase and what becomes of the client's errors; the only home of httpx2."""
+"""How one HTTP request reaches Supabase and what becomes of the client's errors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from ..bounded import read_limited
 from ..errors import SourceError, SourceMisconfigured
 from ..perloop import PerLoop
 from ..secret import Secret
@@ -211,17 +212,11 @@ def _prepared(tls: bool) -> ssl.SSLContext:  # noqa: FBT001 - passed through a t
 
 
 async def _whole(response: StreamedResponse) -> Reply:
-    body = bytearray()
-    # Ended by cancelling, because the client's nested generators are not closed by an exception that is raised here.
-    with anyio.CancelScope() as scope:
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > MAX_BODY:
-                scope.cancel()
-    if len(body) > MAX_BODY:
+    body = await read_limited(response.aiter_bytes(), MAX_BODY)
+    if body is None:
         raise SourceError(f"the answer is larger than {MAX_BODY} bytes")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(response.status_code, headers, bytes(body))
+    return Reply(response.status_code, headers, body)
 
 
 def _shown(headers: Mapping[str, str | Secret]) -> dict[str, str]:

@@ -121,7 +121,7 @@ class BearerJWT:
             raise BadToken("it is too long")
         opened = keys.opened(token)
         found = keys.fitting(opened, self._own)
-        if found or self._published is None or opened.algorithm not in ALGORITHMS:
+        if found or self._published is None or opened.algorithm not in keys.PUBLISHED:
             return self._identity(opened, found, self._clock())
         known = self._published.known(opened)
         if known is None:
@@ -144,9 +144,6 @@ class BearerJWT:
         logger.debug("a token is no good: %s", error)
         if self._is_refusing:
             raise BadCredential(str(error)) from None
-
-
-ALGORITHMS: Final = ("ES256", "RS256", *keys.EDWARDS)
 
 
 def bearer_token(scope: Scope) -> str | None:

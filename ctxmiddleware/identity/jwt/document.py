@@ -10,6 +10,8 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from ...bounded import read_limited
+
 FETCH_SECONDS: Final = 5.0
 MAX_BYTES: Final = 256 * 1024
 
@@ -44,13 +46,7 @@ class Document:
             ):
                 if response.status_code != 200:
                     raise ValueError(f"it was answered with {response.status_code}")
-                body = bytearray()
-                # Ended by cancelling: an exception that is raised here does not close the client's nested generators.
-                with anyio.CancelScope() as scope:
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) > MAX_BYTES:
-                            scope.cancel()
-        if len(body) > MAX_BYTES:
+                body = await read_limited(response.aiter_bytes(), MAX_BYTES)
+        if body is None:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         return json.loads(body.decode("utf-8"))

@@ -15,6 +15,7 @@ from .rules import BadToken
 
 Claims: TypeAlias = Mapping[str, object]
 
+# RFC 7518, section 3.2.
 LEAST_SECRET_BYTES: Final = 32
 # They are looked through for every token that is not remembered.
 MOST_KEYS: Final = 64
@@ -26,6 +27,8 @@ _MAX_SIGNATURE: Final = 1024
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _NOT_UNDERSTOOD: Final = frozenset({"crit", "b64", "enc", "zip"})
 EDWARDS: Final = ("EdDSA", "Ed25519")
+# What keys that are published may sign with.
+PUBLISHED: Final = ("ES256", "RS256", *EDWARDS)
 
 
 class Key(NamedTuple):
@@ -94,11 +97,10 @@ def opened(token: str) -> Opened:
     Raises:
         BadToken: it is none.
     """
-    head, dot, _ = token.partition(".")
-    if token.count(".") != 2 or not dot:
+    if token.count(".") != 2:
         raise BadToken("it is no signed token")
     try:
-        header = _parsed(_b64(head))
+        header = _parsed(_b64(token.partition(".")[0]))
     except (ValueError, RecursionError):
         raise BadToken("its header cannot be read") from None
     algorithm, key_name = header.get("alg"), header.get("kid")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ...address import LONGEST
+from ...address import is_legible
 from ..base import Identity
 
 # Supabase's own keys are tokens too: they name a part of the installation, and no user.
@@ -71,7 +71,7 @@ class Rules:
 
     def _name(self, claims: Mapping[str, object]) -> str:
         name = claims.get(self.claim)
-        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST or not name.isprintable():
+        if not isinstance(name, str) or not is_legible(name):
             raise BadToken(f"its claim {self.claim!r} names nobody")
         if self.claim == "email":
             # Whoever may enter any address without proving that it is his would be whoever he likes.
