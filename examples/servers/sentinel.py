@@ -71,10 +71,13 @@ class SentinelGroup:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"{scheme}+sentinel://{hosts}/{self.SERVICE}/0{query}"
 
-    def master_port(self) -> int:
-        """Return the port of the master that most of the running sentinels name."""
-        named = [self._state(sentinel)["port"] for sentinel in self.sentinels if sentinel.running]
-        return int(max(named, key=named.count))
+    def agree_on(self, server: Valkey) -> bool:
+        """Return whether every running sentinel names a server as the master, and takes it for healthy.
+
+        After a failover a sentinel takes the new master for down until it has connected to it, for up to a second.
+        """
+        states = [self._state(sentinel) for sentinel in self.sentinels if sentinel.running]
+        return all((state["port"], state["flags"]) == (server.port, "master") for state in states)
 
     def _is_watched(self) -> bool:
         with speaking(self.replica.port, self._tls) as client:

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from examples.servers import Program, SentinelGroup, ServerFailed, TcpProxy, Valkey, ValkeyCluster
+from examples.servers.ports import CLUSTER_BUS, bindable, free_node_port
 from examples.servers.programs import ALL, another
 from tests.certificates import certificates
 from tests.waiting import eventually
@@ -64,15 +65,24 @@ def test_users_may_what_they_are_allowed() -> None:
             nobody.get("ctx:a")
 
 
+def test_both_ports_of_a_cluster_node_are_free_and_below_those_of_clients() -> None:
+    """An outgoing connection may sit on any port of the system's range, and then no server can listen there."""
+    for _ in range(50):
+        port = free_node_port()
+        assert bindable(port)
+        assert bindable(port + CLUSTER_BUS)
+        assert port + CLUSTER_BUS < 32_768
+
+
 def test_sentinels_promote_the_replica() -> None:
     """What the master was told is there after its death, and the sentinels name the new one."""
     with SentinelGroup.start() as group:
-        assert group.master_port() == group.master.port
+        assert group.agree_on(group.master)
         with redis.Redis.from_url(group.master.url) as client:
             client.set("key", "value")
             assert client.wait(1, 5000) == 1
         group.master.kill()
-        eventually(lambda: group.master_port() == group.replica.port, timeout=15)
+        eventually(lambda: group.agree_on(group.replica), timeout=15)
         with redis.Redis.from_url(group.replica.url) as client:
             eventually(lambda: client.info("replication")["role"] == "master")
             assert client.get("key") == b"value"

@@ -23,7 +23,7 @@ from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.secret import Secret
 from examples.servers import SentinelGroup, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, Database, instance, look_one, redis_tier
+from tests.cache.rig import ADA, STEADY, Database, instance, look_one, redis_tier
 from tests.waiting import eventually_async
 
 from .traffic import FAILED_OVER, USERS, Traffic, is_heard
@@ -51,7 +51,7 @@ def _client(group: SentinelGroup) -> Server:
 
 
 async def _failed_over(group: SentinelGroup) -> None:
-    await eventually_async(lambda: group.master_port() == group.replica.port, timeout=FAILED_OVER)
+    await eventually_async(lambda: group.agree_on(group.replica), timeout=FAILED_OVER)
 
 
 def _cut_replication(group: SentinelGroup) -> None:
@@ -143,6 +143,21 @@ async def test_the_latest_failover_overrules_who_has_not_seen_it() -> None:
     assert named([latest, State("127.0.0.1", 1, "s_down,o_down,master", 3)]) == ("127.0.0.1", 2)
 
 
+@pytest.mark.parametrize("flags", ["s_down,o_down,master,failover_in_progress", "master,failover_in_progress"])
+async def test_the_leader_of_a_failover_names_the_former_master_until_all_replicas_follow(flags: str) -> None:
+    """Under the new epoch: the other sentinels name the new master meanwhile, and while none does it is down."""
+    leader = State("127.0.0.1", 1, flags, 4)
+    promoted = State("127.0.0.1", 2, "master", 4)
+    before = State("127.0.0.1", 1, "s_down,o_down,master", 3)
+    for states in ([leader, promoted, before], [before, promoted, leader]):
+        assert named(states) == ("127.0.0.1", 2)
+    with pytest.raises(ConnectionError, match="agree that the master is down"):
+        named([before, State("127.0.0.1", 2, "o_down,master", 4), leader])
+    if "o_down" in flags:
+        with pytest.raises(ConnectionError, match="agree that the master is down"):
+            named([leader, before])
+
+
 async def _port(client: Server) -> int:
     return int((await client.info("server"))["tcp_port"])
 
@@ -212,6 +227,23 @@ async def test_a_connection_to_a_former_master_is_known_by_the_sentinels(group: 
         sentinel.kill()
     assert not await leads_elsewhere(connection)
     await connection.disconnect()
+
+
+async def test_whoever_hears_the_channel_asks_the_sentinels_as_often_as_his_trust_is_proven(
+    group: SentinelGroup,
+) -> None:
+    """A former master that was cut off would go on proving it; however seldom connections are looked at otherwise."""
+    policy, options = replace(STEADY, untrusted_ttl=1.0), replace(QUICK, check_every=600.0)
+    async with instance(url=group.url, policy=policy, options=options) as one:
+        await eventually_async(partial(is_heard, one))
+        with redis.Redis(port=group.sentinels[0].port) as client:
+            # Nothing is kept open to sentinels: whoever asks one connects.
+            asked = _connections(client)
+            await eventually_async(lambda: _connections(client) >= asked + 4, timeout=5)
+
+
+def _connections(client: Any) -> int:
+    return int(client.info("stats")["total_connections_received"])
 
 
 async def test_with_a_replica_to_have_it_an_invalidation_is_done_once_it_has(

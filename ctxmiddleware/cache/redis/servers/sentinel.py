@@ -20,6 +20,15 @@ class State(msgspec.Struct, frozen=True):
     flags: str
     config_epoch: int = msgspec.field(name="config-epoch")
 
+    @property
+    def place(self) -> Place:
+        """The address it names."""
+        return Place(self.ip, self.port)
+
+    def has(self, flag: str) -> bool:
+        """Return whether it gives the master a flag."""
+        return flag in self.flags.split(",")
+
 
 class Sentinels:
     """The sentinels of one master. Nothing is kept open to them.
@@ -60,11 +69,16 @@ def named(states: Sequence[State]) -> Place:
     Raises:
         ConnectionError: they agree that it is down.
     """
-    latest = max(states, key=lambda state: state.config_epoch)
-    # What one of them alone takes for down may be well; what they agree upon is about to be replaced.
-    if any("o_down" in state.flags.split(",") for state in states if state.config_epoch == latest.config_epoch):
+    epoch = max(state.config_epoch for state in states)
+    latest = [state for state in states if state.config_epoch == epoch]
+    # The sentinel that leads a failover names the former master under the new epoch until every replica follows the
+    # new one, which may take as long as `failover-timeout`; the others name the new master from its first message on.
+    former = {state.place for state in latest if state.has("failover_in_progress")}
+    current = [state for state in latest if state.place not in former] or latest
+    # One sentinel alone may be wrong about a master that is down; a master that they agree about is being replaced.
+    if any(state.has("o_down") for state in current):
         raise ConnectionError("the sentinels agree that the master is down")
-    return Place(latest.ip, latest.port)
+    return current[0].place
 
 
 def _state(answer: object) -> State:
