@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Self
 
+from .ports import free_node_port
 from .programs import VALKEY_9, Program
 from .sentinel import speaking, wait_until
 from .valkey import Tls, Valkey
@@ -62,7 +63,9 @@ class ValkeyCluster:
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
         with contextlib.ExitStack() as stack:
             nodes = [
-                stack.enter_context(Valkey.start(program=program, tls=tls, args=[*words, *args]))
+                stack.enter_context(
+                    Valkey.start(program=program, tls=tls, args=[*words, *args], choose_port=free_node_port)
+                )
                 for _ in range(2 * cls.MASTERS)
             ]
             cluster = cls(nodes, tls)

@@ -6,11 +6,13 @@ import random
 import socket
 import threading
 
-# Below the ranges the systems take client ports from, so that no connection sits on the port of a server that restarts;
-# Valkey's cluster bus needs 10000 more.
+# Below the ranges that systems take client ports from: no connection then sits on the port of a server that restarts.
 _RANGE = range(18_000, 32_000)
 # Apart from those of the servers: a proxy that refuses holds no port, and must get the same one again.
-PROXIES = range(10_000, 18_000)
+PROXIES = range(10_000, 15_000)
+# A node of a cluster listens on a second port for the other nodes, by default so much above its own.
+CLUSTER_BUS = 10_000
+_NODES = range(15_000, 18_000)
 _given: set[int] = set()
 _lock = threading.Lock()
 
@@ -22,6 +24,17 @@ def free_port(among: range = _RANGE) -> int:
             port = random.choice(among)  # noqa: S311 - nothing secret about it
             if port not in _given and bindable(port):
                 _given.add(port)
+                return port
+
+
+def free_node_port() -> int:
+    """Return a free port for a node of a cluster, whose port for the other nodes is free as well."""
+    while True:
+        port = free_port(_NODES)
+        bus = port + CLUSTER_BUS
+        with _lock:
+            if bus not in _given and bindable(bus):
+                _given.add(bus)
                 return port
 
 

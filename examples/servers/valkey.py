@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from .handle import Server
+from .ports import free_port
 from .process import Launch, ServerProcess, temporary_folder
 from .programs import VALKEY_9, Program
 
@@ -67,6 +68,7 @@ class Valkey(Server):
         program: Program = VALKEY_9,
         tls: Tls | None = None,
         users: Sequence[str] = (),
+        choose_port: Callable[[], int] = free_port,
     ) -> Iterator[Self]:
         """Serve an empty store and end it.
 
@@ -74,7 +76,8 @@ class Valkey(Server):
             args: more arguments of valkey-server.
             program: which server it is.
             tls: makes it speak TLS and nothing else on its port.
-            users: lines of an ACL file, `user NAME on >PASSWORD ...`; without it whoever comes may do everything.
+            users: lines of an ACL file, `user NAME on >PASSWORD ...`; without it every client may do everything.
+            choose_port: gives a port.
 
         Raises:
             ServerFailed: it cannot run here.
@@ -89,7 +92,8 @@ class Valkey(Server):
                 storing = ["--dir", str(folder), "--save", "", "--appendonly", "no"]
                 return Launch([str(program.path), *listening, *storing, *acl, *args])
 
-            with ServerProcess(program.name, launch, answers(tls), log=folder / "log") as process:
+            log = folder / "log"
+            with ServerProcess(program.name, launch, answers(tls), log=log, choose_port=choose_port) as process:
                 yield cls(process, folder, tls)
 
     @property
