@@ -12,7 +12,16 @@ from examples.servers import Postgres, SupabaseFront, SupabaseProject, Valkey, c
 from examples.servers.supabase.app import Dialect
 
 from .backends import ALL
+from .matrix import Cases, cases_of, pytest_addoption, pytest_collection_modifyitems, pytest_configure
 from .privacy import LOGGER, Privacy
+
+__all__ = ("pytest_addoption", "pytest_collection_modifyitems", "pytest_configure")
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> Cases:
+    """How much of the matrix is run, for tests whose volume depends on it."""
+    return cases_of(request.config)
 
 
 @pytest.fixture(params=ALL)

@@ -235,5 +235,5 @@ def test_threads_take_turns(clock: FakeClock) -> None:
         assert trying is not None
         meanwhile.append(lambda: breaker.success(trying))
         assert breaker.admit() is None
-        assert [other.result(10) for other in others] == [True]
+        assert [other.result(30) for other in others] == [True]
     assert breaker.state == "closed"

@@ -50,7 +50,7 @@ def address() -> Iterator[str]:
     eventually(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +191,7 @@ def test_settings_check_knows_who_verifies_tokens(
 def test_a_body_that_nobody_wants_is_not_read(address: str, *, chunked: bool) -> None:
     """Millions of bytes of anything: the server answers, and is there for the next."""
     body = b"\xff{" * 2_000_000
-    with httpx2.Client(timeout=10) as client:
+    with httpx2.Client(timeout=30) as client:
         for _ in range(2):
             answer = client.post(
                 f"{address}/admin/clear",

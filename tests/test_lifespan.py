@@ -22,7 +22,7 @@ from .lifespans import (
 )
 from .people import ADA, OpenedSource, plugin_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 async def test_the_plugin_is_open_while_the_app_lives() -> None:

@@ -27,7 +27,7 @@ from .lifespans import (
 )
 from .people import NeverOpens, OpenedSource, plugin_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 @pytest.mark.parametrize("app", RAISES)

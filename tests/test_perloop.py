@@ -18,7 +18,7 @@ from ctxmiddleware.perloop import PerLoop, spawn
 
 from .resources import Rig
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ async def test_what_is_spawned_sees_nothing_of_the_request() -> None:
 
 def test_two_loops_in_two_threads_have_two() -> None:
     """Each thread's loop opens and closes its own, at the same time."""
-    both_inside = threading.Barrier(2, timeout=10)
+    both_inside = threading.Barrier(2, timeout=30)
     events: dict[str, list[str]] = {"one": [], "two": []}
     names: dict[int, str] = {}
     failures: list[BaseException] = []
@@ -231,7 +231,7 @@ def test_two_loops_in_two_threads_have_two() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(30)
     assert failures == []
     assert events == {"one": ["open", "close"], "two": ["open", "close"]}
 

@@ -17,7 +17,7 @@ from .backends import ASYNCIO, UVLOOP
 from .resources import Rig
 from .waiting import eventually_async
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ctxmiddleware.errors import ContextError
 from ctxmiddleware.testing import StaticSource
 
 from .backends import asyncio_only
+from .cache.rig import PATIENT
 from .people import ADA, BROKEN, DOWN, TOKEN, known
 from .privacy import LOGGER, PRIVATE, Privacy
 
@@ -74,7 +75,7 @@ def _is_private(text: str) -> bool:
 async def test_no_key_of_redis_no_counter_and_no_repr_shows_who_or_with_what(redis_url: str) -> None:
     """Only the values do, which can be sealed."""
     source: StaticSource[UserContext] = StaticSource(known())
-    plugin = ContextPlugin(source=source, redis=redis_url, admin_guard=BearerToken(TOKEN))
+    plugin = ContextPlugin(source=source, redis=redis_url, redis_options=PATIENT, admin_guard=BearerToken(TOKEN))
     async with plugin:
         for email in known():
             for identity in (Identity(email), Identity(email, tenant="acme")):

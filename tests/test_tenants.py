@@ -16,6 +16,7 @@ from ctxmiddleware.cache.redis.keys import KeySpace
 
 from .asgi import ask, http_scope
 from .backends import ASYNCIO, asyncio_only
+from .cache.rig import PATIENT
 from .identity.issuer import EC, ISSUER, MALLORY, OCT, SECRET, asking, key_set, publishing, signed, wall_clock
 
 ADA = "ada@example.org"
@@ -51,7 +52,9 @@ async def pair(redis_url: str) -> AsyncIterator[Pair]:
     """Two plugins as two processes have them."""
     async with AsyncExitStack() as stack:
         plugins = [
-            await stack.enter_async_context(ContextPlugin(source=Numbered(begin), context_type=str, redis=redis_url))
+            await stack.enter_async_context(
+                ContextPlugin(source=Numbered(begin), context_type=str, redis=redis_url, redis_options=PATIENT)
+            )
             for begin in (0, 1000)
         ]
         yield Pair(*plugins)

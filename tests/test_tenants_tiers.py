@@ -11,6 +11,7 @@ import pytest
 from ctxmiddleware import BatchSource, CachePolicy, ContextPlugin, Identity, Loaded, UserContext
 
 from .backends import asyncio_only
+from .cache.rig import PATIENT
 from .people import ADA, context_of
 from .waiting import eventually_async
 
@@ -72,7 +73,7 @@ async def fleet_of(count: int, url: str | None) -> AsyncIterator[Fleet]:
     """Return so many processes."""
     source = Numbered()
     async with AsyncExitStack() as stack:
-        plugins = [ContextPlugin(source=source, redis=url, policy=POLICY) for _ in range(count)]
+        plugins = [ContextPlugin(source=source, redis=url, redis_options=PATIENT, policy=POLICY) for _ in range(count)]
         for plugin in plugins:
             await stack.enter_async_context(plugin)
             tier = plugin._assembly.redis

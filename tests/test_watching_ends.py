@@ -18,6 +18,7 @@ from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.watchers import Watchers
 from ctxmiddleware.testing import StaticSource
 from tests.backends import ASYNCIO, UVLOOP
+from tests.cache.rig import PATIENT
 from tests.people import ADA, context_of, plugin_of
 from tests.waiting import eventually, eventually_async
 
@@ -94,7 +95,7 @@ async def test_one_that_is_closed_under_it_fails_closed() -> None:
 @pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP])
 async def test_so_it_does_beside_redis(redis_url: str) -> None:
     """The channel is heard for as long as the plugin is open, and no longer."""
-    await _is_closed_under_it(plugin_of(Row(), policy=STEADY, redis=redis_url))
+    await _is_closed_under_it(plugin_of(Row(), policy=STEADY, redis=redis_url, redis_options=PATIENT))
 
 
 async def test_opened_again_it_tells_of_changes_again() -> None:
@@ -122,7 +123,7 @@ async def test_after_an_error_the_same_context_is_told_again() -> None:
         with pytest.raises(SourceUnavailable):
             await anext(changes)
         row.answer = context_of(ADA)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert (await anext(changes)).context == first.context
 
 

@@ -13,10 +13,11 @@ import anyio
 import pytest
 import redis
 
-from ctxmiddleware import ContextPlugin, UserContext
+from ctxmiddleware import ContextPlugin, RedisOptions, UserContext
 from ctxmiddleware.cache.redis.keys import KeySpace
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
+from tests.cache.rig import PATIENT
 from tests.people import ADA, BOB, context_of, plugin_of
 from tests.test_watching import STEADY, Rows, Told, waiting
 from tests.waiting import eventually_async
@@ -25,7 +26,9 @@ pytestmark = [pytest.mark.anyio, asyncio_only]
 
 # Told sooner than this it was told by the channel.
 LONG = replace(STEADY, untrusted_ttl=60.0)
-SHORT = replace(STEADY, untrusted_ttl=0.5)
+SHORT = replace(STEADY, untrusted_ttl=0.2)
+# What is confirmed is not the subject; that Redis is late on a busy machine is not either.
+OPTIONS = replace(PATIENT, confirm_timeout=0.1)
 
 
 @pytest.fixture
@@ -50,11 +53,13 @@ class Pair:
 
 
 @asynccontextmanager
-async def _pair(one: str, two: str, *, policy: Any = LONG, is_heard: bool = True) -> AsyncIterator[Pair]:
+async def _pair(
+    one: str, two: str, *, policy: Any = LONG, options: RedisOptions = OPTIONS, is_heard: bool = True
+) -> AsyncIterator[Pair]:
     source = Rows(context_of(ADA), context_of(BOB))
     async with (
-        plugin_of(source, redis=one, policy=policy) as first,
-        plugin_of(source, redis=two, policy=policy) as second,
+        plugin_of(source, redis=one, redis_options=OPTIONS, policy=policy) as first,
+        plugin_of(source, redis=two, redis_options=options, policy=policy) as second,
         anyio.create_task_group() as tasks,
     ):
         for each in (first, second) if is_heard else (first,):
@@ -108,13 +113,17 @@ async def test_generations_that_keep_vanishing_are_not_looked_up_in_a_circle(red
     """A Redis that evicts what it has just been asked for is asked now and then, and a change is told all the same."""
     generations = KeySpace("default", b"").generations
     async with _pair(redis_url, redis_url, policy=SHORT) as pair:
-        asked = len(pair.source.asked)
-        with anyio.move_on_after(4 * SHORT.untrusted_ttl):
-            while True:
-                for key in server.scan_iter(f"{generations}*"):
-                    server.delete(key)
-                await anyio.sleep(0.005)
-        assert 2 <= len(pair.source.asked) - asked <= 10
+        asked, began = len(pair.source.asked), anyio.current_time()
+
+        def has_looked() -> bool:
+            for key in server.scan_iter(f"{generations}*"):
+                server.delete(key)
+            return len(pair.source.asked) >= asked + 8
+
+        await eventually_async(has_looked)
+        # One look in each time that memory is trusted for, and now and then a second one.
+        looks = (anyio.current_time() - began) / SHORT.untrusted_ttl
+        assert len(pair.source.asked) - asked <= 3 + 2 * looks
         pair.source.put(ADA, 2)
         await pair.one.invalidate(ADA)
         await pair.told.numbered(1, 2)
@@ -155,7 +164,8 @@ async def test_an_instance_that_is_cut_off_asks_the_source_once_its_trust_has_en
     """Nothing tells it anything, so it looks for itself."""
     port = server.connection_pool.connection_kwargs["port"]
     with TcpProxy.start("127.0.0.1", port) as way:
-        async with _pair(redis_url, f"redis://127.0.0.1:{way.port}/0", policy=SHORT) as pair:
+        url = f"redis://127.0.0.1:{way.port}/0"
+        async with _pair(redis_url, url, policy=SHORT, options=replace(OPTIONS, timeout=0.25)) as pair:
             way.black_hole()
             pair.source.put(ADA, 2)
             await pair.one.invalidate(ADA)
@@ -164,7 +174,7 @@ async def test_an_instance_that_is_cut_off_asks_the_source_once_its_trust_has_en
 
 
 async def test_an_instance_that_may_not_hear_the_channel_asks_redis(redis_url: str, server: Any) -> None:
-    """Where Redis forbids the channel, an invalidation is told within `untrusted_ttl`, and Redis answers the looks."""
+    """Where Redis forbids the channel, an invalidation is told by the next look at Redis, long before its time."""
     server.acl_setuser("deaf", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all", "-xread"])
     try:
         url = redis_url.replace("redis://", "redis://deaf:secret@")
@@ -176,9 +186,6 @@ async def test_an_instance_that_may_not_hear_the_channel_asks_redis(redis_url: s
             for number in (2, 3):
                 pair.source.put(ADA, number)
                 await pair.one.invalidate(ADA)
-                began = time.monotonic()
                 await pair.told.numbered(*range(1, number + 1))
-                # Many times that, for a busy machine, and far from the end of its time.
-                assert time.monotonic() - began < 10 * SHORT.untrusted_ttl
     finally:
         server.acl_deluser("deaf")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, overload
+from typing import Final, TypeVar, overload
 
 import anyio
 
 T = TypeVar("T")
+# Longer than a busy machine takes for anything: a wait that succeeds ends with the first look that finds it.
+PATIENCE: Final = 30.0
 _PAUSE = 0.01
 
 
-def eventually(look: Callable[[], T], timeout: float = 5.0) -> T:
+def eventually(look: Callable[[], T], timeout: float = PATIENCE) -> T:
     """Return the first true value that `look` gives.
 
     Args:
@@ -35,14 +37,14 @@ def eventually(look: Callable[[], T], timeout: float = 5.0) -> T:
 
 
 @overload
-async def eventually_async(look: Callable[[], Awaitable[T]], timeout: float = 5.0) -> T: ...
+async def eventually_async(look: Callable[[], Awaitable[T]], timeout: float = PATIENCE) -> T: ...
 
 
 @overload
-async def eventually_async(look: Callable[[], T], timeout: float = 5.0) -> T: ...
+async def eventually_async(look: Callable[[], T], timeout: float = PATIENCE) -> T: ...
 
 
-async def eventually_async(look: Callable[[], object], timeout: float = 5.0) -> object:
+async def eventually_async(look: Callable[[], object], timeout: float = PATIENCE) -> object:
     """Return the first true value that `look` gives, on any event loop.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -54,6 +54,7 @@ class Filling(Generic[V]):
         rng: scatters times to live.
         drain_seconds: seconds loads under way get at shut-down to land.
         trust: how far memory is trusted.
+        sleep: waits until a call of the source is slow.
     """
 
     def __init__(
@@ -68,11 +69,12 @@ class Filling(Generic[V]):
         rng: random.Random,
         drain_seconds: float = DRAIN_SECONDS,
         trust: Trust,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         limits = QueueLimits(load.batch_size, policy.max_batches, policy.max_loads, policy.max_waiting)
         self.flights: Flights[V] = Flights(
             lambda flights: self._looking.depart(flights),
-            lambda tasks: LoadQueue(tasks, self._call, limits),
+            lambda tasks: LoadQueue(tasks, self._call, limits, sleep),
             drain_seconds,
             digest=None if shared is None else digest_of,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,12 +48,20 @@ class LoadQueue(Generic[V]):
         tasks: where calls run.
         carry: makes one call for these loads and lands them all.
         limits: how many.
+        sleep: waits for the end of `patience`.
     """
 
-    def __init__(self, tasks: TaskGroup, carry: Carry[V], limits: QueueLimits) -> None:
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        carry: Carry[V],
+        limits: QueueLimits,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
         self._tasks = tasks
         self._carry = carry
         self._limits = limits
+        self._sleep = sleep
         self._waiting: deque[Flight[V]] = deque()
         self.calls = 0
         self._slow = 0
@@ -100,7 +109,7 @@ class LoadQueue(Generic[V]):
             self.dispatch()
 
     async def _lose_patience(self, turn: _Turn) -> None:
-        await anyio.sleep(self._limits.patience)
+        await self._sleep(self._limits.patience)
         turn.is_slow = True
         self._slow += 1
         self.dispatch()

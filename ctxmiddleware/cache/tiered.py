@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import anyio
@@ -46,6 +46,8 @@ class TieredCache(Generic[V]):
         rng: scatters times to live.
         drain_seconds: seconds loads under way get at shut-down to land.
         share: types of rows that many values have in common, kept once in memory.
+        grace_seconds: seconds a load may take beside asking the source.
+        sleep: waits until a call of the source is slow.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class TieredCache(Generic[V]):
         rng: random.Random | None = None,
         drain_seconds: float = DRAIN_SECONDS,
         share: tuple[type, ...] = (),
+        grace_seconds: float = GRACE_SECONDS,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self.policy = policy
         self.memory: MemoryTier[V] = MemoryTier(
@@ -79,6 +83,7 @@ class TieredCache(Generic[V]):
             rng=rng or random.Random(),  # noqa: S311 - it scatters times to live
             drain_seconds=drain_seconds,
             trust=self.trust,
+            sleep=sleep,
         )
         self.flights: Flights[V] = self._filling.flights
         self.watchers = self._filling.keeping.watchers
@@ -91,6 +96,7 @@ class TieredCache(Generic[V]):
         self._counters = counters
         self._hits = counters.of("hit", MEMORY)
         self._clock = clock
+        self._grace_seconds = grace_seconds
 
     def peek(self, key: Key, asked: str) -> Entry[V] | None:
         """Return the entry of a key where memory may answer by itself, else None. A hit costs no await.
@@ -157,7 +163,7 @@ class TieredCache(Generic[V]):
 
     async def _landed(self, flight: Flight[V]) -> Found[V] | None:
         # A load in a thread that cannot be cancelled outlives its time: its callers must not.
-        gives_up = flight.started_at + 2 * self.policy.load_timeout + GRACE_SECONDS
+        gives_up = flight.started_at + 2 * self.policy.load_timeout + self._grace_seconds
         until = flight.started_at + self.policy.soft_timeout
         while True:
             with anyio.move_on_after(max(0.0, min(until, gives_up) - anyio.current_time())):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
@@ -29,6 +29,7 @@ class Load:
         primary: the server asked after a passing fault; the same one where there is no replica.
         rng: scatters the pauses, so that instances that failed together do not return together.
         wall_clock: seconds since the epoch, for a Retry-After that is a date.
+        sleep: waits so many seconds before the question is repeated.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Load:
         *,
         rng: random.Random,
         wall_clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         self._transport = transport
         self._server = first
         self._spare: Server | None = primary
         self._rng = rng
         self._wall_clock = wall_clock
+        self._sleep = sleep
 
     async def ask(self, question: Question, *, function: str | None = None) -> Value | FunctionAbsent:
         """Put a question to the server, once more after a passing fault.
@@ -93,7 +96,7 @@ class Load:
         wait = fault.retry_after or 0.0
         if not fault.again or wait > LONGEST_WAIT:
             return False
-        await anyio.sleep(wait + self._rng.uniform(0.05, 0.15))
+        await self._sleep(wait + self._rng.uniform(0.05, 0.15))
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ logger = logging.getLogger("ctxmiddleware.sources")
 
 # A server hears of a closed connection after we closed it: without a pause it was seen to hold 9 where 8 are allowed.
 _LINGER: Final = 0.05
-_CLOSE_WITHIN: Final = 1.0
+CLOSE_WITHIN: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class NoPlace(Exception):
 
 @dataclass(slots=True, eq=False)
 class Held(Generic[C]):
-    """One connection and its dates, in seconds of the event loop's clock.
+    """One connection and its dates, in seconds of the pool's clock.
 
     Args:
         connection: the connection itself.
@@ -108,12 +109,24 @@ class Pool(Generic[C]):
         options: the limits to obey.
         connect: makes a connection to an origin, without I/O.
         tasks: where connections are closed; it belongs to the pool's owner and ends after it.
+        clock: monotonic seconds, by which connections come of age.
+        close_within: seconds after which a connection that does not close is given up.
     """
 
-    def __init__(self, options: PoolOptions, connect: Callable[[str], C], tasks: TaskGroup) -> None:
+    def __init__(
+        self,
+        options: PoolOptions,
+        connect: Callable[[str], C],
+        tasks: TaskGroup,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        close_within: float = CLOSE_WITHIN,
+    ) -> None:
         self._options = options
         self._connect = connect
         self._tasks = tasks
+        self._clock = clock
+        self._close_within = close_within
         self._places = anyio.Semaphore(options.max_connections, max_value=options.max_connections)
         self._idle: list[Held[C]] = []
         self._busy: set[Held[C]] = set()
@@ -158,7 +171,7 @@ class Pool(Generic[C]):
         """Close every connection; a request that is on its way fails."""
         self.closed = True
         for held in [*self._idle, *self._busy]:
-            await _close(held)
+            await self._close(held)
         self._idle.clear()
 
     def _check_open(self) -> None:
@@ -178,16 +191,16 @@ class Pool(Generic[C]):
         if kept is not None:
             return kept
         while self._idle and len(self._idle) + self._places_taken > self._options.max_connections:
-            await _close_and_linger(self._idle.pop(0))
+            await self._close_and_linger(self._idle.pop(0))
         # Closed while this one waited: a connection opened now would be closed by nobody.
         self._check_open()
-        now = anyio.current_time()
+        now = self._clock()
         end = now + self._options.recycle
         dies_at = end - min(1.0, self._options.recycle / 10)
         return Held(self._connect(origin), origin, end - self._options.retire_before, dies_at)
 
     def _pick(self, origin: str) -> Held[C] | None:
-        now = anyio.current_time()
+        now = self._clock()
         # The last used first: the others fall silent and are closed, and the pool shrinks with its traffic.
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index].origin == origin and not self._is_old(self._idle[index], now):
@@ -202,7 +215,7 @@ class Pool(Generic[C]):
         return now >= held.lend_until or now - held.idle_since >= self._options.keepalive
 
     def _give_back(self, held: Held[C]) -> None:
-        held.idle_since = anyio.current_time()
+        held.idle_since = self._clock()
         if self.closed or self._is_old(held, held.idle_since):
             self._discard(held)
             return
@@ -218,7 +231,7 @@ class Pool(Generic[C]):
             self._tasks.start_soon(self._close_then_release, held)
 
     def _retire_idle(self) -> None:
-        now = anyio.current_time()
+        now = self._clock()
         for held in [held for held in self._idle if self._is_old(held, now)]:
             try:
                 self._places.acquire_nowait()
@@ -229,20 +242,18 @@ class Pool(Generic[C]):
 
     async def _close_then_release(self, held: Held[C]) -> None:
         try:
-            await _close_and_linger(held)
+            await self._close_and_linger(held)
         finally:
             self._places.release()
 
+    async def _close_and_linger(self, held: Held[C]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._close(held)
+            await anyio.sleep(_LINGER)
 
-async def _close_and_linger(held: Held[C]) -> None:
-    with anyio.CancelScope(shield=True):
-        await _close(held)
-        await anyio.sleep(_LINGER)
-
-
-async def _close(held: Held[C]) -> None:
-    try:
-        with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-            await held.connection.aclose()
-    except Exception as error:  # noqa: BLE001 - a broken connection may break while it closes; it must free its place
-        logger.debug("a connection to Supabase failed while it was closed (%s)", type(error).__name__)
+    async def _close(self, held: Held[C]) -> None:
+        try:
+            with anyio.move_on_after(self._close_within, shield=True):
+                await held.connection.aclose()
+        except Exception as error:  # noqa: BLE001 - a broken connection may break while it closes; its place is freed
+            logger.debug("a connection to Supabase failed while it was closed (%s)", type(error).__name__)

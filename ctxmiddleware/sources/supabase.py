@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
@@ -61,6 +61,7 @@ class SupabaseSource(BatchSource[UserContext]):
         clock: monotonic seconds.
         wall_clock: seconds since the epoch, for a Retry-After that is a date.
         rng: scatters the pauses before a retry.
+        sleep: waits so many seconds before a retry.
 
     Raises:
         ConfigurationError: a value that cannot be right; all of them are named at once.
@@ -79,6 +80,7 @@ class SupabaseSource(BatchSource[UserContext]):
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         secret = key if isinstance(key, Secret) else Secret(key)
         faults = faults_of(
@@ -96,13 +98,14 @@ class SupabaseSource(BatchSource[UserContext]):
         self._replica = Server(api_root(read_url), schema, secret, reads_only=True) if read_url else None
         servers = [self._primary] if self._replica is None else [self._primary, self._replica]
         tls = any(server.root.startswith("https:") for server in servers)
-        self._transport = Transport(pool or PoolOptions(), client, tls=tls)
+        self._transport = Transport(pool or PoolOptions(), client, tls=tls, clock=clock)
         self._fresh = FreshlyInvalidated(replica_lag, clock)
         self._absence = Absence(FUNCTION, "the tables are read instead, at four requests a load", clock)
         self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock)
         self._paths = Paths(("rpc", "batch", "tables"), clock)
         self._wall_clock = wall_clock
         self._rng = rng or random.Random()  # noqa: S311 - it scatters pauses
+        self._sleep = sleep
 
     def __repr__(self) -> str:
         replica = "" if self._replica is None else f", replica {self._replica.root}"
@@ -247,7 +250,9 @@ class SupabaseSource(BatchSource[UserContext]):
         return self._replica
 
     def _load(self, first: Server) -> Load:
-        return Load(self._transport, first, self._primary, rng=self._rng, wall_clock=self._wall_clock)
+        return Load(
+            self._transport, first, self._primary, rng=self._rng, wall_clock=self._wall_clock, sleep=self._sleep
+        )
 
 
 def _is_for_everybody(error: SourceError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -43,13 +44,22 @@ class Transport:
         client: a ready client to send with, which stays the caller's to close. Its own limits and its own loop are
             its owner's affair: `recycle` and `keepalive` do not reach it, `max_connections` bounds what is in flight.
         tls: whether any call goes to an https address; without it no certificates are read, and none is trusted.
+        clock: monotonic seconds, by which connections come of age.
     """
 
-    def __init__(self, options: PoolOptions, client: HttpClient | None = None, *, tls: bool = True) -> None:
+    def __init__(
+        self,
+        options: PoolOptions,
+        client: HttpClient | None = None,
+        *,
+        tls: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         # How old the connections of a client that was given may become is its owner's affair.
         self._options = options if client is None else replace(options, recycle=_FOR_EVER, keepalive=_FOR_EVER)
         self._client = client
         self._tls = tls
+        self._clock = clock
         self._pools: PerLoop[Pool[_Connection]] = PerLoop("the connections to Supabase", self._open)
 
     async def __aenter__(self) -> Self:
@@ -65,7 +75,7 @@ class Transport:
     async def _open(self) -> AsyncIterator[Pool[_Connection]]:
         connect = await self._connector()
         async with anyio.create_task_group() as tasks:
-            pool = Pool(self._options, connect, tasks)
+            pool = Pool(self._options, connect, tasks, clock=self._clock)
             tasks.start_soon(pool.tend)
             try:
                 yield pool
@@ -116,11 +126,10 @@ class Transport:
         raise fault
 
     async def _within_its_life(self, held: Held[_Connection], call: Call) -> Reply:
-        given_up = anyio.current_time() + self._options.total_timeout
-        with anyio.CancelScope(deadline=min(given_up, held.dies_at)):
-            with quiet():
-                return await held.connection.send(call)
-        if held.dies_at < given_up:
+        life = held.dies_at - self._clock()
+        with anyio.move_on_after(min(self._options.total_timeout, life)), quiet():
+            return await held.connection.send(call)
+        if life < self._options.total_timeout:
             raise _Retired
         raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False, late=True)
 

@@ -26,6 +26,7 @@ class Arguments:
     location: object
     max_bytes: object
     timeout: object
+    retry_share: object
     credentials: object
     api_endpoint: object
     client: object
@@ -38,6 +39,7 @@ class Arguments:
             _text_fault("location (BIGQUERY_LOCATION)", self.location, 'a text such as "EU"'),
             _bytes_fault(self.max_bytes),
             _timeout_fault(self.timeout),
+            _share_fault(self.retry_share),
             _text_fault("api_endpoint", self.api_endpoint, "a URL"),
             self._client_fault(),
             _instance_fault("credentials", self.credentials, "before_request", "google.auth.credentials.Credentials"),
@@ -90,6 +92,13 @@ def _timeout_fault(timeout: object) -> str | None:
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         return _of_another_kind(name, timeout, rule)
     return None if 0 < timeout < math.inf else f"{name} is {timeout!r}: must be {rule}"
+
+
+def _share_fault(share: object) -> str | None:
+    name, rule = "the BigQuery retry_share", "a number above 0, at most 1"
+    if not isinstance(share, (int, float)) or isinstance(share, bool):
+        return _of_another_kind(name, share, rule)
+    return None if 0 < share <= 1 else f"{name} is {share!r}: must be {rule}"
 
 
 def _text_fault(name: str, value: object, rule: str) -> str | None:

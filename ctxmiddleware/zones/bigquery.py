@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Threads whose server never ends its answer; each load leaves one behind at most.
 _MOST_THREADS: Final = 4
 # Tries end before the load is given up, so that the error tells what the last one met.
-_RETRY_SHARE: Final = 0.8
+RETRY_SHARE: Final = 0.8
 
 _PASSING: Final = frozenset(
     {
@@ -74,6 +74,7 @@ class BigQueryZones:
         location: where the data set lies, such as "EU"; BigQuery finds it by itself in most cases.
         max_bytes: bytes a load may be billed for at most, from 10,485,760.
         timeout: seconds after which a load is given up.
+        retry_share: the part of `timeout` in which what may pass is tried again.
         credentials: instead of the ones found in the surroundings.
         api_endpoint: URL of the service, instead of Google's.
         client: a ready client, which stays the caller's to close.
@@ -92,6 +93,7 @@ class BigQueryZones:
         location: str | None = None,
         max_bytes: int | None = None,
         timeout: float = 30.0,
+        retry_share: float = RETRY_SHARE,
         credentials: Credentials | None = None,
         api_endpoint: str | None = None,
         client: bigquery.Client | None = None,
@@ -103,6 +105,7 @@ class BigQueryZones:
             location=location,
             max_bytes=max_bytes,
             timeout=timeout,
+            retry_share=retry_share,
             credentials=credentials,
             api_endpoint=api_endpoint,
             client=client,
@@ -117,6 +120,7 @@ class BigQueryZones:
         self._location = location
         self._max_bytes = max_bytes
         self._timeout = timeout
+        self._retry_for = retry_share * timeout
         self._credentials = credentials
         self._api_endpoint = _endpoint(api_endpoint)
         self._client = client
@@ -189,7 +193,7 @@ class BigQueryZones:
             project=self._project,
             api_timeout=self._timeout,
             wait_timeout=self._timeout,
-            retry=Retry(predicate=again, timeout=_RETRY_SHARE * self._timeout),
+            retry=Retry(predicate=again, timeout=self._retry_for),
             job_retry=None,  # type: ignore[arg-type]  # None switches it off, says the client's documentation
         )
         require_columns((field.name for field in result.schema), self._what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import anyio
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from ctxmiddleware.admin.openapi import DOCUMENT
 from ctxmiddleware.testing import FakeClock
 
 from ..asgi import Answer, ask, http_scope
+from ..matrix import Cases
 from ..people import ADA, TOKEN, plugin_of
 
 PATH = "/api/admin/cache"
@@ -81,19 +82,27 @@ _PATHS = st.one_of(
 )
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@given(
-    method=_METHODS,
-    path=_PATHS,
-    headers=st.lists(st.tuples(st.sampled_from([b"authorization", b"origin", b"host", b"sec-fetch-site"]), _BYTES)),
-    peer=st.one_of(st.none(), st.text(max_size=20)),
-)
-@settings(max_examples=500, deadline=None)
-async def test_nobody_gets_in_by_garbage(
-    method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str | None
-) -> None:
+def _many_examples(cases: Cases) -> settings:
+    return settings(max_examples=500 if cases is Cases.FULL else 100, deadline=None)
+
+
+def test_nobody_gets_in_by_garbage(cases: Cases) -> None:
     """Whatever is sent without the token is refused, by problem details, and forgets nobody."""
+
+    @_many_examples(cases)
+    @given(
+        method=_METHODS,
+        path=_PATHS,
+        headers=st.lists(st.tuples(st.sampled_from([b"authorization", b"origin", b"host", b"sec-fetch-site"]), _BYTES)),
+        peer=st.one_of(st.none(), st.text(max_size=20)),
+    )
+    def garbage(method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str | None) -> None:
+        anyio.run(_is_refused, method, path, headers, peer)
+
+    garbage()
+
+
+async def _is_refused(method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str | None) -> None:
     plugin = plugin_of()
     admin = AdminApp(plugin, BearerToken(TOKEN), attempts=Attempts(clock=FakeClock()))
     await plugin.resolve(ADA)
@@ -103,14 +112,18 @@ async def test_nobody_gets_in_by_garbage(
     assert plugin.stats().memory.entries == 1
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@given(method=_METHODS, path=_PATHS, headers=st.lists(st.tuples(_BYTES, _BYTES)))
-@settings(max_examples=500, deadline=None)
-async def test_whatever_is_asked_with_the_token_is_answered(
-    method: str, path: str, headers: list[tuple[bytes, bytes]]
-) -> None:
+def test_whatever_is_asked_with_the_token_is_answered(cases: Cases) -> None:
     """By JSON or by problem details, and by no exception."""
+
+    @_many_examples(cases)
+    @given(method=_METHODS, path=_PATHS, headers=st.lists(st.tuples(_BYTES, _BYTES)))
+    def anything(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
+        anyio.run(_is_answered, method, path, headers)
+
+    anything()
+
+
+async def _is_answered(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
     admin = AdminApp(plugin_of(), BearerToken(TOKEN))
     sent = [(b"authorization", f"Bearer {TOKEN}".encode()), *(each for each in headers if each[0] != b"authorization")]
     answer = await ask(admin, {**http_scope(path), "method": method, "headers": sent})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -22,6 +22,7 @@ from ctxmiddleware import (
 from ctxmiddleware.cache.tiered import TieredCache
 from examples.servers import Valkey
 from tests.asgi import ask, http_scope, no_lifespan
+from tests.cache.rig import PATIENT
 from tests.people import by_header, context_of
 
 FORGED = 200_000
@@ -38,6 +39,8 @@ class Counted(BatchSource[UserContext]):
     def __init__(self, real: Sequence[str], seconds: float) -> None:
         self._known = {email: context_of(email) for email in real}
         self._seconds = seconds
+        self.held = anyio.Event()
+        self.held.set()
         self.calls = self.real = self.forged = self.under_way = self.most = 0
 
     async def fetch(self, email: str) -> Loaded[UserContext]:
@@ -53,6 +56,7 @@ class Counted(BatchSource[UserContext]):
         self.real += real
         self.forged += len(emails) - real
         await anyio.sleep(self._seconds)
+        await self.held.wait()
         self.under_way -= 1
         return {email: Loaded(self._known.get(email), "source") for email in emails}
 
@@ -97,10 +101,11 @@ def _rss_mb() -> float:
 
 
 class _Flood:
-    def __init__(self, plugin: ContextPlugin[UserContext], real: Sequence[str]) -> None:
+    def __init__(self, plugin: ContextPlugin[UserContext], real: Sequence[str], seen: Callable[[int], object]) -> None:
         self._plugin = plugin
         self._app = UserContextMiddleware(no_lifespan, plugin=plugin, required=True)
         self._real = real
+        self._seen = seen
         self._rng = random.Random(7)
         self.statuses: dict[int, int] = {}
         self.asked = self.hits = self.most_users = self.most_bytes = 0
@@ -116,6 +121,7 @@ class _Flood:
         for number in numbers:
             status = (await ask(self._app, http_scope(user=f"forged{number}@example.net"))).status
             self.statuses[status] = self.statuses.get(status, 0) + 1
+            self._seen(status)
             if number % REAL_EVERY == 0:
                 await self._ask_for_somebody_real()
 
@@ -134,13 +140,22 @@ class _Flood:
         return self._plugin._assembly.cache
 
 
-async def _measure(forged: int, url: str, policy: CachePolicy, seconds: float) -> Found:
+async def _measure(forged: int, url: str, policy: CachePolicy, seconds: float, held_until: int | None) -> Found:
     real = [f"real{number}@example.org" for number in range(policy.max_users)]
     source = Counted(real, seconds)
-    async with ContextPlugin(source=source, identify=by_header, redis=url, policy=policy) as plugin:
+    async with ContextPlugin(
+        source=source, identify=by_header, redis=url, redis_options=PATIENT, policy=policy
+    ) as plugin:
         assert (await plugin.warm(real)).warmed == len(real)
         source.calls = source.real = source.most = 0
-        flood, rss, began = _Flood(plugin, real), _rss_mb(), time.perf_counter()
+        if held_until is not None:
+            source.held = anyio.Event()
+
+        def seen(status: int) -> None:
+            if status == held_until:
+                source.held.set()
+
+        flood, rss, began = _Flood(plugin, real, seen), _rss_mb(), time.perf_counter()
         await flood.run(forged)
         took = time.perf_counter() - began
     with redis.Redis.from_url(url) as client:
@@ -171,16 +186,21 @@ def _some(client: redis.Redis, pattern: bytes, count: int) -> list[bytes]:
     return found
 
 
-def measure(forged: int, *, policy: CachePolicy = POLICY, seconds: float = 0.002) -> Found:
+def measure(
+    forged: int, *, policy: CachePolicy = POLICY, seconds: float = 0.002, held_until: int | None = None
+) -> Found:
     """Flood an app, with memory full of real users and a real Redis, and return what was seen.
 
     Args:
         forged: how many identities nobody knows.
         policy: how much there is room for; there are as many real users as memory holds.
         seconds: how long a call of the source takes.
+        held_until: a status before which no call of the source ends.
     """
     with Valkey.start() as server:
-        return anyio.run(_measure, forged, server.url, policy, seconds, backend_options={"use_uvloop": True})
+        return anyio.run(
+            _measure, forged, server.url, policy, seconds, held_until, backend_options={"use_uvloop": True}
+        )
 
 
 def run(forged: int = FORGED) -> list[dict[str, object]]:

@@ -67,6 +67,7 @@ class _Phase:
             "Redis": self.name,
             "resolves": len(self.took),
             "failed": self.failed,
+            "source calls": counts.requests,
             "source calls/s": round(counts.requests / self.seconds, 1),
             "most at a time": counts.most_under_way,
             "p50 ms": round(cuts[49], 2),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,6 +29,7 @@ from ctxmiddleware import (
 )
 from ctxmiddleware.address import normalise
 from examples.servers import Valkey
+from tests.cache.rig import PATIENT
 from tests.people import by_header_later, context_of
 
 REQUESTS = 1_000_000
@@ -35,8 +37,8 @@ USERS = 10_000
 AT_ONCE = 200
 # Shares of all requests: cancelled somewhere on their way, anonymous, and after which whoever asked is invalidated.
 CANCELLED, ANONYMOUS, INVALIDATED = 0.1, 0.02, 0.001
-# Memory holds a fifth of the users and not for long, so that many requests go on to Redis, and to the source.
-POLICY = CachePolicy(max_users=USERS // 5, ttl=20.0, untrusted_ttl=1.0)
+# Not for long, so that many requests go on to Redis, and to the source.
+POLICY = CachePolicy(ttl=20.0, untrusted_ttl=1.0)
 TELL_EVERY = 100_000
 
 Tell = Callable[[str], None]
@@ -89,6 +91,21 @@ async def _receive() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What is left to chance.
+
+    Args:
+        seed: of all that is but the event loop's own order.
+        users: how many there are; memory holds a fifth of them.
+        invalidated: share of requests after which their user is invalidated.
+    """
+
+    seed: int = 5
+    users: int = USERS
+    invalidated: float = INVALIDATED
+
+
 class Crowd:
     """Asks an app for many users at once and compares each answer with who asked.
 
@@ -96,12 +113,14 @@ class Crowd:
         app: what it asks.
         plugin: where users are invalidated meanwhile.
         rng: who asks, and who is cancelled when.
+        draw: among how many users, and how many of them are invalidated.
     """
 
-    def __init__(self, app: ASGIApp, plugin: ContextPlugin[UserContext], rng: random.Random) -> None:
+    def __init__(self, app: ASGIApp, plugin: ContextPlugin[UserContext], rng: random.Random, draw: Draw) -> None:
         self._app = app
         self._plugin = plugin
         self._rng = rng
+        self._draw = draw
         self.outcomes: Counter[str] = Counter()
         self.examples: list[str] = []
 
@@ -116,7 +135,7 @@ class Crowd:
         for number in numbers:
             email = self._somebody()
             await self._one(email)
-            if email is not None and self._rng.random() < INVALIDATED:
+            if email is not None and self._rng.random() < self._draw.invalidated:
                 await self._plugin.invalidate(email)
                 self.outcomes["invalidations"] += 1
             if number % TELL_EVERY == 0:
@@ -126,7 +145,7 @@ class Crowd:
         if self._rng.random() < ANONYMOUS:
             return None
         # Half of the requests are a twentieth of the users'.
-        return f"user{self._rng.randrange(USERS // (20 if self._rng.random() < 0.5 else 1))}@example.org"
+        return f"user{self._rng.randrange(self._draw.users // (20 if self._rng.random() < 0.5 else 1))}@example.org"
 
     async def _one(self, email: str | None) -> None:
         request = asyncio.create_task(self._request(email))
@@ -178,13 +197,13 @@ class Crowd:
             self.examples.append(f"asked by {email}, answered {found}")
 
 
-async def _measure(requests: int, redis: str, seed: int, inside: Callable[[ASGIApp], ASGIApp], tell: Tell) -> Crowd:
-    rng = random.Random(seed)
+async def _measure(requests: int, redis: str, draw: Draw, inside: Callable[[ASGIApp], ASGIApp], tell: Tell) -> Crowd:
+    rng, policy = random.Random(draw.seed), replace(POLICY, max_users=draw.users // 5)
     source = Users(rng)
-    plugin = ContextPlugin(source=source, identify=by_header_later, redis=redis, policy=POLICY)
+    plugin = ContextPlugin(source=source, identify=by_header_later, redis=redis, redis_options=PATIENT, policy=policy)
     app = inside(Starlette(routes=[Route("/whole", whole), Route("/pieces", in_pieces)]))
     async with plugin:
-        crowd = Crowd(UserContextMiddleware(app, plugin=plugin), plugin, rng)
+        crowd = Crowd(UserContextMiddleware(app, plugin=plugin), plugin, rng, draw)
         await crowd.ask(requests, tell)
     crowd.outcomes["source calls"] = source.calls
     crowd.outcomes["from Redis"] = plugin.stats().resolutions.get("redis", 0)
@@ -192,13 +211,17 @@ async def _measure(requests: int, redis: str, seed: int, inside: Callable[[ASGIA
 
 
 def measure(
-    requests: int, *, seed: int = 5, inside: Callable[[ASGIApp], ASGIApp] = lambda app: app, tell: Tell = print
+    requests: int,
+    *,
+    draw: Draw = Draw(),
+    inside: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    tell: Tell = print,
 ) -> Crowd:
     """Make so many requests and return what became of them.
 
     Args:
         requests: how many.
-        seed: of all that is left to chance but the event loop's own order.
+        draw: what is left to chance.
         inside: wraps the app inside the middleware, to break it.
         tell: is told how far it is.
     """
@@ -207,7 +230,7 @@ def measure(
     else:
         from uvloop import new_event_loop
     with Valkey.start() as server, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_measure(requests, server.url, seed, inside, tell))
+        return runner.run(_measure(requests, server.url, draw, inside, tell))
 
 
 def run(requests: int = REQUESTS) -> list[dict[str, object]]:

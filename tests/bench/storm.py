@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import anyio
 import psycopg
 
-from ctxmiddleware import ContextPlugin, UserContext
+from ctxmiddleware import CachePolicy, ContextPlugin, UserContext
 from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import Postgres, SupabaseProject, create_roles
 
 USERS = 5000
+POLICY = CachePolicy()
 
 
 def fill(project: SupabaseProject, users: int) -> list[str]:
@@ -47,12 +47,12 @@ async def _ask(plugin: ContextPlugin[UserContext], emails: list[str], per_second
     return time.perf_counter() - began
 
 
-async def _one(make: Callable[[], ContextPlugin[UserContext]], emails: list[str], per_second: float | None) -> float:
-    async with make() as plugin:
+async def _one(plugin: ContextPlugin[UserContext], emails: list[str], per_second: float | None) -> float:
+    async with plugin:
         return await _ask(plugin, emails, per_second)
 
 
-def run(users: int = USERS) -> list[dict[str, object]]:
+def run(users: int = USERS, policy: CachePolicy = POLICY) -> list[dict[str, object]]:
     """Return what each way of arriving costs: calls at the front, the most at a time, and seconds."""
     found: list[dict[str, object]] = []
     with Postgres.start(locale="C") as postgres:
@@ -62,8 +62,9 @@ def run(users: int = USERS) -> list[dict[str, object]]:
             with project.front("16") as front:
                 for name, per_second in (("all at once", None), ("1,000 a second", 1000.0)):
                     front.reset()
-                    make = lambda: ContextPlugin(source=SupabaseSource(front.url, front.secret_key))  # noqa: E731
-                    seconds = anyio.run(_one, make, emails, per_second)
+                    source = SupabaseSource(front.url, front.secret_key)
+                    plugin = ContextPlugin(source=source, policy=policy)
+                    seconds = anyio.run(_one, plugin, emails, per_second)
                     counts = front.counts()
                     found.append(
                         {

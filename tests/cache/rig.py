@@ -17,7 +17,7 @@ from ctxmiddleware.cache.redis.seal import Seal
 from ctxmiddleware.cache.redis.servers.driver import Client
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Listener, Look, SharedTier, Storing
-from ctxmiddleware.cache.tiered import TieredCache
+from ctxmiddleware.cache.tiered import GRACE_SECONDS, TieredCache
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
@@ -27,6 +27,9 @@ BOB: Key = ("", "bob@example.org")
 
 # Exactly as long as it says, and nothing behind the answers: what scatters and refreshes has tests of its own.
 STEADY = CachePolicy(jitter=0, refresh_ahead=1)
+
+# Longer than a busy machine takes for anything: whatever has to end in time says in how much.
+PATIENT = RedisOptions(timeout=10.0, pool_wait=10.0, invalidation_wait=10.0, confirm_timeout=10.0, lease=60.0)
 
 Load = Callable[[float], Awaitable[Fetched[str]]]
 
@@ -125,10 +128,12 @@ async def instance(
     policy: CachePolicy | None = None,
     shared: SharedTier[str] | None = None,
     url: str | Client | None = None,
-    options: RedisOptions | None = None,
+    options: RedisOptions = PATIENT,
     seal: Seal | None = None,
     clock: FakeClock | None = None,
     drain_seconds: float = 5.0,
+    grace_seconds: float = GRACE_SECONDS,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     deaf: bool = False,
 ) -> AsyncIterator[Instance]:
     """Open a cache: memory only, or with a tier it shares with others, whose news it hears unless it is deaf."""
@@ -142,6 +147,8 @@ async def instance(
         clock=clock,
         rng=random.Random(1),
         drain_seconds=drain_seconds,
+        grace_seconds=grace_seconds,
+        sleep=sleep,
     )
     async with AsyncExitStack() as stack:
         if redis is not None:
@@ -161,7 +168,7 @@ def redis_tier(
     url: str | Client,
     *,
     counters: Counters | None = None,
-    options: RedisOptions | None = None,
+    options: RedisOptions = PATIENT,
     namespace: str = "test",
     label: str = "db",
     seal: Seal | None = None,

@@ -27,13 +27,15 @@ from ctxmiddleware import (
     ContextPlugin,
     Identity,
     PoolOptions,
+    RedisOptions,
     Resolution,
     SupabaseSource,
     UserContext,
     UserContextMiddleware,
 )
+from ctxmiddleware.core import arguments_from_env
 
-PORT, LOOP = "CHAOS_PORT", "CHAOS_LOOP"
+PORT, LOOP, REDIS_SECONDS = "CHAOS_PORT", "CHAOS_LOOP", "CHAOS_REDIS_SECONDS"
 ADMIN = "/api/admin/cache"
 CLOSED_REQUEST = 499
 
@@ -216,12 +218,27 @@ def create_app() -> Starlette:
         recycle=float(os.environ["DB_POOL_RECYCLE"]),
     )
     source = OneDatabase(os.environ["SUPABASE_URL"], os.environ["SUPABASE_KEY"], pool=pool)
-    plugin = Noting.from_env(identify=by_header, source=source)
+    plugin = Noting(**arguments_from_env(os.environ, identify=by_header, source=source) | _redis_options())
     routes = [me(plugin), Route("/private/level", level), misses(plugin), Mount(ADMIN, app=plugin.admin)]
     app = Starlette(routes=routes)
     app.add_middleware(UserContextMiddleware, plugin=plugin, exclude=["/private"])
     app.add_middleware(Impatient)
     return app
+
+
+def _redis_options() -> dict[str, RedisOptions]:
+    """Return for how long Redis is waited for, where that is not as shipped."""
+    if REDIS_SECONDS not in os.environ:
+        return {}
+    seconds = float(os.environ[REDIS_SECONDS])
+    options = RedisOptions(
+        timeout=seconds,
+        pool_wait=seconds,
+        invalidation_wait=seconds,
+        confirm_timeout=seconds,
+        lease=2 * seconds,
+    )
+    return {"redis_options": options}
 
 
 def main() -> None:

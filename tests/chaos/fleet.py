@@ -8,7 +8,7 @@ import http.client
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from examples.servers.handle import Server
 from examples.servers.process import Launch, inherited, temporary_folder
 
 from . import company
-from .app import ADMIN, LOOP, PORT
+from .app import ADMIN, LOOP, PORT, REDIS_SECONDS
 from .client import Connection, Reply, connected
 
 PLACES: Final = 4
@@ -74,8 +74,16 @@ class Instance(Server):
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, slot: int, valkey: Valkey, front: SupabaseFront) -> Iterator[Self]:
+    def start(
+        cls, slot: int, valkey: Valkey, front: SupabaseFront, settings: Mapping[str, str] = _SETTINGS
+    ) -> Iterator[Self]:
         """Serve the app behind links of its own; every other one on uvloop.
+
+        Args:
+            slot: which place.
+            valkey: the tier it shares with the others.
+            front: Supabase's outside.
+            settings: variables of the app.
 
         Raises:
             ServerFailed: it cannot run here.
@@ -85,7 +93,7 @@ class Instance(Server):
             TcpProxy.start("127.0.0.1", front.port) as source,
             temporary_folder("instance") as folder,
         ):
-            settings = {
+            links = {
                 "REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
                 "SUPABASE_URL": f"http://127.0.0.1:{source.port}",
                 "SUPABASE_KEY": front.secret_key,
@@ -95,7 +103,7 @@ class Instance(Server):
             def launch(port: int) -> Launch:
                 path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
                 given = {name: value for name, value in inherited().items() if not name.startswith(_OURS)}
-                env = {**given, **_SETTINGS, **settings, PORT: str(port), "PYTHONPATH": path}
+                env = {**given, **settings, **links, PORT: str(port), "PYTHONPATH": path}
                 return Launch([sys.executable, "-W", "default", "-m", f"{__package__}.app"], env)
 
             log = folder / "log"
@@ -106,7 +114,7 @@ class Instance(Server):
         """Ask for a page, as somebody or as nobody, over a connection of its own."""
         headers = {} if asks is None else {"x-asks": asks}
         async with connected(self.port) as connection:
-            return await connection.ask("GET", target, headers, timeout=10.0)
+            return await connection.ask("GET", target, headers, timeout=60.0)
 
     async def level(self) -> dict[str, Any]:
         """Return how many tasks and sockets its process has."""
@@ -138,8 +146,12 @@ class Fleet:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, places: int = PLACES) -> Iterator[Self]:
+    def start(cls, places: int = PLACES, *, redis_seconds: float | None = None) -> Iterator[Self]:
         """Start everything, with all users in the database, and end it.
+
+        Args:
+            places: how many processes.
+            redis_seconds: how long each answer of Redis and each confirmation is waited for; None is as shipped.
 
         Raises:
             ServerFailed: something cannot run here.
@@ -151,13 +163,19 @@ class Fleet:
             company.fill(project)
             front = exits.enter_context(project.front("16"))
             valkey = exits.enter_context(Valkey.start())
-            started = start_together(exits, *(Instance.start(slot, valkey, front) for slot in range(places)))
+            started = start_together(
+                exits, *(Instance.start(slot, valkey, front, _settings(redis_seconds)) for slot in range(places))
+            )
             instances = []
             for each in started:
                 if isinstance(each, Exception):
                     raise each
                 instances.append(each)
             yield cls(postgres, project, front, valkey, tuple(instances))
+
+
+def _settings(redis_seconds: float | None) -> dict[str, str]:
+    return _SETTINGS if redis_seconds is None else {**_SETTINGS, REDIS_SECONDS: f"{redis_seconds:g}"}
 
 
 async def invalidate(connection: Connection, user: int | None, *, timeout: float = 6.0) -> Reply:
@@ -175,7 +193,7 @@ async def together(fleet: Fleet, user: int, count: int, *, instances: Sequence[I
 
 
 def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/private/level")
         return connection.getresponse().status == 200

@@ -18,7 +18,7 @@ from .fleet import RECYCLE, Fleet, Instance
 # More than Redis connections there may be, each of them busy at the same time.
 _AT_ONCE: Final = 40
 _SLOW: Final = 0.04
-_QUIET: Final = RECYCLE + 6.0
+_QUIET: Final = RECYCLE + 30.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ async def _held_once(fleet: Fleet, are_good: Callable[[Held], bool]) -> Held:
 
 
 def _served(fleet: Fleet) -> tuple[int, int]:
-    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=2) as client:
+    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=30) as client:
         # All but the one that asks.
         clients = len(client.client_list()) - 1
     return clients, fleet.front.counts().connections

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,8 @@ from .logs import unhandled
 from .report import Report
 from .tally import Tally
 
-_RECOVERS_WITHIN: Final = 15.0
+_RECOVERS_WITHIN: Final = 60.0
+_STRETCHES: Final = 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Options:
         per_second: requests at most.
         changes_per_second: changes of the database at most.
         channel: whether instances are told of invalidations, and may lag only where they were disturbed.
+        is_enough: whether what happened proves anything; where it does not, things fail for as long again.
     """
 
     seconds: float = 60.0
@@ -42,6 +45,7 @@ class Options:
     per_second: float = 200.0
     changes_per_second: float = 12.0
     channel: bool = True
+    is_enough: Callable[[Tally], bool] = lambda tally: True
 
 
 def run(options: Options) -> Report:
@@ -73,12 +77,11 @@ class Run:
         await filled(self._fleet, self._changes)
         before = await settled(self._fleet)
         await asyncio.to_thread(begin, self._fleet)
-        until = time.monotonic() + self._options.seconds
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._load.run(until, per_second=self._options.per_second))
-                tasks.create_task(self._changes.run(until, per_second=self._options.changes_per_second))
-                tasks.create_task(self._chaos.run(until))
+            for _ in range(_STRETCHES):
+                await self._stretch()
+                if self._options.is_enough(self._tally):
+                    break
         except BaseException:
             # What ended the run is to be seen, and not what it has left behind.
             with contextlib.suppress(Exception):
@@ -89,6 +92,14 @@ class Run:
         found = await leaks_since(before, self._fleet)
         logs = [text for each in self._fleet.instances for text in unhandled(each.log.read_text(errors="replace"))]
         return Report(self._options.seed, self._options.seconds, self._tally, tuple(logs), found, tuple(not_recovered))
+
+    async def _stretch(self) -> None:
+        """Ask, change and let things fail for the seconds of the options."""
+        until = time.monotonic() + self._options.seconds
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._load.run(until, per_second=self._options.per_second))
+            tasks.create_task(self._changes.run(until, per_second=self._options.changes_per_second))
+            tasks.create_task(self._chaos.run(until))
 
     async def _not_recovered(self) -> list[str]:
         """Return which processes do not serve everybody's newest version soon after all works again."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 
 from . import company
 from .bench import SOURCE_MS
@@ -21,8 +21,19 @@ from .logs import unhandled
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
     """Four processes over servers of their own."""
-    with Fleet.start() as running:
+    with Fleet.start(redis_seconds=10.0) as running:
+        asyncio.run(heard(running))
         yield running
+
+
+async def heard(fleet: Fleet) -> None:
+    """Wait until every process hears the channel: then each confirms an invalidation by any of them."""
+
+    async def by_all() -> bool:
+        await shown(fleet, 0)
+        return len(await forgotten(fleet, 0, 0)) == PLACES
+
+    await eventually_async(by_all)
 
 
 async def shown(fleet: Fleet, user: int) -> list[str | None]:
@@ -40,19 +51,15 @@ async def change(fleet: Fleet, user: int, version: int) -> None:
 async def forgotten(fleet: Fleet, through: int, user: int | None) -> list[int]:
     """Invalidate a user, or everybody, through one process, and return the places of those that have confirmed it."""
     async with connected(fleet.instances[through].port) as connection:
-        reply = await invalidate(connection, user)
+        reply = await invalidate(connection, user, timeout=60.0)
     assert reply.status == 200
     confirmed = named(reply.json()["confirmed"])
-    places = [place for place, each in enumerate(fleet.instances) if each.pid in confirmed]
-    # On a machine that is busy one may take longer than an invalidation waits for it; never all of them.
-    assert through in places
-    assert len(places) > 1
-    return places
+    return [place for place, each in enumerate(fleet.instances) if each.pid in confirmed]
 
 
 @pytest.mark.parametrize("through", range(PLACES))
 def test_an_invalidation_through_one_process_is_seen_by_all(fleet: Fleet, through: int) -> None:
-    """All serve the old from memory; after it each that has confirmed serves the new at once."""
+    """All serve the old from memory; all confirm, and serve the new at once."""
 
     async def story() -> None:
         user = 10 + through
@@ -61,10 +68,9 @@ def test_an_invalidation_through_one_process_is_seen_by_all(fleet: Fleet, throug
             assert len(set(old)) == 1
             await change(fleet, user, version)
             assert await shown(fleet, user) == old
-            places = await forgotten(fleet, through, user)
+            assert await forgotten(fleet, through, user) == list(range(PLACES))
             expected = None if version == 7 else company.title(version)
-            now = await shown(fleet, user)
-            assert [now[place] for place in places] == [expected] * len(places)
+            assert await shown(fleet, user) == [expected] * PLACES
 
     asyncio.run(story())
 
@@ -77,10 +83,9 @@ def test_clear_through_one_process_is_seen_by_all(fleet: Fleet) -> None:
         for user in users:
             await shown(fleet, user)
             await change(fleet, user, 1)
-        places = await forgotten(fleet, 2, None)
+        assert await forgotten(fleet, 2, None) == list(range(PLACES))
         for user in users:
-            now = await shown(fleet, user)
-            assert [now[place] for place in places] == ["v1"] * len(places)
+            assert await shown(fleet, user) == ["v1"] * PLACES
 
     asyncio.run(story())
 

@@ -12,16 +12,18 @@ from typing import Any
 import httpx2
 import pytest
 
-from ..waiting import eventually
+from ..matrix import in_full
+from ..waiting import PATIENCE, eventually
 from .demo_process import SMALL, demo
 
+WAN_MS = 5.0
 KEYS = {"requests", "db_calls", "warehouse_calls", "p50_ms", "p99_ms", "rps"}
 
 
 def test_the_comparison_and_the_served_app(tmp_path: Path) -> None:
     """It prints the table, writes the JSON and serves the app with three lines to try, until Ctrl-C: status 0."""
     written = tmp_path / "demo.json"
-    with demo(tmp_path, *SMALL, "--json", str(written)) as process:
+    with demo(tmp_path, *SMALL, "--wan-ms", f"{WAN_MS:g}", "--json", str(written)) as process:
         said = process.says("Ctrl-C ends the demo.")
         check_figures(json.loads(written.read_text()))
         assert [line.split()[0] for line in said.splitlines() if "4.000" in line] == ["without", "WAN"]
@@ -32,7 +34,7 @@ def test_the_comparison_and_the_served_app(tmp_path: Path) -> None:
 
 
 def check_figures(found: dict[str, Any]) -> None:
-    """Check the JSON: four calls of the database a request before, one for each of the fifteen people after."""
+    """Check the JSON: four calls of the database a request before, about one for each of the fifteen people after."""
     assert found.keys() == {"before", "after", "wan"}
     assert found["wan"].keys() == {"before", "after"}
     for pair in (found, found["wan"]):
@@ -41,13 +43,15 @@ def check_figures(found: dict[str, Any]) -> None:
         assert after.keys() == KEYS | {"hit_rate"}
         assert before["db_calls"] == 4 * before["requests"]
         assert before["warehouse_calls"] > 0.5 * before["requests"]
-        assert after["db_calls"] <= 15 < 0.1 * after["requests"]
-        # Who waits for somebody else's load has no hit, and makes no call either.
-        assert 0.8 < after["hit_rate"] <= 1 - after["db_calls"] / after["requests"] + 0.001
+        assert before["requests"] == after["requests"] == 300
+        assert 0 < after["db_calls"] < 0.1 * after["requests"]
+        # A request that waits for another one's load is no hit, and no call either; four are under way at most.
+        assert after["hit_rate"] <= 1 - after["db_calls"] / after["requests"] + 0.001
+        assert after["hit_rate"] >= 1 - 4 * after["db_calls"] / after["requests"] - 0.001
     assert found["after"]["warehouse_calls"] == 1
     assert found["wan"]["after"]["warehouse_calls"] == 0
     # Four round trips, one after the other, cannot take less.
-    assert found["wan"]["before"]["p50_ms"] > 4 * 40
+    assert found["wan"]["before"]["p50_ms"] > 4 * WAN_MS
 
 
 def check_lines_to_try(said: str) -> None:
@@ -75,7 +79,7 @@ def asked(curl: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("moment", "words", "number", "status"),
     [
-        pytest.param("PostgREST ", (), signal.SIGINT, 0, id="start-up"),
+        in_full("PostgREST ", (), signal.SIGINT, 0, name="start-up"),
         pytest.param("Company ", ("--exit",), signal.SIGHUP, 130, id="start-up-for-a-script"),
         pytest.param("without, round 1", (), signal.SIGTERM, 0, id="load"),
     ],
@@ -107,14 +111,16 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
+@pytest.mark.full
 def test_killed(tmp_path: Path) -> None:
     """Even where it is killed under load, no server, no app and no file outlives it."""
     with demo(tmp_path, *SMALL) as process:
         process.says("without, round 1")
         assert process.told(signal.SIGKILL) == -signal.SIGKILL
-        assert process.leaves_nothing(within=15)
+        assert process.leaves_nothing(within=PATIENCE)
 
 
+@pytest.mark.full
 def test_without_redis_and_warehouse(tmp_path: Path) -> None:
     """Where neither Valkey nor the warehouse can run, it says so and compares what is left."""
     written = tmp_path / "demo.json"
@@ -125,10 +131,10 @@ def test_without_redis_and_warehouse(tmp_path: Path) -> None:
         assert process.said.count("not here: left out") == 2
     found = json.loads(written.read_text())
     assert found["before"]["warehouse_calls"] == found["after"]["warehouse_calls"] == 0
-    assert found["after"]["db_calls"] <= 15
+    assert 0 < found["after"]["db_calls"] < 0.1 * found["after"]["requests"]
 
 
-@pytest.mark.parametrize(("component", "named"), [("postgres", "PostgreSQL"), ("postgrest", "PostgREST")])
+@pytest.mark.parametrize(("component", "named"), [("postgres", "PostgreSQL"), in_full("postgrest", "PostgREST")])
 def test_without_a_database(tmp_path: Path, component: str, named: str) -> None:
     """Without a database there is nothing to compare: it says which part is missing and fails, without a traceback."""
     written = tmp_path / "demo.json"

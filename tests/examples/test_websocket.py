@@ -18,12 +18,12 @@ from examples import websocket
 from examples.demo.tokens import signed
 from examples.servers import Postgres, SupabaseFront, SupabaseProject
 from tests.backends import asyncio_only
-from tests.waiting import eventually_async
+from tests.cache.rig import PATIENT
+from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 
 SECRET = "s" * 32
-SECONDS = 10.0
 ROWS = """
 truncate hr.regions, hr.slots, hr.employees, hr.assignments cascade;
 insert into hr.regions values (1, 'NORTH', 'North'), (2, 'SOUTH', 'South');
@@ -57,7 +57,7 @@ def rows(project: SupabaseProject) -> SupabaseProject:
 def plugin_of(front: SupabaseFront, redis_url: str) -> ContextPlugin[UserContext]:
     """Return one more instance of the fleet; memory is trusted so long that only the channel can be in time."""
     source = SupabaseSource(front.url, front.secret_key)
-    return ContextPlugin(source=source, redis=redis_url, policy=CachePolicy(untrusted_ttl=60))
+    return ContextPlugin(source=source, redis=redis_url, redis_options=PATIENT, policy=CachePolicy(untrusted_ttl=60))
 
 
 @asynccontextmanager
@@ -82,13 +82,13 @@ async def connected(address: str, **token: float) -> AsyncIterator[ClientConnect
 
 async def said(connection: ClientConnection) -> Any:
     """Return what the server says next, within a bounded time."""
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(PATIENCE):
         return json.loads(await connection.recv())
 
 
 async def closed(connection: ClientConnection) -> int | None:
     """Return the code with which the server closes the connection, which is all it says."""
-    with anyio.fail_after(SECONDS), pytest.raises(ConnectionClosed) as ended:
+    with anyio.fail_after(PATIENCE), pytest.raises(ConnectionClosed) as ended:
         await connection.recv()
     return None if ended.value.rcvd is None else ended.value.rcvd.code
 
@@ -130,7 +130,7 @@ async def test_who_may_not_be_there_any_more_is_closed(
 
 async def test_the_connection_ends_with_the_token(front: SupabaseFront, redis_url: str, rows: SupabaseProject) -> None:
     """Nobody stays in on a token that has expired."""
-    async with served(plugin_of(front, redis_url)) as address, connected(address, lasts=2) as connection:
+    async with served(plugin_of(front, redis_url)) as address, connected(address, lasts=3) as connection:
         await said(connection)
         assert await closed(connection) == 1008
 

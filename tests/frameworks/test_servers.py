@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from examples.servers.failure import ServerFailed
 from examples.servers.process import Launch, ServerProcess, inherited
 
+from ..matrix import in_full, some
 from ..people import ADA, DOWN, NOBODY, TOKEN, as_user
 from ..waiting import eventually
 
@@ -60,7 +61,7 @@ def serve(tmp_path: Path) -> Serve:
 
 def get(process: ServerProcess, path: str, user: str | None = None, **headers: str) -> httpx2.Response:
     """Ask a server."""
-    return httpx2.get(f"http://127.0.0.1:{process.port}{path}", headers=as_user(user) | headers)
+    return httpx2.get(f"http://127.0.0.1:{process.port}{path}", headers=as_user(user) | headers, timeout=30)
 
 
 def events(process: ServerProcess) -> list[str]:
@@ -72,7 +73,7 @@ BOTH = pytest.mark.parametrize("server", [uvicorn, hypercorn])
 
 
 @BOTH
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("stop", [in_full(signal.SIGINT, name="Ctrl-C"), pytest.param(signal.SIGTERM, id="SIGTERM")])
 def test_the_plugin_lives_as_long_as_the_server(serve: Serve, server: Callable[..., list[str]], stop: int) -> None:
     """It is opened before the app starts, serves, and is closed when the server is asked to stop."""
     with serve("app", server=server, stop=stop) as process:
@@ -103,7 +104,7 @@ def test_an_app_without_a_lifespan_gets_the_plugin_opened_and_closed(
         assert "taken as an app without a lifespan" in process.log.read_text()
 
 
-@pytest.mark.parametrize("app", ["app", "bare"])
+@pytest.mark.parametrize("app", some(["app", "bare"], 1))
 def test_uvicorn_that_insists_on_a_lifespan_gets_one(serve: Serve, app: str) -> None:
     """`--lifespan on` works with every app, with and without a lifespan of its own."""
     with serve(app, "--lifespan", "on") as process:
@@ -142,7 +143,7 @@ def test_a_misconfigured_app_without_a_lifespan_refuses_everything(serve: Serve)
         assert "CTX_TTL" in process.log.read_text()
 
 
-@pytest.mark.parametrize("implementation", ["websockets", "websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("implementation", some(["websockets-sansio", "websockets", "wsproto"], 1))
 def test_websockets_are_served_and_denied_by_uvicorn(serve: Serve, implementation: str) -> None:
     """A known user's websocket opens; another is denied with the status and the headers of its case."""
     with serve("app", "--ws", implementation) as process:
@@ -172,8 +173,12 @@ def _serves_and_denies(process: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("server", "options"),
-    [*((uvicorn, ("--ws", each)) for each in ("websockets", "websockets-sansio", "wsproto")), (hypercorn, ())],
-    ids=["websockets", "websockets-sansio", "wsproto", "hypercorn"],
+    [
+        in_full(uvicorn, ("--ws", "websockets"), name="websockets"),
+        pytest.param(uvicorn, ("--ws", "websockets-sansio"), id="websockets-sansio"),
+        in_full(uvicorn, ("--ws", "wsproto"), name="wsproto"),
+        pytest.param(hypercorn, (), id="hypercorn"),
+    ],
 )
 def test_a_websocket_without_the_extension_is_refused_by_a_close(
     serve: Serve, server: Callable[..., list[str]], options: tuple[str, ...]

@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 import psycopg
+import pytest
 from psycopg import sql
 
 from ctxmiddleware.migrations import catalogue
 from ctxmiddleware.model import UserContext
+
+from ..matrix import in_full
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -19,6 +22,13 @@ ROLES = ("anon", "authenticated", "service_role")
 UP = "0001_user_context"
 DOWN = "0001_user_context.down"
 TABLES = "reference_schema"
+# Apart from the case of letters the locales are one to the shipped SQL.
+one_locale = pytest.mark.parametrize(
+    "server",
+    [pytest.param("postgres", id="C"), in_full("postgres_utf8", name="C.UTF-8")],
+    indirect=True,
+    scope="session",
+)
 
 
 def apply(connection: Connection, *names: str) -> None:

@@ -13,6 +13,7 @@ from ctxmiddleware.address import normalise
 from ctxmiddleware.sources.addresses import pattern
 from examples.servers.postgres import Postgres
 
+from ..matrix import Cases
 from .hr import TABLES, UP, Connection, apply, ask, ask_many, employ, one
 
 KELVIN = "\u212a"
@@ -134,36 +135,48 @@ _spellings = st.sampled_from([str, str.upper, str.lower, str.casefold, str.swapc
 _padding = st.text(" \t\n\r\f\v\u00a0\u2003\x1c\x85v", max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
-@given(text=_texts)
-def test_sql_normalises_as_python_does(employee_of_any_name: Connection, text: str) -> None:
+def _many(cases: Cases) -> settings:
+    return settings(max_examples=400 if cases is Cases.FULL else 100, deadline=None)
+
+
+def test_sql_normalises_as_python_does(employee_of_any_name: Connection, cases: Cases) -> None:
     """Whatever the text, the address a context is found under is Python's, by either function."""
     connection = employee_of_any_name
-    connection.execute("update hr.employees set email = %s", [text])
-    context = ask(connection, text)
-    assert context is not None
-    assert context.employee.email == text
-    assert context.email == normalise(text)
-    assert ask_many(connection, [text]) == {text: context}
+
+    @_many(cases)
+    @given(text=_texts)
+    def is_found(text: str) -> None:
+        connection.execute("update hr.employees set email = %s", [text])
+        context = ask(connection, text)
+        assert context is not None
+        assert context.employee.email == text
+        assert context.email == normalise(text)
+        assert ask_many(connection, [text]) == {text: context}
+
+    is_found()
 
 
-@settings(max_examples=400, deadline=None)
-@given(stored=_texts, respell=_spellings, before=_padding, after=_padding)
-def test_sql_joins_what_python_joins(
-    employee_of_any_name: Connection, stored: str, respell: type[str], before: str, after: str
-) -> None:
+def test_sql_joins_what_python_joins(employee_of_any_name: Connection, cases: Cases) -> None:
     """Another spelling finds the employee if and only if Python calls the two one address."""
-    asked = before + respell(stored) + after
-    employee_of_any_name.execute("update hr.employees set email = %s", [stored])
-    assert (ask(employee_of_any_name, asked) is not None) == (normalise(stored) == normalise(asked))
+
+    @_many(cases)
+    @given(stored=_texts, respell=_spellings, before=_padding, after=_padding)
+    def are_joined(stored: str, respell: type[str], before: str, after: str) -> None:
+        asked = before + respell(stored) + after
+        employee_of_any_name.execute("update hr.employees set email = %s", [stored])
+        assert (ask(employee_of_any_name, asked) is not None) == (normalise(stored) == normalise(asked))
+
+    are_joined()
 
 
-@settings(max_examples=400, deadline=None)
-@given(stored=_texts, respell=_spellings, before=_padding, after=_padding)
-def test_the_pattern_for_the_tables_matches_what_python_joins(
-    employee_of_any_name: Connection, stored: str, respell: type[str], before: str, after: str
-) -> None:
+def test_the_pattern_for_the_tables_matches_what_python_joins(employee_of_any_name: Connection, cases: Cases) -> None:
     """It keeps the rule in the database's own regular expressions, whatever characters an address is made of."""
-    asked = before + respell(stored) + after
-    matches = employee_of_any_name.execute("select %s::text ~ %s", [stored, pattern(asked)]).fetchone()
-    assert matches == (normalise(stored) == normalise(asked),)
+
+    @_many(cases)
+    @given(stored=_texts, respell=_spellings, before=_padding, after=_padding)
+    def matches(stored: str, respell: type[str], before: str, after: str) -> None:
+        asked = before + respell(stored) + after
+        found = employee_of_any_name.execute("select %s::text ~ %s", [stored, pattern(asked)]).fetchone()
+        assert found == (normalise(stored) == normalise(asked),)
+
+    matches()

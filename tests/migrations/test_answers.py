@@ -13,9 +13,10 @@ import pytest
 from ctxmiddleware.address import normalise
 from ctxmiddleware.model import Assignment, Employee, Region, Slot, UserContext
 
-from .hr import Connection, ask, ask_many, assign, employ, one
+from .hr import Connection, ask, ask_many, assign, employ, one, one_locale
 
 
+@one_locale
 def test_every_field_of_a_context(installed: Connection) -> None:
     """A context carries the rows as they are, lists by id, slots and regions once each, ended assignments too."""
     installed.execute("insert into hr.employees values (7, ' Ann@X.org', 'Ann', 'Rep', 'user', true)")
@@ -52,6 +53,7 @@ def _assignment(id: int, **fields: object) -> dict[str, object]:  # noqa: A002 -
     return {"id": id, "employee_id": 7, **fields}
 
 
+@one_locale
 def test_an_employee_without_assignments_has_empty_lists(installed: Connection) -> None:
     """Nothing assigned is `[]` three times, never null."""
     employ(installed, 1, "a@x")
@@ -59,6 +61,7 @@ def test_an_employee_without_assignments_has_empty_lists(installed: Connection) 
     assert [answer[name] for name in ("assignments", "slots", "regions")] == [[], [], []]
 
 
+@one_locale
 def test_an_inactive_employee_is_answered(installed: Connection) -> None:
     """Whether an inactive employee may come in is decided by the reader, not by the database."""
     employ(installed, 1, "a@x", is_active=False)
@@ -67,6 +70,7 @@ def test_an_inactive_employee_is_answered(installed: Connection) -> None:
     assert context.employee.is_active is False
 
 
+@one_locale
 @pytest.mark.parametrize("email", [None, "b@x", "", " ", "a@", "%", "a_x", "a@x\u00a0"])
 def test_an_unknown_user_is_null(installed: Connection, email: str | None) -> None:
     """NULL, an empty address and patterns that would match with LIKE are nobody."""
@@ -74,6 +78,7 @@ def test_an_unknown_user_is_null(installed: Connection, email: str | None) -> No
     assert ask(installed, email) is None
 
 
+@one_locale
 def test_big_ids_and_foreign_date_styles_come_through(installed: Connection) -> None:
     """The largest bigint is not rounded and a session's date style does not reach the answer."""
     installed.execute("set datestyle = 'German, DMY'")
@@ -85,6 +90,7 @@ def test_big_ids_and_foreign_date_styles_come_through(installed: Connection) -> 
     assert context.assignments[0].starts_on.isoformat() == "2024-02-29"
 
 
+@one_locale
 def test_batch_keys_are_the_addresses_as_sent(installed: Connection) -> None:
     """Each spelling has its own key, a repeated one has one, an unknown user is null, NULL elements are not there."""
     employ(installed, 1, "a@x")
@@ -95,12 +101,14 @@ def test_batch_keys_are_the_addresses_as_sent(installed: Connection) -> None:
     assert found[""] is None
 
 
+@one_locale
 @pytest.mark.parametrize("emails", ["'{}'", "null", "array[null]::text[]"])
 def test_batch_of_nobody_is_an_empty_object(installed: Connection, emails: str) -> None:
     """An empty array, NULL and an array of NULLs give `{}`."""
     assert one(installed, f"select hr.get_user_contexts_by_emails({emails})") == {}
 
 
+@one_locale
 def test_a_shared_address_fails_closed(installed: Connection) -> None:
     """Two employees under one address: one call raises without naming it, a batch leaves it out and serves the rest."""
     employ(installed, 1, "Shared@x")
@@ -115,6 +123,7 @@ def test_a_shared_address_fails_closed(installed: Connection) -> None:
     assert found["own@x"] == ask(installed, "own@x")
 
 
+@one_locale
 def test_both_functions_answer_as_the_tables_do(installed: Connection) -> None:
     """Over random rows, every context is byte for byte what joining the four tables in Python gives."""
     dice = random.Random(2)
@@ -145,6 +154,7 @@ def _joined(connection: Connection, person: int) -> UserContext:
     return UserContext(normalise(employee.email), employee, assignments, slots, regions)
 
 
+@one_locale
 def test_a_context_is_of_one_moment(installed: Connection, dsn: str) -> None:
     """While somebody is moved to and fro in transactions, every reader sees all of before or all of after."""
     employ(installed, 1, "a@x")

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from examples.servers.postgres import Postgres
 
-from .hr import DOWN, ROLES, TABLES, UP, Connection, acting_as, apply, ask, ask_many, employ, one
+from .hr import DOWN, ROLES, TABLES, UP, Connection, acting_as, apply, ask, ask_many, employ, one, one_locale
 
 CALLS = [
     "select hr.get_user_context_by_email('a@x')",
@@ -18,6 +18,7 @@ CALLS = [
 ]
 
 
+@one_locale
 def test_the_safe_form(installed: Connection) -> None:
     """Each function has one signature, is stable, runs as its owner and looks nothing up by search path."""
     rows = installed.execute(
@@ -30,6 +31,7 @@ def test_the_safe_form(installed: Connection) -> None:
     ]
 
 
+@one_locale
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("role", ["anon", "authenticated", "pg_monitor"])
 def test_nobody_else_may_call(installed: Connection, role: str, call: str) -> None:
@@ -39,6 +41,7 @@ def test_nobody_else_may_call(installed: Connection, role: str, call: str) -> No
         installed.execute(call.encode())
 
 
+@one_locale
 @pytest.mark.parametrize("call", CALLS)
 def test_default_privileges_do_not_open_the_functions(tables: Connection, call: str) -> None:
     """A schema that hands every new function to anon and authenticated, as Supabase's public does, changes nothing."""
@@ -50,6 +53,7 @@ def test_default_privileges_do_not_open_the_functions(tables: Connection, call: 
             tables.execute(call.encode())
 
 
+@one_locale
 def test_service_role_may_call_and_read_and_not_write(installed: Connection) -> None:
     """The server's role has the functions and, for the way without them, the four tables; it cannot change a row."""
     employ(installed, 1, "a@x")
@@ -62,6 +66,7 @@ def test_service_role_may_call_and_read_and_not_write(installed: Connection) -> 
             installed.execute("update hr.employees set role = 'admin'")
 
 
+@one_locale
 def test_the_functions_read_with_their_owner_s_rights(installed: Connection) -> None:
     """A caller that may not read the tables gets its answers all the same."""
     employ(installed, 1, "a@x")
@@ -88,6 +93,7 @@ TRAPS = """
 """
 
 
+@one_locale
 def test_a_hostile_search_path_changes_nothing(installed: Connection) -> None:
     """Functions, operators, tables, types and collations that come first in the caller's search path are never used."""
     employ(installed, 1, "A@x")
@@ -115,6 +121,7 @@ def owner(empty: Connection) -> Iterator[Connection]:
     empty.execute("reset role; drop owned by migrations_owner cascade; drop role migrations_owner")
 
 
+@one_locale
 def test_an_owner_without_superuser_rights_installs_it(owner: Connection) -> None:
     """The tables' owner is all it takes, row security for others does not touch the answers, and service_role calls."""
     apply(owner, UP)
@@ -127,6 +134,7 @@ def test_an_owner_without_superuser_rights_installs_it(owner: Connection) -> Non
         owner.execute("reset session authorization; set role migrations_owner")
 
 
+@one_locale
 def test_row_security_that_binds_the_owner_is_an_error_and_not_an_unknown_user(owner: Connection) -> None:
     """Rows hidden from the functions' owner make them fail, on installing and on calling, and never half a context."""
     apply(owner, UP)

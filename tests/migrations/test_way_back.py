@@ -11,7 +11,7 @@ import pytest
 
 from ctxmiddleware.migrations import catalogue
 
-from .hr import DOWN, TABLES, UP, Connection, apply, ask, employ, one
+from .hr import DOWN, TABLES, UP, Connection, apply, ask, employ, one, one_locale
 
 CATALOG = """
 select 'function', f.oid::regprocedure::text, f.proowner::regrole::text, f.prosrc, f.proconfig::text,
@@ -48,6 +48,7 @@ def _catalog(connection: Connection) -> set[tuple[object, ...]]:
     return set(connection.execute(CATALOG).fetchall())
 
 
+@one_locale
 def test_the_tables_apply_twice_and_hold_no_row(tables: Connection) -> None:
     """The reference schema changes nothing the second time, keeps rows, and brings none."""
     before = _catalog(tables)
@@ -58,6 +59,7 @@ def test_the_tables_apply_twice_and_hold_no_row(tables: Connection) -> None:
     assert counts == [1, 0, 0]
 
 
+@one_locale
 def test_the_tables_have_the_columns_of_the_model(tables: Connection) -> None:
     """Column for column, in order, with NULL where the model has None and keys that refer to each other."""
     columns = tables.execute(
@@ -75,6 +77,7 @@ def test_the_tables_have_the_columns_of_the_model(tables: Connection) -> None:
         tables.execute("insert into hr.slots values (1, 'A', 'a', 404)")
 
 
+@one_locale
 def test_the_migration_applies_twice(tables: Connection) -> None:
     """The second time changes nothing at all."""
     apply(tables, UP)
@@ -83,6 +86,7 @@ def test_the_migration_applies_twice(tables: Connection) -> None:
     assert _catalog(tables) == once
 
 
+@one_locale
 def test_the_migration_creates_functions_indexes_and_grants_only(tables: Connection) -> None:
     """What is new is two functions, two indexes, grants to service_role, and nothing that was there is gone."""
     before = _catalog(tables)
@@ -122,6 +126,7 @@ EARLIER = [
 ]
 
 
+@one_locale
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("earlier", EARLIER)
 def test_the_way_back_restores_what_was_there(tables: Connection, earlier: str, times: int) -> None:
@@ -136,6 +141,7 @@ def test_the_way_back_restores_what_was_there(tables: Connection, earlier: str, 
     assert _catalog(tables) == before
 
 
+@one_locale
 def test_the_way_back_where_the_migration_never_was(empty: Connection) -> None:
     """Without the migration, and even without the schema, going back does nothing."""
     apply(empty, DOWN, TABLES)
@@ -144,6 +150,7 @@ def test_the_way_back_where_the_migration_never_was(empty: Connection) -> None:
     assert _catalog(empty) == before
 
 
+@one_locale
 def test_up_again_after_the_way_back(tables: Connection) -> None:
     """Going back and forth ends where one application ends."""
     apply(tables, UP)
@@ -152,6 +159,7 @@ def test_up_again_after_the_way_back(tables: Connection) -> None:
     assert _catalog(tables) == once
 
 
+@one_locale
 @pytest.mark.parametrize(
     "signature",
     [
@@ -172,6 +180,7 @@ def test_somebody_else_s_function_is_neither_replaced_nor_dropped(tables: Connec
     assert _catalog(tables) == before
 
 
+@one_locale
 @pytest.mark.parametrize("missing", ["schema hr", "table hr.regions", "column hr.slots.name"])
 def test_a_schema_that_does_not_fit_fails_here(tables: Connection, missing: str) -> None:
     """A missing schema, table or column is named when the migration is applied, and nothing is left behind."""
@@ -186,6 +195,7 @@ def test_a_schema_that_does_not_fit_fails_here(tables: Connection, missing: str)
         assert _catalog(tables) == before
 
 
+@one_locale
 def test_the_api_server_is_told_each_time(dsn: str, tables: Connection) -> None:
     """Going either way ends with the notification upon which PostgREST reads the schema again."""
     with psycopg.connect(dsn, autocommit=True) as listener:
@@ -196,6 +206,7 @@ def test_the_api_server_is_told_each_time(dsn: str, tables: Connection) -> None:
             assert heard == [("pgrst", "reload schema")]
 
 
+@one_locale
 def test_inside_the_caller_s_transaction_everything_rolls_back(tables: Connection) -> None:
     """No file commits by itself: a migration tool's transaction stays its own."""
     before = _catalog(tables)
@@ -218,6 +229,7 @@ create event trigger watch on ddl_command_start execute function watch();
 """
 
 
+@one_locale
 def test_no_committed_statement_leaves_a_function_open(dsn: str, tables: Connection) -> None:
     """Psql commits after each statement, and at no moment another session could call what it has created so far."""
     tables.execute(_WATCH)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from examples.servers.watchdog import family, runs
-from tests.waiting import eventually
+from tests.matrix import some
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parents[2]
 OWNER = """
@@ -66,32 +67,34 @@ def nothing_left(pids: list[int], folder: Path) -> bool:
     return not any(map(runs, pids)) and not list(folder.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", some([signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], 1))
 def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> None:
     """Whatever signal ends the owner, no server, no backend, no watchdog and no file is left."""
     with owner(tmp_path) as (process, pids):
         assert len(pids) >= 10
         assert list(tmp_path.iterdir())
         process.send_signal(number)
-        process.wait(20)
-        eventually(lambda: nothing_left(pids, tmp_path), timeout=15)
+        process.wait(PATIENCE)
+        eventually(lambda: nothing_left(pids, tmp_path))
 
 
+@pytest.mark.full
 def test_paused_servers_do_not_outlive_a_killed_owner(tmp_path: Path) -> None:
     """Servers that are stopped when their owner dies are ended, too."""
     with owner(tmp_path, "paused") as (process, pids):
         process.kill()
-        process.wait(20)
-        eventually(lambda: nothing_left(pids, tmp_path), timeout=15)
+        process.wait(PATIENCE)
+        eventually(lambda: nothing_left(pids, tmp_path))
 
 
 def test_nothing_is_left_when_the_owner_ends_by_itself(tmp_path: Path) -> None:
     """When the owner's process is gone after a normal end, so is everything else, without a wait."""
     with owner(tmp_path, "leave") as (process, pids):
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert nothing_left(pids, tmp_path)
 
 
+@pytest.mark.full
 def test_a_terminal_interrupt_reaches_the_owner_only(tmp_path: Path) -> None:
     """No server is in its owner's process group, to which a terminal sends Ctrl-C."""
     with owner(tmp_path) as (process, pids):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import socket
+import struct
 from pathlib import Path
 
 import psycopg
@@ -10,15 +12,29 @@ import pytest
 
 from examples.servers import Postgres
 from examples.servers.accounts import Account, accounts
+from tests.matrix import some
 from tests.waiting import eventually
 
 IPC_STAT = 2
+# May this connection be encrypted? The server answers with one letter.
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 def busy(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
     """Answer whether the server still owes this connection an answer."""
     connection.pgconn.consume_input()
     return bool(connection.pgconn.is_busy())
+
+
+def is_silent(postgres: Postgres) -> bool:
+    """Return whether a new connection's first message stays without an answer."""
+    with socket.create_connection(("127.0.0.1", postgres.port), timeout=0.3) as new:
+        new.sendall(SSL_REQUEST)
+        try:
+            new.recv(1)
+        except TimeoutError:
+            return True
+    return False
 
 
 def lowered(dsn: str) -> str:
@@ -30,7 +46,7 @@ def lowered(dsn: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "account", accounts(), ids=lambda account: account.user or " ".join(account.prefix) or "direct"
+    "account", some(accounts(), 1), ids=lambda account: account.user or " ".join(account.prefix) or "direct"
 )
 def test_runs_as_every_account_that_is_open_here(account: Account) -> None:
     """It serves, is killed and restarts with its data, as an ordinary user and in both ways that root has."""
@@ -91,8 +107,7 @@ def test_paused_it_answers_no_open_connection() -> None:
     with Postgres.start() as postgres, psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         postgres.pause()
         connection.pgconn.send_query(b"SELECT 1")
-        with pytest.raises(psycopg.errors.ConnectionTimeout):
-            psycopg.connect(postgres.dsn(), connect_timeout=2)
+        assert is_silent(postgres)
         assert busy(connection)
         postgres.resume()
         eventually(lambda: not busy(connection))

@@ -37,6 +37,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}", "Accept-Profile": "hr"}
 
 
+@pytest.mark.full
 def test_fetched_by_many_at_once_it_is_whole_for_all(tmp_path: Path) -> None:
     """Two processes that fetch it at the same time both get the right program, and no half of it stays."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -49,6 +50,7 @@ def test_fetched_by_many_at_once_it_is_whole_for_all(tmp_path: Path) -> None:
     assert version.stdout.startswith("PostgREST 12.0.2")
 
 
+@pytest.mark.full
 def test_a_spoilt_program_is_refused_and_fetched_anew(tmp_path: Path) -> None:
     """A program whose sum is wrong never runs; the next start fetches it again."""
     found = program(tmp_path)
@@ -92,6 +94,7 @@ def test_killed_and_restarted_it_serves_on_its_port(project: SupabaseProject) ->
     assert answer.status == 200
 
 
+@pytest.mark.full
 def test_without_its_database_it_says_so_and_recovers() -> None:
     """While PostgreSQL is down requests end up with 503 and a code for that, and with 200 once it is back."""
     with Postgres.start() as postgres, SupabaseProject.start(postgres) as project:
@@ -104,11 +107,12 @@ def test_without_its_database_it_says_so_and_recovers() -> None:
         eventually(lambda: ask(project.postgrest.port, "/regions", headers=headers).status == 200, timeout=40)
 
 
+@pytest.mark.full
 def test_a_wrong_database_is_a_clear_error() -> None:
     """Where it cannot reach its database it is never ready, and the error holds its own words."""
     with (
         pytest.raises(ServerFailed, match="PostgREST cannot run here") as failed,
-        PostgREST.start("postgresql://nobody@127.0.0.1:1/none", jwt_secret=Keys.mint().jwt_secret, deadline=1.0),
+        PostgREST.start("postgresql://nobody@127.0.0.1:1/none", jwt_secret=Keys.mint().jwt_secret, deadline=5.0),
     ):
         pass
     assert "Connection refused" in failed.value.log

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from examples.servers import TcpProxy, Valkey
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def proxy(valkey: Valkey) -> Iterator[TcpProxy]:
         yield proxy
 
 
-def connected(proxy: TcpProxy, timeout: float = 5.0) -> socket.socket:
+def connected(proxy: TcpProxy) -> socket.socket:
     """Return a new connection through the proxy."""
-    return socket.create_connection((proxy.host, proxy.port), timeout=timeout)
+    return socket.create_connection((proxy.host, proxy.port), timeout=PATIENCE)
 
 
 def pinged(connection: socket.socket) -> bytes:
@@ -71,8 +71,10 @@ def test_swallows_and_recovers(proxy: TcpProxy) -> None:
         old.settimeout(0.2)
         with pytest.raises(TimeoutError):
             pinged(old)
-        with connected(proxy, timeout=0.2) as new, pytest.raises(TimeoutError):
-            pinged(new)
+        with connected(proxy) as new:
+            new.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                pinged(new)
     eventually(lambda: proxy.connections == 0)
     proxy.pass_through()
     with connected(proxy) as connection:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
+import anyio
 import psycopg
 import pytest
 
+from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.migrations import catalogue
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.sources.pool import PoolOptions
@@ -16,6 +19,9 @@ from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import Postgres, SupabaseFront, SupabaseProject
 from examples.servers.stack import MIGRATION
 from examples.servers.supabase.app import Dialect
+
+from ..backends import ASYNCIO, UVLOOP
+from ..matrix import in_full
 
 ADA = "ada@example.com"
 BUSY = "busy@example.com"
@@ -39,6 +45,8 @@ ODD = [
 # Told apart by the rule and by nothing else.
 NEAR = ["underxscore%percent*star@example.com", "istanbul@example.com", "kelvin@example.com"]
 MANY = 2345
+# Seconds; what a test waits for in vain is given up before.
+LONG = 60.0
 _SLOTS = 700
 # The way back takes the grants it gave; an installation that reads its tables has given them itself.
 _TABLE_GRANTS = "grant usage on schema hr to service_role; grant select on all tables in schema hr to service_role;"
@@ -134,6 +142,10 @@ def install_functions(project: SupabaseProject) -> None:
 
 # What a gateway or a network does is the same before every PostgREST.
 one_dialect = pytest.mark.parametrize("dialect", ["16"], indirect=True, scope="session")
+# What a database does is the same behind both dialects, but for the words.
+newer_dialect = pytest.mark.parametrize("dialect", ["16", in_full("12")], indirect=True, scope="session")
+# Long waits that no event loop makes shorter, and what has to do with no loop: the other loops are for `tests_full`.
+trio_in_full = pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP, in_full(("trio", {}), name="trio")])
 
 
 class Clock:
@@ -152,6 +164,23 @@ def clock() -> Clock:
     return Clock()
 
 
+class Pauses:
+    """Pauses that are noted and not waited for."""
+
+    def __init__(self) -> None:
+        self.noted: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.noted.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    """The pauses before further tries."""
+    return Pauses()
+
+
 class Build(Protocol):
     """Builds a source for a front."""
 
@@ -161,18 +190,31 @@ class Build(Protocol):
 
 
 @pytest.fixture
-def build(front: SupabaseFront, clock: Clock) -> Build:
-    """Builds sources for the front, with a secret key and the test's clock."""
+def build(front: SupabaseFront, clock: Clock, pauses: Pauses) -> Build:
+    """Builds sources for the front, with a secret key, the test's clock and limits no healthy server reaches."""
 
     def one(**options: Any) -> SupabaseSource:
-        given = {"key": Secret(front.secret_key), "clock": clock, "rng": random.Random(1), **options}
+        defaults = {"key": Secret(front.secret_key), "clock": clock, "rng": random.Random(1), "sleep": pauses}
+        given = {**defaults, "pool": patient(), **options}
         return SupabaseSource(given.pop("url", front.url), given.pop("key"), **given)
 
     return one
 
 
-def quick(**limits: Any) -> PoolOptions:
-    """Return limits a test can wait for."""
+def patient(**limits: Any) -> PoolOptions:
+    """Return limits that no healthy server reaches, however busy the machine is.
+
+    Args:
+        limits: shorter ones, for what a test lets hang.
+    """
     return PoolOptions(
-        **{"connect_timeout": 1.0, "read_timeout": 0.4, "total_timeout": 1.5, "pool_timeout": 2.0, **limits}
+        **{"connect_timeout": LONG, "read_timeout": LONG, "total_timeout": LONG, "pool_timeout": LONG, **limits}
     )
+
+
+async def answered(source: SupabaseSource, clock: Clock) -> bool:
+    """Return whether the source gives the context by now."""
+    clock.now += 60  # what failed again and again is left alone for a while, and then tried once
+    with suppress(SourceUnavailable):
+        return (await source.fetch(ADA)).value is not None
+    return False

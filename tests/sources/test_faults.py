@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 import anyio
@@ -14,24 +14,24 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.sources.exchange import OutOfTime
 from ctxmiddleware.sources.postgrest import FUNCTION
-from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import Keys, Postgres, PostgREST, SupabaseFront, SupabaseProject, TcpProxy
 from examples.servers.supabase.app import Dialect
 from examples.servers.supabase.keys import signed
 
 from ..backends import ASYNCIO
 from ..waiting import eventually_async
-from .conftest import ADA, Build, install_functions, quick, seed
+from .conftest import ADA, Build, Clock, Pauses, answered, install_functions, newer_dialect, seed
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", [ASYNCIO])]
 
 _STOP_SLEEPING = (
-    "select pg_cancel_backend(pid) from pg_stat_activity where query ~ 'pg_sleep' and pid <> pg_backend_pid()"
+    "select pg_cancel_backend(pid) from pg_stat_activity "
+    f"where query ~ '{FUNCTION}' and state = 'active' and pid <> pg_backend_pid()"
 )
 
 _KILL_IDLE = (
     "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
-    "where usename = 'authenticator' and datname = current_database() and query !~* 'listen'"
+    "where application_name = 'between' and datname = current_database() and query !~* 'listen'"
 )
 
 
@@ -61,6 +61,7 @@ async def refused(build: Build, kind: type[SourceError], **options: object) -> S
     return caught.value
 
 
+@newer_dialect
 @pytest.mark.parametrize(
     ("body", "kind", "requests"),
     [
@@ -81,6 +82,7 @@ async def test_a_broken_function_is_not_a_missing_one(
     assert front.counts().kinds == {f"rpc:{FUNCTION}": requests}
 
 
+@newer_dialect
 async def test_another_persons_context_is_refused(build: Build, project: SupabaseProject) -> None:
     """A function that answers with somebody else's context yields an error, not the context."""
     body = "select hr.get_user_contexts_by_emails(array['idle@example.com']) -> 'idle@example.com'"
@@ -218,7 +220,10 @@ async def test_tokens_the_api_refuses_are_misconfigurations(
     assert "SUPABASE_KEY was refused" in str(error)
 
 
-async def test_an_exhausted_pool_backs_off(build: Build, project: SupabaseProject, dialect: Dialect) -> None:
+@newer_dialect
+async def test_an_exhausted_pool_backs_off(
+    build: Build, project: SupabaseProject, dialect: Dialect, pauses: Pauses
+) -> None:
     """PGRST003 is a passing fault that asks for a second of patience before its one retry."""
     dsn = project.postgres.dsn(project.database, user="authenticator")
     with (
@@ -233,14 +238,16 @@ async def test_an_exhausted_pool_backs_off(build: Build, project: SupabaseProjec
             await eventually_async(lambda: front.counts().rpc(FUNCTION) == 1)
             error = await refused(build, SourceUnavailable, url=front.url)
             assert front.counts().rpc(FUNCTION) == 3
+            project.execute(_STOP_SLEEPING)
             tasks.cancel_scope.cancel()
         assert "PGRST003" in str(error)
-        project.execute(_STOP_SLEEPING)
+        assert pauses.noted == [pytest.approx(1.1, abs=0.05)]
 
 
+@newer_dialect
 @pytest.mark.parametrize("way", ["terminated", "reset"])
 async def test_a_database_connection_that_was_lost_is_a_passing_fault(
-    build: Build, project: SupabaseProject, dialect: Dialect, way: str
+    build: Build, project: SupabaseProject, dialect: Dialect, clock: Clock, way: str
 ) -> None:
     """The API's own connection, ended while idle by an operator or by the network, is nobody's mistake here."""
     port = conninfo_to_dict(project.dsn)["port"]
@@ -248,23 +255,27 @@ async def test_a_database_connection_that_was_lost_is_a_passing_fault(
     with (
         TcpProxy.start("127.0.0.1", int(port or 0)) as between,
         PostgREST.start(
-            make_conninfo(dsn, port=between.port), jwt_secret=project.keys.jwt_secret, schemas=("hr",), pool=1
+            make_conninfo(dsn, port=between.port, application_name="between"),
+            jwt_secret=project.keys.jwt_secret,
+            schemas=("hr",),
+            pool=1,
         ) as small,
         SupabaseFront.start(small.url, keys=project.keys, dialect=dialect) as front,
     ):
         async with build(url=front.url) as source:
             for _ in range(2):
-                await eventually_async(partial(_answered, source))
+                await eventually_async(partial(answered, source, clock))
                 if way == "reset":
                     between.drop()
                 else:
                     project.execute(_KILL_IDLE)
                 # Whatever it says until it is well again passes: anything else would be raised here.
-                await _answered(source)
-            await eventually_async(partial(_answered, source))
+                await answered(source, clock)
+            await eventually_async(partial(answered, source, clock))
 
 
-async def test_a_dead_database_is_a_passing_fault(build: Build, dialect: Dialect) -> None:
+@newer_dialect
+async def test_a_dead_database_is_a_passing_fault(build: Build, dialect: Dialect, clock: Clock) -> None:
     """While PostgreSQL is down a load is unavailable, and once it is back the same source answers."""
     with (
         Postgres.start() as own,
@@ -282,22 +293,16 @@ async def test_a_dead_database_is_a_passing_fault(build: Build, dialect: Dialect
             assert 2 <= front.counts().rpc(FUNCTION) <= 3
             own.restart()
             project.postgrest.restart()
-            await eventually_async(partial(_answered, source))
-
-
-async def _answered(source: SupabaseSource) -> bool:
-    with suppress(SourceUnavailable):
-        return (await source.fetch(ADA)).value is not None
-    return False
+            await eventually_async(partial(answered, source, clock))
 
 
 async def test_a_dead_api_is_a_passing_fault(build: Build) -> None:
     """Nothing that listens at the address is an outage, tried twice, and no configuration error."""
-    error = await refused(build, SourceUnavailable, url="http://127.0.0.1:9", pool=quick())
+    error = await refused(build, SourceUnavailable, url="http://127.0.0.1:9")
     assert "ECONNREFUSED" in str(error)
 
 
 async def test_a_host_without_address_is_an_outage(build: Build) -> None:
     """A name that does not resolve is told in words and may resolve later."""
-    error = await refused(build, SourceUnavailable, url="http://nowhere.invalid", pool=quick())
+    error = await refused(build, SourceUnavailable, url="http://nowhere.invalid")
     assert "host name" in str(error)

@@ -16,9 +16,23 @@ from ctxmiddleware.sources.postgrest import BATCH_FUNCTION, FUNCTION, LONGEST_UR
 from ctxmiddleware.sources.supabase import PIECES_AT_ONCE, Answers, SupabaseSource
 from examples.servers import SupabaseFront, SupabaseProject
 
-from .conftest import ADA, BUSY, GONE, IDLE, NEAR, ODD, Build, Clock, install_functions, one_dialect, people, quick
+from ..waiting import eventually_async
+from .conftest import (
+    ADA,
+    BUSY,
+    GONE,
+    IDLE,
+    NEAR,
+    ODD,
+    Build,
+    Clock,
+    install_functions,
+    one_dialect,
+    people,
+    trio_in_full,
+)
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, trio_in_full]
 
 ASKED = [*people(), " ADA@Example.com\t", "As.Stored@Example.COM", "O'HARA+NEWS@EXAMPLE.COM", "nobody@example.com"]
 BATCH = f"rpc:{BATCH_FUNCTION}"
@@ -99,7 +113,7 @@ async def test_urls_stay_short(build: Build, replica: SupabaseFront, monkeypatch
 async def test_the_pieces_of_a_batch_are_read_a_few_at_a_time(build: Build, replica: SupabaseFront) -> None:
     """Long addresses make many URLs of a batch: they do not wait for one another, nor take every connection."""
     asked = [f"{'long' * 60}{number:03}@example.com" for number in range(100)]
-    replica.delay(30)
+    replica.delay(100)
     answers = await _many(build(read_url=replica.url), asked)
     assert answers == dict.fromkeys(asked, Loaded[UserContext](None, origin="rpc"))
     assert replica.counts().most_under_way == PIECES_AT_ONCE
@@ -196,7 +210,7 @@ async def test_a_source_that_is_down_fails_the_call_and_is_not_asked_for_each(
     """An outage is told as one, so that nobody splits the batch to ask a hundred times."""
     front.fault(status=503, times=None)
     with pytest.raises(SourceUnavailable) as told:
-        await _many(build(pool=quick()), [ADA, IDLE])
+        await _many(build(), [ADA, IDLE])
     assert told.value.outage
 
 
@@ -206,7 +220,7 @@ async def test_a_way_that_keeps_failing_is_left_alone(
 ) -> None:
     """After a few failures no call is made; after a while one is, and its answer opens the way again."""
     front.fault(status=503, times=None)
-    async with build(pool=quick()) as source:
+    async with build() as source:
         with caplog.at_level(logging.INFO, "ctxmiddleware"):
             for _ in range(8):
                 with pytest.raises(SourceUnavailable) as told:
@@ -249,7 +263,7 @@ async def _times_out() -> None:
 async def test_one_by_one_stops_where_nobody_can_be_answered(build: Build, front: SupabaseFront) -> None:
     """The first outage ends it: the rest get that error, not a call each."""
     asked = [f"nobody{number}@example.com" for number in range(100)]
-    async with build(pool=quick()) as source:
+    async with build() as source:
         source._batch_absence.seen(absent=True)
         front.fault(status=503, times=None)
         answers = await source.fetch_many(asked)
@@ -262,8 +276,10 @@ async def test_a_cancelled_batch_leaves_the_source_whole(build: Build, front: Su
     """Whoever leaves in the middle takes nothing along; the next batch is answered."""
     async with build() as source:
         front.disturb("hang")
-        with anyio.move_on_after(0.05):
-            await source.fetch_many([ADA, IDLE])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.fetch_many, [ADA, IDLE])
+            await eventually_async(lambda: front.counts().rpc(BATCH_FUNCTION) == 1)
+            tasks.cancel_scope.cancel()
         front.reset()
         answers = await source.fetch_many([ADA, IDLE])
     assert all(isinstance(answer, Loaded) and answer.value for answer in answers.values())

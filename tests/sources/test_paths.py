@@ -28,9 +28,10 @@ from .conftest import (
     install_functions,
     one_dialect,
     people,
+    trio_in_full,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, trio_in_full]
 
 SPELLINGS = [*people(), " ADA@Example.com\t", "As.Stored@Example.COM", "O'HARA+NEWS@EXAMPLE.COM"]
 UNKNOWN = ["nobody@example.com", "", "%", "*", "ad_@example.com", "\u0131stanbul@example.com", "ada@example.com\u00a0"]

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import SupabaseFront, SupabaseProject
 
 from ..waiting import eventually_async
-from .conftest import ADA, BUSY, Build, Clock, one_dialect, quick
+from .conftest import ADA, BUSY, LONG, Build, Clock, answered, one_dialect, patient, trio_in_full
 
 pytestmark = [pytest.mark.anyio, one_dialect]
 
@@ -38,10 +39,22 @@ async def fetch_together(source: SupabaseSource, count: int) -> int:
     return good
 
 
+async def all_are_used(source: SupabaseSource, front: SupabaseFront, count: int) -> None:
+    """Let more loads than there are connections hang until each connection carries one; then cancel them."""
+    front.reset()
+    front.disturb("hang", times=None)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2 * count):
+            tasks.start_soon(source.fetch, ADA)
+        await eventually_async(lambda: front.counts().most_under_way == count)
+        tasks.cancel_scope.cancel()
+    front.reset()
+
+
 async def test_no_more_connections_than_allowed(build: Build, front: SupabaseFront) -> None:
     """Sixty loads at once use three connections, all of them."""
     front.delay(10)
-    async with build(pool=quick(max_connections=3)) as source:
+    async with build(pool=patient(max_connections=3)) as source:
         assert await fetch_together(source, 60) == 60
     counts = front.counts()
     assert counts.most_connections == 3
@@ -49,44 +62,55 @@ async def test_no_more_connections_than_allowed(build: Build, front: SupabaseFro
     assert counts.most_under_way == 3
 
 
-async def test_no_connection_is_older_than_allowed(build: Build, front: SupabaseFront) -> None:
+async def test_no_connection_is_older_than_allowed(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """Under steady load connections are replaced before their age, never with one too many beside the old."""
     front.delay(5)
-    async with build(pool=quick(max_connections=3, recycle=0.6)) as source:
-        end = anyio.current_time() + 3.0
-        while anyio.current_time() < end:
+    async with build(pool=patient(max_connections=3, recycle=100.0, keepalive=1000.0)) as source:
+        opened = [0]
+        for _ in range(5):
             assert await fetch_together(source, 6) == 6
-    counts = front.counts()
-    assert counts.most_connections == 3
-    assert counts.connections_opened >= 12
-    assert counts.oldest_used_connection < 0.6
+            opened.append(front.counts().connections_opened)
+            assert opened[-2] < opened[-1] <= opened[-2] + 3
+            # A fifth of their life before its end they are lent no more.
+            clock.now += 79.9
+            assert await fetch_together(source, 1) == 1
+            assert front.counts().connections_opened == opened[-1]
+            clock.now += 0.2
+    assert front.counts().most_connections <= 3
 
 
-async def test_idle_connections_are_closed_at_their_age(build: Build, front: SupabaseFront) -> None:
-    """Nobody has to ask for a connection to be retired: the server sees it go."""
-    async with build(pool=quick(recycle=0.5)) as source:
+async def test_idle_connections_are_closed_at_their_age(build: Build, front: SupabaseFront, clock: Clock) -> None:
+    """No load is needed for a connection to be retired: the server sees it go."""
+    async with build(pool=patient(recycle=5.0)) as source:
         await source.fetch(ADA)
-        opened = anyio.current_time()
+        clock.now += 3.9
         assert front.counts().connections == 1
+        clock.now += 0.2
         await eventually_async(lambda: front.counts().connections == 0)
-        assert anyio.current_time() - opened < 0.6
 
 
-async def test_silent_connections_are_closed(build: Build, front: SupabaseFront) -> None:
+async def test_silent_connections_are_closed(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """An idle connection is given up after `keepalive`, long before its age."""
-    async with build(pool=quick(keepalive=0.2)) as source:
+    async with build(pool=patient(keepalive=0.2)) as source:
         assert await fetch_together(source, 5) == 5
-        await eventually_async(lambda: front.counts().connections == 0, 2.0)
+        opened = front.counts().connections
+        clock.now += 0.1
+        assert (await source.fetch(ADA)).value is not None
+        assert (front.counts().connections, front.counts().connections_opened) == (opened, opened)
+        clock.now += 0.2
+        await eventually_async(lambda: front.counts().connections == 0)
         assert (await source.fetch(ADA)).value is not None
 
 
-async def test_a_busy_connection_is_closed_at_its_age(build: Build, front: SupabaseFront) -> None:
+async def test_a_busy_connection_is_closed_at_its_age(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """A request under which the connection comes of age is asked again on a new one, and not seen to fail."""
-    async with build(pool=quick(recycle=1.0, read_timeout=5.0, total_timeout=5.0)) as source:
+    async with build(pool=patient(recycle=10.0)) as source:
         await source.fetch(ADA)
-        await anyio.sleep(0.5)
-        front.delay(600)
-        assert (await source.fetch(ADA)).value is not None
+        # It is lent for the last time, with a second to live.
+        clock.now += 7.99
+        front.disturb("hang", times=1)
+        with anyio.fail_after(LONG / 2):
+            assert (await source.fetch(ADA)).value is not None
     assert front.counts().connections_opened == 2
     assert front.counts().requests == 3
 
@@ -94,27 +118,23 @@ async def test_a_busy_connection_is_closed_at_its_age(build: Build, front: Supab
 async def test_requests_longer_than_a_life_are_told(build: Build, front: SupabaseFront) -> None:
     """Where no connection lives long enough for the answer, the error names the setting."""
     front.disturb("hang", times=None)
-    async with build(pool=quick(recycle=0.4, read_timeout=5.0, total_timeout=5.0)) as source:
+    async with build(pool=patient(recycle=0.2)) as source:
         with pytest.raises(SourceUnavailable, match="DB_POOL_RECYCLE"):
             await source.fetch(ADA)
 
 
-async def test_waiting_for_a_place_ends(build: Build, front: SupabaseFront) -> None:
+async def test_waiting_for_a_place_ends(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """A load that gets no connection in time is told which settings decide, and sends nothing."""
     front.disturb("hang", times=1)
-    async with build(pool=quick(max_connections=1, pool_timeout=0.2, read_timeout=1.0)) as source:
+    async with build(pool=patient(max_connections=1, pool_timeout=0.2)) as source:
         async with anyio.create_task_group() as tasks:
-
-            async def first() -> None:
-                with pytest.raises(SourceUnavailable):
-                    await source.fetch(ADA)
-
-            tasks.start_soon(first)
+            tasks.start_soon(source.fetch, ADA)
             await eventually_async(lambda: front.counts().requests == 1)
             with pytest.raises(SourceUnavailable, match=r"DB_POOL_TIMEOUT \(0\.2 s\).*DB_MAX_CONNECTIONS \(1\)"):
                 await source.fetch(ADA)
+            tasks.cancel_scope.cancel()
         assert front.counts().requests == 1
-        assert (await source.fetch(ADA)).value is not None
+        await eventually_async(partial(answered, source, clock))
 
 
 async def test_whoever_waits_while_the_source_is_closed_opens_nothing(build: Build, front: SupabaseFront) -> None:
@@ -129,7 +149,7 @@ async def test_whoever_waits_while_the_source_is_closed_opens_nothing(build: Bui
 
     async with (
         anyio.create_task_group() as tasks,
-        build(pool=quick(max_connections=1, pool_timeout=5.0, read_timeout=5.0)) as source,
+        build(pool=patient(max_connections=1)) as source,
     ):
         tasks.start_soon(ask, source)
         await eventually_async(lambda: front.counts().requests == 1)
@@ -144,17 +164,14 @@ async def test_cancelled_callers_cost_no_connection(build: Build, front: Supabas
     """After two hundred loads cancelled at every moment all connections can still be used, and no more."""
     rng = random.Random(3)
     front.delay(4)
-    async with build(pool=quick(max_connections=4)) as source:
+    async with build(pool=patient(max_connections=4)) as source:
         for _ in range(10):
             async with anyio.create_task_group() as tasks:
                 for _ in range(20):
                     tasks.start_soon(_cancelled_after, source, rng.uniform(0, 0.02))
-        front.delay(100)
-        front_before = front.counts().most_connections
         assert await fetch_together(source, 8) == 8
-        assert front.counts().most_under_way >= 4
-        await eventually_async(lambda: front.counts().connections == 4)
-    assert front_before <= 4
+        assert front.counts().most_connections <= 4
+        await all_are_used(source, front, 4)
     await eventually_async(lambda: front.counts().connections == 0)
 
 
@@ -165,29 +182,39 @@ async def _cancelled_after(source: SupabaseSource, seconds: float) -> None:
 
 async def test_faults_cost_no_connection(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """After cut, dropped and hanging replies as many as there are connections, all can still be used."""
-    async with build(pool=quick(max_connections=3, read_timeout=0.2)) as source:
+
+    async def fail(source: SupabaseSource) -> None:
+        with suppress(SourceUnavailable):
+            await source.fetch(ADA)
+
+    async def all_at_once(source: SupabaseSource) -> bool:
+        clock.now += 60
+        front.reset()
+        front.delay(50)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(9):
+                tasks.start_soon(fail, source)
+        return front.counts().most_under_way == 3
+
+    async with build(pool=patient(max_connections=3, read_timeout=0.3)) as source:
         for action in ("cut", "drop", "hang"):
             front.disturb(action, times=6, after=10)
-            for _ in range(6):
-                with anyio.move_on_after(5):
-                    with suppress(SourceUnavailable):
-                        await source.fetch(ADA)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(6):
+                    tasks.start_soon(fail, source)
             front.reset()
-            clock.now += 60  # what failed again and again is left alone for a while, and then tried once
-            assert (await source.fetch(ADA)).value is not None
-        front.delay(50)
-        assert await fetch_together(source, 9) == 9
-        assert front.counts().most_under_way == 3
+            await eventually_async(partial(answered, source, clock))
+        await eventually_async(partial(all_at_once, source))
 
 
 async def test_two_servers_share_the_places(build: Build, front: SupabaseFront, replica: SupabaseFront) -> None:
     """Primary and replica together have no more connections than allowed; idle ones give way."""
-    async with build(read_url=replica.url, pool=quick(max_connections=2)) as source:
+    async with build(read_url=replica.url, pool=patient(max_connections=2)) as source:
         for _ in range(3):
             assert await fetch_together(source, 4) == 4
             source.invalidated(ADA)
             assert await fetch_together(source, 4) == 4
-            assert front.counts().connections + replica.counts().connections <= 2
+            await eventually_async(lambda: front.counts().connections + replica.counts().connections <= 2)
             await source.fetch(BUSY)
     assert front.counts().most_connections <= 2
     assert replica.counts().most_connections <= 2
@@ -214,12 +241,12 @@ async def test_a_load_under_way_ends_with_the_source(build: Build, front: Supaba
         except (SourceUnavailable, NotOpen) as error:
             failures.append(error)
 
-    async with anyio.create_task_group() as tasks:
-        async with source:
+    with anyio.CancelScope() as leaving:
+        async with anyio.create_task_group() as tasks, source:
             tasks.start_soon(load)
             await eventually_async(lambda: front.counts().requests == 1)
-        began = anyio.current_time()
-    assert anyio.current_time() - began < 2.0
+            leaving.deadline = anyio.current_time() + LONG / 2
+    assert not leaving.cancelled_caught
     assert len(failures) == 1
 
 
@@ -241,7 +268,7 @@ async def _outlives_a_restart(source: SupabaseSource, front: SupabaseFront) -> N
 async def test_a_ready_client_is_used_and_left_open(build: Build, front: SupabaseFront, library: Any) -> None:
     """A client that is given sends the requests, of both libraries, and stays open for its owner."""
     async with library.AsyncClient(headers={"x-mine": "1"}) as client:
-        async with build(client=client, pool=quick(max_connections=2)) as source:
+        async with build(client=client, pool=patient(max_connections=2)) as source:
             front.delay(20)
             assert await fetch_together(source, 10) == 10
             assert front.counts().most_under_way == 2
@@ -249,6 +276,7 @@ async def test_a_ready_client_is_used_and_left_open(build: Build, front: Supabas
             with pytest.raises(SourceUnavailable):
                 await source.fetch(ADA)
             front.reset()
+        async with build(client=client, pool=patient(read_timeout=0.2)) as source:
             front.disturb("hang", times=None)
             with pytest.raises(SourceUnavailable, match="no answer within"):
                 await source.fetch(ADA)
@@ -263,7 +291,7 @@ async def test_cancelled_callers_cost_a_ready_client_nothing(build: Build, front
     limits = library.Limits(max_connections=2)
     async with (
         library.AsyncClient(limits=limits) as client,
-        build(client=client, pool=quick(max_connections=2)) as source,
+        build(client=client, pool=patient(max_connections=2)) as source,
     ):
         front.delay(3)
         for _ in range(10):
@@ -273,6 +301,7 @@ async def test_cancelled_callers_cost_a_ready_client_nothing(build: Build, front
         assert await fetch_together(source, 6) == 6
 
 
+@trio_in_full
 async def test_no_address_is_logged(
     build: Build, front: SupabaseFront, replica: SupabaseFront, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,7 +312,7 @@ async def test_no_address_is_logged(
     async with httpx2.AsyncClient() as ready:
         for client in (None, ready):
             for fault in (None, "drop", "cut", "hang", "page"):
-                async with build(read_url=replica.url, client=client, pool=quick(read_timeout=0.2)) as source:
+                async with build(read_url=replica.url, client=client, pool=patient(read_timeout=0.1)) as source:
                     for server in (front, replica):
                         server.reset()
                         if fault == "page":
@@ -314,7 +343,7 @@ async def test_other_requests_of_the_process_are_still_logged(
 
 def test_two_loops_in_two_threads_have_a_pool_each(build: Build, front: SupabaseFront) -> None:
     """One source serves loops in several threads at once, each with its own connections, closed with the loop."""
-    source = build(pool=quick(max_connections=2))
+    source = build(pool=patient(max_connections=2))
     good: list[int] = []
 
     async def lazily() -> None:

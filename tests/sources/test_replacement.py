@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from ctxmiddleware.sources.pool import NoPlace, Pool, PoolOptions
+from ctxmiddleware.sources.pool import Pool, PoolOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_a_successor_comes_after_its_predecessor_has_gone() -> None:
 async def test_a_connection_that_will_not_close_frees_its_place(closing: str) -> None:
     """Neither an error nor silence while closing costs a place for good."""
     async with anyio.create_task_group() as tasks:
-        pool = Pool(PoolOptions(max_connections=1), lambda _: Recorded(closing), tasks)
+        pool = Pool(PoolOptions(max_connections=1), lambda _: Recorded(closing), tasks, close_within=0.05)
         await _spoiled(pool)
         async with pool.lend("http://a"):
             assert repr(pool) == "<Pool: 1 busy, 0 idle, of 1>"
@@ -63,7 +63,7 @@ async def test_a_connection_that_will_not_close_frees_its_place(closing: str) ->
 async def test_a_caller_cancelled_while_waiting_takes_no_place() -> None:
     """Those who give up in the queue, at whatever moment, leave all places to the others."""
     async with anyio.create_task_group() as tasks:
-        pool = Pool(PoolOptions(max_connections=1, pool_timeout=0.5), lambda _: Recorded(), tasks)
+        pool = Pool(PoolOptions(max_connections=1), lambda _: Recorded(), tasks)
         async with anyio.create_task_group() as callers:
 
             async def caller(patience: float) -> None:
@@ -73,7 +73,14 @@ async def test_a_caller_cancelled_while_waiting_takes_no_place() -> None:
 
             for number in range(60):
                 callers.start_soon(caller, number * 0.001)
-        async with pool.lend("http://a"):
-            with pytest.raises(NoPlace):
-                async with pool.lend("http://a"):
-                    pass
+        lent: list[str] = []
+
+        async def another() -> None:
+            async with pool.lend("http://a"):
+                lent.append("another")
+
+        async with pool.lend("http://a"), anyio.create_task_group() as others:
+            others.start_soon(another)
+            await anyio.wait_all_tasks_blocked()
+            assert lent == []
+            others.cancel_scope.cancel()

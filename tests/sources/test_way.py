@@ -13,7 +13,7 @@ from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.sources.postgrest import FUNCTION
 from ctxmiddleware.sources.supabase import SupabaseSource
 
-from .conftest import ADA, quick
+from .conftest import ADA, patient
 from .small_server import own_certificate, small_server
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ async def test_a_proxy_is_used_with_or_without_its_scheme(
     monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str
 ) -> None:
     """Host and port are enough for a proxy, as they are for curl."""
-    async with small_server() as proxy, SupabaseSource("http://project.invalid", KEY, pool=quick()) as source:
+    async with small_server() as proxy, SupabaseSource("http://project.invalid", KEY, pool=patient()) as source:
         monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{proxy.port}")
         assert await source.fetch(ADA) == Loaded(None, origin="rpc")
     assert proxy.first_lines == [f"POST http://project.invalid/rest/v1/rpc/{FUNCTION} HTTP/1.1"]
@@ -45,7 +45,7 @@ async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     async with small_server() as server:
         monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        async with SupabaseSource(f"http://127.0.0.1:{server.port}", KEY, pool=quick()) as source:
+        async with SupabaseSource(f"http://127.0.0.1:{server.port}", KEY, pool=patient()) as source:
             assert await source.fetch(ADA) == Loaded(None, origin="rpc")
 
 
@@ -58,9 +58,9 @@ async def test_certificates_are_read_however_https_is_spelt(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with small_server(certificate) as server:
         url = f"{scheme}://127.0.0.1:{server.port}"
-        async with SupabaseSource(url, KEY, pool=quick()) as source:
+        async with SupabaseSource(url, KEY, pool=patient()) as source:
             assert await source.fetch(ADA) == Loaded(None, origin="rpc")
-        async with SupabaseSource("http://127.0.0.1:9", KEY, read_url=url, pool=quick()) as source:
+        async with SupabaseSource("http://127.0.0.1:9", KEY, read_url=url, pool=patient()) as source:
             assert await source.fetch(ADA) == Loaded(None, origin="rpc")
 
 
@@ -69,7 +69,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused(monkeypatch: pytest.M
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     async with (
         small_server(own_certificate(tmp_path)) as server,
-        SupabaseSource(f"https://127.0.0.1:{server.port}", KEY, pool=quick()) as source,
+        SupabaseSource(f"https://127.0.0.1:{server.port}", KEY, pool=patient()) as source,
     ):
         with pytest.raises(SourceUnavailable, match="certificate is not trusted"):
             await source.fetch(ADA)

@@ -17,8 +17,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from ctxmiddleware import ContextPlugin, UserContext, UserContextMiddleware, get_user_context
+from ctxmiddleware.core import arguments_from_env
 from examples.servers import Postgres, SupabaseFront, SupabaseProject
 from examples.servers.bigquery import BigQueryStandIn
+from tests.cache.rig import PATIENT
+from tests.waiting import eventually_async
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -77,12 +80,20 @@ def make_app(plugin: ContextPlugin[UserContext], *, required: bool = False) -> S
     return app
 
 
+def plugin_of(environ: Environ) -> ContextPlugin[UserContext]:
+    """Return a plugin as the variables describe it, which waits for Redis for as long as a busy machine takes."""
+    return ContextPlugin(**arguments_from_env(environ) | {"redis_options": PATIENT})
+
+
 @asynccontextmanager
 async def serve(environ: Environ) -> AsyncIterator[httpx2.AsyncClient]:
     """Serve an application of its own, as one more process of a fleet would, and return a client of it."""
-    plugin = ContextPlugin.from_env(environ)
+    plugin = plugin_of(environ)
     app = make_app(plugin, required=True)
-    async with LifespanManager(app, startup_timeout=20, shutdown_timeout=20) as manager:
+    async with LifespanManager(app, startup_timeout=60, shutdown_timeout=60) as manager:
+        redis = plugin._assembly.redis
+        if redis is not None:
+            await eventually_async(redis.is_heard)
         if "BIGQUERY_PROJECT" in environ:
             await plugin.zones_loaded()
         transport = httpx2.ASGITransport(app=manager.app)
@@ -136,5 +147,5 @@ def environ(
         "BIGQUERY_PROJECT": "tests",
         "BIGQUERY_ZONES_TABLE": "geo.zones",
         "CTX_ADMIN_TOKEN": ADMIN_TOKEN,
-        "CTX_UNTRUSTED_TTL": "0.2",
+        "CTX_UNTRUSTED_TTL": "60",
     }

@@ -14,7 +14,7 @@ from examples.servers.bigquery import BigQueryStandIn
 
 from ..backends import asyncio_only
 from ..waiting import eventually_async
-from .conftest import ADMIN, Environ, make_app, serve
+from .conftest import ADMIN, Environ, make_app, plugin_of, serve
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 
@@ -138,7 +138,7 @@ async def test_redis_may_die_and_come_back(environ: Environ, front: SupabaseFron
                 done = await client.post("/api/admin/cache/invalidate/ada@example.com", headers=ADMIN)
                 return bool(stats["redis"]["state"] == "up" and done.status_code == 200)
 
-            await eventually_async(is_up, timeout=10)
+            await eventually_async(is_up)
 
 
 async def test_the_database_may_die_while_users_are_known(environ: Environ, front: SupabaseFront) -> None:
@@ -191,7 +191,7 @@ async def test_no_request_waits_for_the_warehouse(environ: Environ, zones_server
     zones_server.behave(fault={"times": 1000, "hang": True})
     del environ["REDIS_URL"]
     plugin = ContextPlugin.from_env(environ)
-    async with LifespanManager(make_app(plugin), startup_timeout=2) as manager:
+    async with LifespanManager(make_app(plugin), startup_timeout=30) as manager:
         async with AsyncClient(transport=ASGITransport(app=manager.app), base_url="http://app") as client:
             assert (await client.get("/me", headers=ADA)).json()["zones"] == []
             zones = (await client.get("/api/admin/cache/stats", headers=ADMIN)).json()["zones"]
@@ -229,7 +229,7 @@ async def test_no_message_holds_an_address(environ: Environ, caplog: pytest.LogC
 
 async def test_after_a_deploy_the_hot_ones_are_in_memory(environ: Environ, front: SupabaseFront) -> None:
     """A process that begins answers those whom the fleet was asked for without asking anybody."""
-    async with ContextPlugin.from_env(environ) as old:
+    async with plugin_of(environ) as old:
         for email in (ADA["X-User"], BOB["X-User"]):
             await old.resolve(email)
             await old.resolve(email)
@@ -237,7 +237,7 @@ async def test_after_a_deploy_the_hot_ones_are_in_memory(environ: Environ, front
         assert warming is not None
         await warming.remember()
         front.reset()
-        async with ContextPlugin.from_env(environ) as new:
+        async with plugin_of(environ) as new:
             await eventually_async(lambda: new.stats().loads.warmed == 2)
             assert [(await new.resolve(email)).origin for email in (ADA["X-User"], BOB["X-User"])] == ["memory"] * 2
             assert new.stats().hit_rate == 1.0

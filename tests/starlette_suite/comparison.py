@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .runs import NOOP, OURS, Run
+from .runs import NOOP, WHOLE, Extent, Run
 
-# Starlette 1.10 has 1416 tests, and 1182 apps in them.
-FEWEST_TESTS = 900
-FEWEST_APPS = 700
 _DETAIL = 4000
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 _KINDS = ("http", "websocket")
@@ -16,15 +13,16 @@ _KINDS = ("http", "websocket")
 _WHOLE = (0, 1)
 
 
-def faults(runs: Mapping[str, Run]) -> list[str]:
+def faults(runs: Mapping[str, Run], extent: Extent = WHOLE) -> list[str]:
     """Return everything that speaks against the middleware, or against the runs themselves."""
     noop = runs[NOOP]
-    return [*_doubts(noop), *(fault for wrapper in OURS for fault in _against(noop, runs[wrapper]))]
+    against = (fault for wrapper in extent.ours for fault in _against(noop, runs[wrapper], extent))
+    return [*_doubts(noop, extent), *against]
 
 
 def table(runs: Mapping[str, Run]) -> str:
     """Return the counts of all runs, side by side."""
-    columns = [runs[wrapper] for wrapper in (NOOP, *OURS)]
+    columns = list(runs.values())
     rows: dict[str, list[object]] = {"": [run.wrapper for run in columns]}
     rows |= {outcome: [run.counts[outcome] for run in columns] for outcome in _OUTCOMES}
     rows["apps wrapped"] = [run.apps for run in columns]
@@ -33,18 +31,18 @@ def table(runs: Mapping[str, Run]) -> str:
     return "\n".join(f"{name:22}" + "".join(f"{cell!s:>12}" for cell in cells) for name, cells in rows.items())
 
 
-def _doubts(run: Run) -> Iterator[str]:
+def _doubts(run: Run, extent: Extent) -> Iterator[str]:
     """Yield why a run proves nothing."""
     if run.exit_status not in _WHOLE:
         yield f"{run.wrapper}: pytest ended with status {run.exit_status}"
-    if len(run.outcomes) < FEWEST_TESTS:
-        yield f"{run.wrapper}: only {len(run.outcomes)} tests were run, {FEWEST_TESTS} are the least there are"
-    if run.apps < FEWEST_APPS:
-        yield f"{run.wrapper}: only {run.apps} apps were wrapped, {FEWEST_APPS} are the least there are"
+    if len(run.outcomes) < extent.fewest_tests:
+        yield f"{run.wrapper}: only {len(run.outcomes)} tests were run, {extent.fewest_tests} are the least there are"
+    if run.apps < extent.fewest_apps:
+        yield f"{run.wrapper}: only {run.apps} apps were wrapped, {extent.fewest_apps} are the least there are"
 
 
-def _against(noop: Run, ours: Run) -> Iterator[str]:
-    yield from _doubts(ours)
+def _against(noop: Run, ours: Run, extent: Extent) -> Iterator[str]:
+    yield from _doubts(ours, extent)
     if ours.apps < noop.apps:
         yield f"{ours.wrapper}: {ours.apps} apps were wrapped, but {noop.apps} with the no-op"
     for kind in _KINDS:

@@ -9,16 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from .comparison import FEWEST_APPS, FEWEST_TESTS, faults, table
-from .runs import NOOP, Run, run_all
+from ..matrix import in_full
+from .comparison import faults, table
+from .runs import CORE, NOOP, WHOLE, Extent, Run, run_all
 
-TESTS = [f"tests/test_{number}.py::test" for number in range(FEWEST_TESTS + 1)]
+FEWEST_APPS = WHOLE.fewest_apps
+TESTS = [f"tests/test_{number}.py::test" for number in range(WHOLE.fewest_tests + 1)]
 
 
-def test_starlettes_own_tests_fail_no_more_than_with_a_noop() -> None:
+@pytest.mark.parametrize("extent", [pytest.param(CORE, id="core"), in_full(WHOLE, name="whole")])
+def test_starlettes_own_tests_fail_no_more_than_with_a_noop(extent: Extent) -> None:
     """With every app inside the middleware, whoever asks, not one test more fails than inside a no-op."""
-    runs = run_all()
-    found = faults(runs)
+    runs = run_all(extent)
+    found = faults(runs, extent)
     if found:
         pytest.fail("\n".join([table(runs), *found]), pytrace=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -17,7 +16,8 @@ from ctxmiddleware.model import Zone
 from ctxmiddleware.zones.bigquery import BigQueryZones
 from ctxmiddleware.zones.service import Backoff, ZonesService
 from examples.servers.bigquery import BigQueryStandIn
-from tests.backends import ASYNCIO
+from tests.backends import ASYNCIO, UVLOOP
+from tests.matrix import in_full
 from tests.waiting import eventually_async
 
 from .conftest import DEADLINE
@@ -26,11 +26,14 @@ pytestmark = pytest.mark.anyio
 
 # What happens in the client's thread does not depend on the loop that waits for it.
 one_loop = pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+trio_in_full = pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP, in_full(("trio", {}), name="trio")])
+# With further tries as good as left out, so that no test waits for them.
+SCARCELY = 0.001
 
 
 def zones_of(warehouse: BigQueryStandIn, table: str | None = "geo.zones", **options: Any) -> BigQueryZones:
-    """Return zones out of this server, with a timeout that lets a test end."""
-    return BigQueryZones("demo", table, api_endpoint=warehouse.url, **{"timeout": 5.0, **options})
+    """Return zones out of this server, with a timeout that no healthy server reaches."""
+    return BigQueryZones("demo", table, api_endpoint=warehouse.url, **{"timeout": DEADLINE, **options})
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +174,7 @@ async def test_errors_are_told_apart_by_reason_and_then_by_status(
     """What passes is unavailable, what an operator must mend is misconfigured, and an account's address stays out."""
     warehouse.fail(status, reason, "as it was told to bot@demo.iam.gserviceaccount.com", Retry_After="7")
     with pytest.raises(SourceError, match=way_out) as caught:
-        await zones_of(warehouse, timeout=1.0).fetch()
+        await zones_of(warehouse, retry_share=SCARCELY).fetch()
     assert type(caught.value) is kind
     assert "@" not in f"{caught.value}{caught.value.__cause__}"
     assert caught.value.__suppress_context__
@@ -208,20 +211,19 @@ async def test_garbage_is_an_error_of_ours(
     """Whatever comes back, the caller sees one of our errors, of bounded length."""
     warehouse.behave(fault={"times": 1000, **fault})
     with pytest.raises(SourceError) as caught:
-        await zones_of(warehouse, timeout=1.0).fetch()
+        await zones_of(warehouse, retry_share=SCARCELY).fetch()
     assert type(caught.value) is kind
     assert len(str(caught.value)) < 1000
     assert "@" not in str(caught.value)
 
 
+@trio_in_full
 @pytest.mark.parametrize("after", [0, 1, 2], ids=["query", "job", "page"])
 async def test_a_hung_server_is_given_up_in_time(warehouse: BigQueryStandIn, after: int) -> None:
     """The timeout ends a load wherever the server hangs, though Google's client waits two minutes for a page."""
     warehouse.behave(fault={"times": 1000, "after": after, "hang": True})
-    began = time.monotonic()
-    with pytest.raises(SourceUnavailable):
+    with anyio.fail_after(DEADLINE), pytest.raises(SourceUnavailable):
         await zones_of(warehouse, timeout=0.5).fetch()
-    assert 0.4 < time.monotonic() - began < 5
 
 
 @one_loop
@@ -235,10 +237,11 @@ async def test_a_stopped_server_is_given_up_in_time(warehouse: BigQueryStandIn) 
         warehouse.resume()
 
 
+@trio_in_full
 async def test_loads_that_never_end_are_not_piled_up(warehouse: BigQueryStandIn) -> None:
     """While four given-up loads still hang, a further one is refused at once; one that ends makes room."""
     warehouse.behave(fault={"times": 4, "after": 0, "hang": True})
-    zones = zones_of(warehouse, timeout=60.0)
+    zones = zones_of(warehouse, timeout=10 * DEADLINE)
 
     def arrived(requests: int) -> bool:
         return warehouse.requests() >= requests
@@ -276,11 +279,9 @@ async def test_a_slow_query_is_waited_for(warehouse: BigQueryStandIn) -> None:
 async def test_a_cancelled_load_ends_at_once(warehouse: BigQueryStandIn) -> None:
     """A caller that is cancelled while the server hangs goes its way without waiting for the client."""
     warehouse.behave(fault={"times": 1000, "hang": True})
-    began = time.monotonic()
-    with anyio.move_on_after(0.3) as scope:
-        await zones_of(warehouse, timeout=60.0).fetch()
+    with anyio.fail_after(DEADLINE), anyio.move_on_after(0.3) as scope:
+        await zones_of(warehouse, timeout=10 * DEADLINE).fetch()
     assert scope.cancelled_caught
-    assert time.monotonic() - began < 3
 
 
 @one_loop
@@ -296,7 +297,7 @@ async def test_a_load_that_was_given_up_asks_no_more(fault: dict[str, Any]) -> N
     with BigQueryStandIn.start({"geo.zones": rows}, page_rows=10) as server:
         server.behave(delay_ms=200, fault={"times": 1000, **fault})
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(zones_of(server, timeout=60.0).fetch)
+            tasks.start_soon(zones_of(server, timeout=10 * DEADLINE).fetch)
             await eventually_async(lambda: server.requests() == 1, DEADLINE)
             tasks.cancel_scope.cancel()
         await eventually_async(ended, DEADLINE)
@@ -304,6 +305,7 @@ async def test_a_load_that_was_given_up_asks_no_more(fault: dict[str, Any]) -> N
         assert server.requests() <= (1 if fault["status"] == 503 else 3)
 
 
+@trio_in_full
 async def test_a_warehouse_that_dies_and_comes_back_costs_no_zones(warehouse: BigQueryStandIn) -> None:
     """Killed in the middle of a page it leaves the last snapshot in place, and the service recovers by itself."""
     service = ZonesService(zones_of(warehouse, timeout=1.0), ttl=0.05, backoff=Backoff(first=0.05, most=0.1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from google.cloud import bigquery
 from ctxmiddleware.errors import ConfigurationError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.zones.bigquery import BigQueryZones
 from examples.servers.bigquery import BigQueryStandIn
+from tests.matrix import in_full
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,10 @@ def nobody() -> AnonymousCredentials:
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
         ({"timeout": float("inf")}, "timeout"),
+        ({"retry_share": 0}, "retry_share is 0: must be a number above 0"),
+        ({"retry_share": 1.5}, "retry_share"),
+        ({"retry_share": float("nan")}, "retry_share"),
+        ({"retry_share": True}, "retry_share is of type bool"),
         ({"client": object(), "api_endpoint": "http://x"}, "a ready BigQuery client"),
         ({"project": None}, "BIGQUERY_PROJECT) is of type NoneType: must be a project id"),
         ({"project": b"demo"}, "BIGQUERY_PROJECT) is of type bytes"),
@@ -209,20 +213,18 @@ def test_a_missing_extra_is_told_when_the_source_is_built(missing: str) -> None:
     assert (done.stdout, done.stderr) == (expected, "")
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", ["asyncio", in_full("trio")])
 def test_a_hung_warehouse_does_not_delay_the_exit(warehouse: BigQueryStandIn, backend: str) -> None:
     """A process that ends while a load hangs is gone at once, not when Google's client gives up."""
     warehouse.behave(fault={"times": 1000, "hang": True})
-    began = time.monotonic()
     done = run_python(
         "import sys, anyio; from ctxmiddleware.zones.bigquery import BigQueryZones\n"
         "async def main():\n"
         "    with anyio.move_on_after(2):\n"
-        "        await BigQueryZones('demo', 'geo.zones', api_endpoint=sys.argv[1], timeout=60.0).fetch()\n"
+        "        await BigQueryZones('demo', 'geo.zones', api_endpoint=sys.argv[1], timeout=600.0).fetch()\n"
         "    print('left')\n"
         "anyio.run(main, backend=sys.argv[2])\n",
         warehouse.url,
         backend,
     )
     assert (done.stdout, done.stderr) == ("left\n", "")
-    assert time.monotonic() - began < 20

@@ -11,7 +11,7 @@ import pytest
 from ctxmiddleware.model import Zone
 from ctxmiddleware.zones.service import Backoff, ZonesService
 from ctxmiddleware.zones.threads import Bell, in_daemon_thread
-from tests.waiting import eventually_async
+from tests.waiting import eventually, eventually_async
 
 from .conftest import DEADLINE, some_zones
 
@@ -63,6 +63,7 @@ def test_a_thread_may_outlive_the_loop_that_started_it(backend: str) -> None:
             await in_daemon_thread("left behind", hang)
 
     anyio.run(main, backend=backend)
+    eventually(lambda: threads)
     end.set()
     threads[0].join(DEADLINE)
     assert not threads[0].is_alive()

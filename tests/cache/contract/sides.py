@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import anyio
@@ -14,25 +15,25 @@ import redis
 
 from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.shared import SharedTier
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
 from tests.cache.machine.fake_server import FakeServer
 from tests.cache.machine.fake_tier import FakeTier
-from tests.cache.rig import redis_tier
+from tests.cache.rig import PATIENT, redis_tier
 from tests.cache.switch import Switch
 from tests.waiting import eventually_async
 
 # Nothing here is about time running out: a slow machine must not look like a fault.
-PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, probe_every=0.02, invalidation_wait=5.0)
+OPTIONS = replace(PATIENT, probe_every=0.02)
 NOBODY: list[Key] = [("", "nobody"), ("", "nobody else")]
 
 
 class Recorder:
     """A listener that writes down what it is told."""
 
-    lasts = 5.0
+    # A quarter of it is the time between two beats of the channel.
+    lasts = 0.4
 
     def __init__(self) -> None:
         self.forgotten: list[tuple[bytes | None, bytes | None]] = []
@@ -161,7 +162,7 @@ class RedisSide:
         self._shifted = -time.monotonic()
         self._now = 0.0
         self._remembered: list[tuple[bytes, float, bytes]] = []
-        tiers = [redis_tier(self._switch.url, options=PATIENT) for _ in range(2)]
+        tiers = [redis_tier(self._switch.url, options=OPTIONS) for _ in range(2)]
         self.one: SharedTier[str] = tiers[0]
         self.other: SharedTier[str] = tiers[1]
         self.names = tiers[0].instance, tiers[1].instance

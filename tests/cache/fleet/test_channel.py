@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import redis.asyncio
 from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
 from ctxmiddleware.cache.redis.ear import Ear, EarOptions
 from ctxmiddleware.cache.redis.keys import KeySpace
@@ -30,15 +31,16 @@ from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
 from tests.cache.contract.sides import Recorder
-from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, redis_tier
+from tests.cache.rig import ADA, BOB, PATIENT, STEADY, Database, Instance, instance, redis_tier
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 
 KEYS = KeySpace("test", b"")
 CHANNEL = KEYS.channel()
-OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0)
-LASTS = STEADY.untrusted_ttl
+# Beats prove four times in that time that nothing was missed: the tests wait for some of them.
+POLICY = replace(STEADY, untrusted_ttl=0.4)
+LASTS = POLICY.untrusted_ttl
 
 
 @pytest.fixture
@@ -57,6 +59,13 @@ class Pair:
     way: TcpProxy
     database: Database
     clock: FakeClock
+    url: str
+
+    async def invalidated_elsewhere(self, name: str) -> None:
+        """Let another process invalidate a name, without a wait for those that are to confirm it."""
+        tier = redis_tier(self.url, options=replace(PATIENT, confirm_timeout=0.001))
+        async with tier.opened:
+            await tier.invalidate(name, 60_000)
 
     async def both_know(self, *keys: tuple[str, str]) -> None:
         """Let both have users in memory, and hear the channel."""
@@ -100,18 +109,22 @@ def in_memory(one: Instance, key: tuple[str, str] = ADA) -> str | None:
 
 
 @asynccontextmanager
-async def _pair(url: str) -> AsyncIterator[Pair]:
+async def _pair(
+    url: str, *, policy: CachePolicy = POLICY, options: RedisOptions = PATIENT, other: RedisOptions = PATIENT
+) -> AsyncIterator[Pair]:
+    """Open two instances, each with its options."""
     database, clock = Database(), FakeClock()
     port = redis.Redis.from_url(url).connection_pool.connection_kwargs["port"]
     with TcpProxy.start("127.0.0.1", port) as way:
         async with AsyncExitStack() as stack:
             one, two = [
-                await stack.enter_async_context(instance(database, url=where, clock=clock, options=OPTIONS))
-                for where in (url, f"redis://127.0.0.1:{way.port}/0")
+                await stack.enter_async_context(instance(database, url=where, clock=clock, policy=policy, options=each))
+                for where, each in ((url, options), (f"redis://127.0.0.1:{way.port}/0", other))
             ]
-            yield Pair(one, two, way, database, clock)
+            yield Pair(one, two, way, database, clock, url)
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
 async def test_once_it_returns_every_instance_has_forgotten(redis_url: str, name: str | None) -> None:
     """No time passes: who has confirmed has forgotten, and nobody is silent."""
@@ -134,8 +147,8 @@ async def test_while_the_channel_is_heard_memory_answers_without_asking_redis(re
         await pair.both_know()
         asked = pair.two.counters.get("hit", "redis")
         for _ in range(4):
-            pair.clock.advance(LASTS - 1)
-            await eventually_async(lambda: pair.two.cache.trust.until > pair.clock() + 1)
+            pair.clock.advance(0.75 * LASTS)
+            await eventually_async(lambda: pair.two.cache.trust.until > pair.clock() + 0.5 * LASTS)
             assert in_memory(pair.two) is not None
         assert pair.two.counters.get("hit", "redis") == asked
         assert len(pair.database.calls) == 1
@@ -147,14 +160,20 @@ async def test_an_instance_that_stops_hearing_asks_redis_once_its_trust_has_ende
         await pair.both_know()
         pair.way.black_hole()
         pair.database.rows[ADA[1]] = "new"
-        _, reach = await pair.one.cache.invalidate(ADA[1])
-        assert reach.confirmed == ()
-        assert reach.silent == ((name_of(pair.two), LASTS),)
+        # How long it waits for those that do not confirm is not what the other one has to keep to.
+        hasty = replace(PATIENT, confirm_timeout=0.3)
+        async with instance(url=redis_url, clock=pair.clock, policy=POLICY, options=hasty) as third:
+            await eventually_async(lambda: is_heard(third))
+            _, reach = await third.cache.invalidate(ADA[1])
+        assert (name_of(pair.two), LASTS) in reach.silent
+        assert name_of(pair.two) not in dict(reach.confirmed)
         assert in_memory(pair.two) == f"{ADA[1]} 1"
         pair.clock.advance(LASTS)
         assert in_memory(pair.two) is None
+        pair.way.pass_through()
 
 
+@pytest.mark.every_loop
 async def test_after_a_short_break_it_hears_what_it_missed(redis_url: str) -> None:
     """The stream keeps the recent past: whom it holds and nobody invalidated stays trusted."""
     async with _pair(redis_url) as pair:
@@ -162,7 +181,7 @@ async def test_after_a_short_break_it_hears_what_it_missed(redis_url: str) -> No
         pair.way.refuse()
         await eventually_async(lambda: not is_heard(pair.two))
         pair.database.rows[ADA[1]] = "new"
-        await pair.one.cache.invalidate(ADA[1])
+        await pair.invalidated_elsewhere(ADA[1])
         assert in_memory(pair.two) == f"{ADA[1]} 1"
         pair.way.pass_through()
         await eventually_async(lambda: in_memory(pair.two) is None)
@@ -177,7 +196,7 @@ async def test_a_break_that_is_longer_than_the_stream_ends_all_trust(redis_url: 
         pair.way.refuse()
         await eventually_async(lambda: not is_heard(pair.two))
         for name in (ADA[1], "somebody else"):
-            await pair.one.cache.invalidate(name)
+            await pair.invalidated_elsewhere(name)
         [*_, first, _] = server.xrange(CHANNEL.stream)
         server.xdel(CHANNEL.stream, first[0])
         pair.way.pass_through()
@@ -265,7 +284,7 @@ async def test_an_instance_that_leaves_is_not_waited_for(redis_url: str, server:
     """Closed in good order it is no longer among those who listen."""
     async with _pair(redis_url) as pair:
         await pair.both_know()
-        async with instance(url=redis_url, options=OPTIONS) as third:
+        async with instance(url=redis_url) as third:
             await eventually_async(lambda: is_heard(third))
             assert server.zcard(CHANNEL.listeners) == 3
         assert server.zcard(CHANNEL.listeners) == 2
@@ -284,8 +303,25 @@ async def test_one_that_died_is_told_of_and_waited_for_only_while_it_may_be_aliv
         assert [name for name, _ in reach.confirmed] == [name_of(pair.two)]
 
 
-async def test_own_news_do_not_drop_what_was_loaded_since(redis_url: str) -> None:
-    """An instance hears of its own clear, and has forgotten already."""
+async def test_a_dead_instance_is_reported_for_as_long_as_its_fleet_trusts_memory(redis_url: str, server: Any) -> None:
+    """Where memory is trusted for minutes, an instance may serve its entries minutes after its last heartbeat."""
+    policy = replace(STEADY, untrusted_ttl=300.0)
+    async with instance(url=redis_url, policy=policy) as one:
+        await eventually_async(partial(is_heard, one))
+        now = server.time()[0] * 1000
+        dead = {entry_of("dead", 300): now - 290_000, entry_of("long dead", 300): now - 610_000}
+        server.zadd(CHANNEL.listeners, dead)
+        await eventually_async(lambda: server.zcard(CHANNEL.listeners) == 2)
+        _, reach = await one.cache.invalidate(ADA[1])
+        assert reach.silent == (("dead", 300.0),)
+
+
+async def test_an_own_invalidation_drops_nothing_that_was_loaded_after_it(redis_url: str) -> None:
+    """An instance reads its own messages too; the server's push of the touched generation may come after them.
+
+    The push does not say which generation is in force, so that what is held may have to be confirmed by Redis once
+    more; it is neither dropped nor loaded again.
+    """
     async with _pair(redis_url) as pair:
         await pair.both_know()
         for name in (None, ADA[1]):
@@ -293,9 +329,12 @@ async def test_own_news_do_not_drop_what_was_loaded_since(redis_url: str) -> Non
             await pair.one.cache.invalidate(name)
             calls = len(pair.database.calls)
             assert await pair.one.value() == await pair.two.value() == f"after {name}"
-            # It has heard that and all that came before.
-            await pair.two.cache.invalidate("somebody else")
-            assert in_memory(pair.one) == in_memory(pair.two) == f"after {name}"
+            # Confirmed once this message, and all that came before it, was read.
+            await pair.two.cache.invalidate("another user")
+            for each in (pair.one, pair.two):
+                held = each.cache.memory.get(ADA)
+                assert held is not None
+                assert held.value == await each.value() == f"after {name}"
             assert len(pair.database.calls) == calls + 1
 
 
@@ -333,7 +372,7 @@ async def test_a_lost_channel_is_told_of_once_and_so_is_its_return(
         await pair.two.get()
         pair.way.pass_through()
         await eventually_async(lambda: "heard again" in caplog.text)
-        assert is_heard(pair.two)
+        await eventually_async(lambda: is_heard(pair.two))
     said = [record.message.partition(":")[0] for record in caplog.records if "channel" in record.message]
     assert said == ["the channel of invalidations is not heard", "the channel of invalidations is heard again"]
 
@@ -341,7 +380,7 @@ async def test_a_lost_channel_is_told_of_once_and_so_is_its_return(
 async def test_an_answer_that_is_late_is_a_lost_connection(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Taken for no news, or for the answer to something else, it would put all that follows out of step."""
     caplog.set_level(logging.INFO, "ctxmiddleware.redis")
-    async with _pair(redis_url) as pair:
+    async with _pair(redis_url, other=replace(PATIENT, timeout=0.5)) as pair:
         await pair.both_know()
         for turn in range(2):
             pair.way.black_hole()
@@ -352,7 +391,9 @@ async def test_an_answer_that_is_late_is_a_lost_connection(redis_url: str, caplo
         await pair.one.cache.invalidate(ADA[1])
         assert in_memory(pair.two) is None
     errors = [record.exc_info[1] for record in caplog.records if record.exc_info and "channel" in record.message]
-    assert [type(error) for error in errors] == [TimeoutError] * 2
+    # A busy machine may be late once more.
+    assert len(errors) >= 2
+    assert {type(error) for error in errors} == {TimeoutError}
 
 
 def _announce(server: Any, kind: str, name: str | None, token: bytes = b"token") -> None:
@@ -448,7 +489,7 @@ async def test_a_generation_deleted_by_hand_during_a_break_is_noticed_behind_the
 
 async def test_a_channel_that_breaks_often_is_soon_heard_again(redis_url: str) -> None:
     """The pause grows while it cannot be heard, and is short again once it was."""
-    options = EarOptions(beat=0.01, timeout=1.0, pause=0.001, longest_pause=3600.0)
+    options = EarOptions(beat=0.01, timeout=10.0, pause=0.02, longest_pause=3600.0)
     connections: list[Connection] = []
     client = redis.asyncio.Redis.from_url(redis_url)
 
@@ -464,8 +505,8 @@ async def test_a_channel_that_breaks_often_is_soon_heard_again(redis_url: str) -
     )  # fmt: skip
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ear.listen)
-        # Doubled each time, the pause would be over an hour by the end.
-        for breaks in range(25):
+        # Doubled each time, the pause would be several minutes by the end.
+        for breaks in range(15):
             await eventually_async(partial(_is_back, ear, connections, breaks))
             await connections[-1].disconnect(nowait=True)
         tasks.cancel_scope.cancel()
@@ -476,6 +517,7 @@ def _is_back(ear: Ear, connections: list[Connection], breaks: int) -> bool:
     return len(connections) > breaks and ear._has_heard
 
 
+@pytest.mark.every_loop
 async def test_thousands_of_touched_generations_are_told_in_one_go(
     redis_url: str, server: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -514,7 +556,7 @@ async def test_an_inbox_that_begins_anew_at_lower_places_is_read(redis_url: str,
 @pytest.mark.parametrize("key", ["state", "stream", "listeners", "inbox"])
 async def test_what_has_another_type_in_the_channel_s_place_is_replaced(redis_url: str, server: Any, key: str) -> None:
     """Whatever somebody has put there: invalidations go through, are confirmed, and are heard."""
-    async with _pair(redis_url) as pair:
+    async with _pair(redis_url, options=replace(PATIENT, confirm_timeout=0.25)) as pair:
         await pair.both_know()
         where = CHANNEL.inbox + name_of(pair.one) if key == "inbox" else getattr(CHANNEL, key)
 
@@ -553,7 +595,7 @@ async def test_a_listener_from_the_future_is_forgotten(redis_url: str, server: A
 async def test_a_break_of_the_channel_costs_the_source_nothing(redis_url: str, server: Any) -> None:
     """Thousands look again behind the answer; where Redis has no time for all of them, the channel vouches."""
     crowd = [("", f"user{number}") for number in range(3000)]
-    async with _pair(redis_url) as pair:
+    async with _pair(redis_url, policy=STEADY) as pair:
         two, keys = pair.two, {key[1] for key in crowd}
         await eventually_async(lambda: is_heard(two))
         for start in range(0, len(crowd), 100):
@@ -564,7 +606,7 @@ async def test_a_break_of_the_channel_costs_the_source_nothing(redis_url: str, s
         assert loads == len(keys)
         pair.way.reset()
         await eventually_async(lambda: not is_heard(two))
-        pair.clock.advance(LASTS - 0.5)
+        pair.clock.advance(STEADY.untrusted_ttl - 0.5)
         pair.way.pass_through()
         await eventually_async(lambda: is_heard(two) and two.cache.trust.until > pair.clock() + 1)
         # All in one turn: far more than one trip to Redis takes.
@@ -592,13 +634,13 @@ class Busy:
 
 async def test_a_look_that_only_was_to_confirm_is_put_off_where_redis_has_no_time(redis_url: str) -> None:
     """The channel vouches for what is held: it is asked again a little later, and the source not at all."""
-    tier = redis_tier(redis_url, options=OPTIONS)
+    tier = redis_tier(redis_url)
     async with tier.opened:
         busy = Busy(tier)
         async with instance(shared=busy) as one:
             await one.get()
-            one.cache.hearing.prove(one.clock() + LASTS)
-            one.clock.advance(LASTS)
+            one.cache.hearing.prove(one.clock() + STEADY.untrusted_ttl)
+            one.clock.advance(STEADY.untrusted_ttl)
             one.cache.hearing.told(one.clock())
             busy.is_busy, busy.looks = True, 0
             for _ in range(3):
@@ -611,6 +653,6 @@ async def test_a_look_that_only_was_to_confirm_is_put_off_where_redis_has_no_tim
             assert in_memory(one) == f"{ADA[1]} 1"
             await eventually_async(lambda: busy.looks == 2 and len(one.cache.flights) == 0)
             # Once nobody vouches for it any more the source is asked.
-            one.clock.advance(LASTS)
+            one.clock.advance(STEADY.untrusted_ttl)
             assert (await one.get()).origin == "db"
             assert len(one.database.calls) == 2

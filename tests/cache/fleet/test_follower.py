@@ -21,13 +21,13 @@ def ear() -> Recorder:
 @pytest.fixture
 def follower(ear: Recorder) -> Follower:
     """One that has begun after the third announcement."""
-    follower = Follower(ear, Counters(), set())
+    follower = Follower(ear, Counters(), {b"own"})
     follower.beat(Beat(b"i", 3, b"3-0"), 1.0)
     return follower
 
 
-def _news(number: int, *, place: bytes = b"", incarnation: bytes = b"i") -> News:
-    return News(place or b"%d-0" % number, incarnation, number, "done", b"d", b"g", b"t", b"f")
+def _news(number: int, *, place: bytes = b"", incarnation: bytes = b"i", token: bytes = b"t") -> News:
+    return News(place or b"%d-0" % number, incarnation, number, "done", b"d", b"g", token, b"f")
 
 
 def test_the_first_beat_proves_and_flushes(follower: Follower, ear: Recorder) -> None:
@@ -73,6 +73,12 @@ def test_a_stream_that_was_emptied_by_hand_is_no_other_server_s(follower: Follow
     """It has no last place, and nothing is missing."""
     follower.beat(Beat(b"i", 3, b"0-0"), 2.0)
     assert (ear.proven_at, ear.misses) == (2.0, 1)
+
+
+def test_an_own_invalidation_is_counted_and_drops_nothing(follower: Follower, ear: Recorder) -> None:
+    """The process has dropped its entries before it announced it, and may have loaded them again since."""
+    assert follower.take([_news(4, token=b"own"), _news(5)]) == [_news(4, token=b"own"), _news(5)]
+    assert (ear.forgotten, ear.misses, follower.place) == ([(b"d", b"g")], 1, b"5-0")
 
 
 @pytest.mark.parametrize("news", [_news(5), _news(3), _news(4, incarnation=b"j")], ids=["gap", "back", "other"])

@@ -20,13 +20,14 @@ from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, STEADY, Database, instance, redis_tier
+from tests.cache.rig import ADA, PATIENT, STEADY, Database, instance, redis_tier
 from tests.waiting import eventually_async
 
-pytestmark = [pytest.mark.anyio, asyncio_only]
+pytestmark = [pytest.mark.anyio, asyncio_only, pytest.mark.every_loop]
 
 R = TypeVar("R")
-OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0, lease=60.0)
+# Another loop takes over within a beat, which is a quarter of that time.
+POLICY = replace(STEADY, untrusted_ttl=0.4)
 LISTENERS = KeySpace("test", b"").channel().listeners
 
 
@@ -59,11 +60,11 @@ class Loop:
 class Process:
     """A cache that two event loops share."""
 
-    def __init__(self, url: str, database: Database, options: RedisOptions = OPTIONS) -> None:
+    def __init__(self, url: str, database: Database, options: RedisOptions = PATIENT) -> None:
         counters = Counters()
         self.tier = redis_tier(url, counters=counters, options=options)
         self.cache: TieredCache[str] = TieredCache(
-            STEADY, database, shared=self.tier, counters=counters, clock=FakeClock(), drain_seconds=0.1
+            POLICY, database, shared=self.tier, counters=counters, clock=FakeClock(), drain_seconds=0.1
         )
 
     async def open(self) -> None:
@@ -88,7 +89,7 @@ async def test_news_reach_the_memory_of_all_loops_and_one_goes_on_where_another_
     try:
         for loop in loops:
             await loop.run(process.open)
-        async with instance(database, url=redis_url, options=OPTIONS) as other:
+        async with instance(database, url=redis_url, policy=POLICY) as other:
             await eventually_async(lambda: process.tier.is_heard())
             for turn, loop in enumerate(loops):
                 assert await loop.run(process.get) == database.rows.get(ADA[1], f"{ADA[1]} 1")
@@ -111,7 +112,7 @@ async def test_a_load_by_another_instance_wakes_a_caller_in_a_loop_that_does_not
     try:
         for loop in (listening, waiting):
             await loop.run(process.open)
-        async with instance(away, url=redis_url, options=OPTIONS) as other:
+        async with instance(away, url=redis_url, policy=POLICY) as other:
             away.hold()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(other.get)
@@ -148,7 +149,7 @@ async def test_an_event_loop_opens_while_redis_hangs_and_a_load_has_a_lease(
     """Leases of the process are prolonged in each of its loops; one that is not open yet has no way to do it."""
     port = redis.Redis.from_url(redis_url).connection_pool.connection_kwargs["port"]
     database, loops = Database(), (Loop(), Loop())
-    hasty = replace(OPTIONS, timeout=0.4, lease=0.06)
+    hasty = replace(PATIENT, timeout=2.0, lease=0.06)
     with TcpProxy.start("127.0.0.1", port) as way:
         process = Process(f"redis://127.0.0.1:{way.port}/0", database, hasty)
         try:

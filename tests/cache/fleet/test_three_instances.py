@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from ctxmiddleware.cache.policy import CachePolicy
+from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy
@@ -52,6 +53,15 @@ async def _fleet(
         yield Fleet(one, two, three, database, clock)
 
 
+def _pass(url: str, fleet: Fleet, seconds: int) -> None:
+    """Let time pass for the instances, and for what Redis has of Ada, whose own clock no test moves."""
+    assert fleet.one.redis is not None
+    key = KeySpace("test", fleet.one.redis.codec.shape).of(ADA).value
+    with redis.Redis.from_url(url) as server:
+        assert server.pexpire(key, int(server.pttl(key)) - 1000 * seconds)
+    fleet.clock.advance(seconds)
+
+
 async def _landed(one: Instance) -> None:
     await eventually_async(lambda: len(one.cache.flights) == 0)
 
@@ -66,14 +76,12 @@ async def test_one_load_serves_all_three(redis_url: str) -> None:
 
 async def test_one_refresh_behind_serves_all_three(redis_url: str) -> None:
     """Late in its time one instance loads behind its answer; the others take what it brought instead of loading too."""
-    policy = replace(STEADY, refresh_ahead=0.8, ttl=3, untrusted_ttl=2.9)
+    policy = replace(STEADY, refresh_ahead=0.8, untrusted_ttl=890)
     async with _fleet(redis_url, policy=policy) as fleet:
         for each in fleet.all:
             await each.get()
         fleet.database.rows[ADA[1]] = "new"
-        # Redis has no clock that a test moves: the real time of its values passes, and ours with it.
-        await anyio.sleep(2.45)
-        fleet.clock.advance(2.45)
+        _pass(redis_url, fleet, 735)
         for each in fleet.all:
             assert (await each.get()).origin == "memory"
             await _landed(each)
@@ -124,13 +132,11 @@ async def test_trust_renewed_behind_the_answer_sees_an_invalidation(redis_url: s
 
 async def test_an_invalidation_elsewhere_overtakes_a_refresh_here(redis_url: str) -> None:
     """A refresh behind an answer that began before the invalidation is stored by nobody, in no tier."""
-    policy = replace(STEADY, refresh_ahead=0.1, ttl=10)
+    policy = replace(STEADY, refresh_ahead=0.1, untrusted_ttl=890)
     async with _fleet(redis_url, policy=policy) as fleet:
         one, two, three = fleet.all
         await one.get()
-        # Redis has no clock that a test moves: the real time of its values passes, and ours with it.
-        await anyio.sleep(1.1)
-        fleet.clock.advance(1.1)
+        _pass(redis_url, fleet, 95)
         fleet.database.hold()
         await one.get()
         await fleet.database.started(2)

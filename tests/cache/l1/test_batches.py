@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceUnavailable
@@ -19,6 +20,22 @@ from tests.waiting import eventually_async
 pytestmark = pytest.mark.anyio
 NO_NUMBERS: list[Any] = ["60", timedelta(seconds=5)]
 CROWD = [("", f"user{number}") for number in range(250)]
+
+
+class Patience:
+    """The time after which a call is slow: it is over when the test ends it, for the calls that are under way then."""
+
+    def __init__(self) -> None:
+        self._over = anyio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        """Wait until it is over."""
+        await self._over.wait()
+
+    def end(self) -> None:
+        """Let the calls under way be slow."""
+        over, self._over = self._over, anyio.Event()
+        over.set()
 
 
 async def _ask_all(one: Instance, keys: Sequence[tuple[str, str]] = CROWD) -> dict[str, object]:
@@ -51,7 +68,7 @@ async def test_misses_of_one_moment_travel_in_full_batches() -> None:
 async def test_few_batches_are_in_flight_and_later_misses_gather() -> None:
     """While two calls are under way whoever misses waits, and travels with all who came meanwhile."""
     database = Database(batch_size=100)
-    async with instance(database) as one, anyio.create_task_group() as callers:
+    async with instance(database, sleep=Patience()) as one, anyio.create_task_group() as callers:
         database.hold()
         for number in range(2):
             callers.start_soon(one.get, CROWD[number])
@@ -59,6 +76,7 @@ async def test_few_batches_are_in_flight_and_later_misses_gather() -> None:
         for key in CROWD[2:52]:
             callers.start_soon(one.get, key)
         await eventually_async(lambda: len(one.cache.flights) == 52)
+        await anyio.wait_all_tasks_blocked()
         assert [len(batch) for batch in database.batches] == [1, 1]
         database.release()
         await eventually_async(lambda: len(database.calls) == 52)
@@ -68,27 +86,39 @@ async def test_few_batches_are_in_flight_and_later_misses_gather() -> None:
 
 async def test_a_slow_call_gives_its_turn_away() -> None:
     """Two calls that hang keep nobody waiting for long: later misses go on beside them."""
-    database = Database(batch_size=100)
-    async with instance(database) as one, anyio.create_task_group() as callers:
+    database, patience = Database(batch_size=100), Patience()
+    async with instance(database, sleep=patience) as one, anyio.create_task_group() as callers:
         database.hold()
         callers.start_soon(one.get, ADA)
         await database.started(1)
         callers.start_soon(one.get, BOB)
         await database.started(2)
         callers.start_soon(one.get, CROWD[0])
+        await eventually_async(lambda: len(one.cache.flights) == 3)
+        await anyio.wait_all_tasks_blocked()
+        assert [len(batch) for batch in database.batches] == [1, 1]
+        patience.end()
         await database.started(3)
         assert [len(batch) for batch in database.batches] == [1, 1, 1]
         database.release()
 
 
+async def _two_slow_and_two_more(one: Instance, patience: Patience, callers: TaskGroup) -> None:
+    """Let the source hold four calls, the first two of which are slow."""
+    one.database.hold()
+    for number in range(4):
+        if number == 2:
+            await anyio.wait_all_tasks_blocked()
+            patience.end()
+        callers.start_soon(one.get, CROWD[number])
+        await one.database.started(number + 1)
+
+
 async def test_once_slow_calls_have_ended_later_misses_gather_again() -> None:
     """A call that gave its turn away has none to give away any more when it is over."""
-    database = Database(batch_size=100)
-    async with instance(database) as one, anyio.create_task_group() as callers:
-        database.hold()
-        for number in range(4):
-            callers.start_soon(one.get, CROWD[number])
-            await database.started(number + 1)
+    database, patience = Database(batch_size=100), Patience()
+    async with instance(database, sleep=patience) as one, anyio.create_task_group() as callers:
+        await _two_slow_and_two_more(one, patience, callers)
         database.release()
         await eventually_async(lambda: len(one.cache.flights) == 0)
         database.hold()
@@ -106,12 +136,9 @@ async def test_once_slow_calls_have_ended_later_misses_gather_again() -> None:
 
 async def test_a_slow_call_gives_one_turn_away_and_not_more() -> None:
     """However many wait, beside two slow calls there are two that are not; the rest gathers."""
-    database = Database(batch_size=1000)
-    async with instance(database) as one, anyio.create_task_group() as callers:
-        database.hold()
-        for number in range(4):
-            callers.start_soon(one.get, CROWD[number])
-            await database.started(number + 1)
+    database, patience = Database(batch_size=1000), Patience()
+    async with instance(database, sleep=patience) as one, anyio.create_task_group() as callers:
+        await _two_slow_and_two_more(one, patience, callers)
         for key in CROWD[4:9]:
             callers.start_soon(one.get, key)
         await eventually_async(lambda: len(one.cache.flights) == 9)
@@ -122,14 +149,16 @@ async def test_a_slow_call_gives_one_turn_away_and_not_more() -> None:
 
 async def test_slow_calls_never_pass_the_limit() -> None:
     """However slow the source is, no more than `max_loads` calls are in flight."""
-    database = Database(batch_size=10)
-    async with instance(database, policy=replace(STEADY, max_loads=3)) as one, anyio.create_task_group() as callers:
+    database, patience, policy = Database(batch_size=10), Patience(), replace(STEADY, max_loads=3)
+    async with instance(database, policy=policy, sleep=patience) as one, anyio.create_task_group() as callers:
         database.hold()
         for key in CROWD[:60]:
             callers.start_soon(one.get, key)
-        await database.started(30)
-        await anyio.sleep(0.6)  # what is slow has become slow by now: a clock of its own has to pass
-        assert len(database.calls) == 30
+        for calls in (20, 30, 30):
+            await database.started(calls)
+            await anyio.wait_all_tasks_blocked()
+            assert len(database.calls) == calls
+            patience.end()
         database.release()
     assert database.most_at_once == 3
     assert len(database.calls) == 60
@@ -293,18 +322,27 @@ async def test_where_the_queue_is_full_what_is_known_stands_in() -> None:
 async def test_who_waits_too_long_for_a_turn_is_told_so() -> None:
     """A load that did not come to its turn within `load_timeout` is not made at all."""
     database = Database()
-    policy = replace(STEADY, max_loads=1, load_timeout=0.1)
-    async with instance(database, policy=policy) as one, anyio.create_task_group() as callers:
+    policy, release = replace(STEADY, max_loads=1, load_timeout=0.02), anyio.Event()
+    async with (
+        instance(database, policy=policy, grace_seconds=60.0) as one,
+        anyio.create_task_group() as callers,
+    ):
 
         async def hang(moved_ago: float) -> Fetched[str]:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(0.2)  # a source that does not heed its time
+                await release.wait()  # a source that does not heed its time
             return Fetched("late", "db")
+
+        async def ask() -> None:
+            with pytest.raises(SourceUnavailable, match="turn in time"):
+                await one.get(ADA)
 
         callers.start_soon(one.get, BOB, hang)
         await eventually_async(lambda: one.counters.get("load", "calls") == 1)
-        with pytest.raises(SourceUnavailable, match="turn in time"):
-            await one.get(ADA)
+        callers.start_soon(ask)
+        await eventually_async(lambda: len(one.cache.flights) == 2)
+        await anyio.sleep(0.03)  # the time for its turn is over then, however late this goes on
+        release.set()
     assert database.calls == []
 
 

@@ -253,7 +253,7 @@ async def test_a_cancellation_that_slips_out_of_a_source_ends_that_load_only(loa
         database.hold()
         callers.start_soon(ask)
         await database.started(1)
-        with anyio.fail_after(5), pytest.raises(SourceUnavailable, match="cancelled"):
+        with anyio.fail_after(30), pytest.raises(SourceUnavailable, match="cancelled"):
             await one.get(ADA, load)
         database.release()
         for key in (ADA, ("", "cy")):
@@ -284,7 +284,7 @@ async def test_cancelled_in_the_shared_tier_a_load_fails_and_the_cache_goes_on()
 
     tier = Leaking(FakeServer(FakeClock()), anyio.lowlevel.checkpoint)
     async with instance(shared=tier) as one:
-        with anyio.fail_after(5), pytest.raises(SourceUnavailable, match="cancelled"):
+        with anyio.fail_after(30), pytest.raises(SourceUnavailable, match="cancelled"):
             await one.get()
         assert await one.value(BOB) == f"{BOB[1]} 1"
 
@@ -459,7 +459,7 @@ async def test_a_load_that_cannot_be_cancelled_does_not_hold_its_callers() -> No
     """A source that works in a thread may go on for ever: whoever waits is told when the time is over."""
     policy = replace(STEADY, load_timeout=0.05)
     release = anyio.Event()
-    async with instance(policy=policy) as one:
+    async with instance(policy=policy, grace_seconds=0.1) as one:
 
         async def load(moved_ago: float) -> Fetched[str]:
             with anyio.CancelScope(shield=True):

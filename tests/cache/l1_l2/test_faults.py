@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -17,11 +17,16 @@ from examples.servers import TcpProxy, Valkey
 from examples.servers.ports import free_port
 from tests.backends import asyncio_only
 from tests.cache.l1_l2.garbage import babbling
-from tests.cache.rig import ADA, BOB, Database, Instance, instance, look_one
+from tests.cache.rig import ADA, BOB, PATIENT, Database, Instance, instance, look_one
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
-QUICK = RedisOptions(timeout=0.1, probe_every=0.02)
+# A server that is gone refuses at once, one that answers anything else than it was asked is at fault at once.
+QUICK = replace(PATIENT, probe_every=0.02)
+# Longer than a whole test takes: no look-up may wait for it.
+ENDLESS = replace(QUICK, timeout=60.0)
+# For a server that hangs: what it answers before and after may be late as well.
+HASTY = replace(QUICK, timeout=0.3)
 KEEP_MS = 1_320_000
 
 
@@ -32,12 +37,17 @@ def own() -> Iterator[Valkey]:
         yield server
 
 
-async def _misses(one: Instance, count: int, *, first: int = 0) -> float:
-    """Look up so many users nobody knows yet, and return the seconds it took."""
-    started = time.monotonic()
-    for number in range(first, first + count):
-        assert await one.value(("", f"user{number}@example.org")) == f"user{number}@example.org 1"
-    return time.monotonic() - started
+async def _misses(one: Instance, count: int, *, first: int = 0) -> None:
+    """Look up so many users that are not known yet."""
+    with anyio.fail_after(50):
+        for number in range(first, first + count):
+            assert await one.value(("", f"user{number}@example.org")) == f"user{number}@example.org 1"
+
+
+async def _answers(one: Instance) -> bool:
+    """Return whether Redis has just answered."""
+    assert one.redis is not None
+    return await look_one(one.redis, ("", "another@example.org"), KEEP_MS) is not None
 
 
 def _pool(one: Instance) -> Any:
@@ -58,42 +68,53 @@ def _faults(one: Instance) -> int:
 async def test_a_hung_server_costs_latency_once_and_comes_back(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     """Three look-ups wait for one timeout each, the rest for nothing; a probe of the background finds it well again."""
     caplog.set_level(logging.INFO, "ctxmiddleware")
-    async with instance(url=own.url, options=QUICK) as one:
+    async with instance(url=own.url, deaf=True) as patient:
+        await patient.get()
+    async with instance(url=own.url, options=HASTY, deaf=True) as one:
         await one.get()
+        await eventually_async(lambda: _answers(one))
+        before = _faults(one)
         own.pause()
-        assert 0.3 <= await _misses(one, 3) < 1.0
+        for number in range(3):
+            assert _is_up(one)
+            await _misses(one, 1, first=number)
+            assert _faults(one) == before + number + 1
         assert not _is_up(one)
-        assert await _misses(one, 50, first=10) < 0.2
+        # Each wait would be one more.
+        await _misses(one, 50, first=10)
+        assert _faults(one) == before + 3
         assert (await one.get()).origin == "memory"
         own.resume()
         await eventually_async(lambda: _is_up(one))
-        one.clock.advance(5)
-        assert (await one.get()).origin == "redis"
+
+        async def is_found() -> bool:
+            one.clock.advance(5)
+            return (await one.get()).origin == "redis"
+
+        await eventually_async(is_found)
     assert [record.levelname for record in caplog.records if record.name == "ctxmiddleware.redis"] == ["ERROR", "INFO"]
     assert "@" not in caplog.text
-    assert _faults(one) == 3
 
 
 async def test_hung_with_the_timeouts_as_shipped_it_is_bounded_too(own: Valkey) -> None:
-    """A pooled connection and a new one, a look-up and an invalidation each end within half a second."""
-    async with instance(url=own.url) as one:
-        await one.get()
+    """A look-up over a pooled connection and over a new one, and an invalidation, end by themselves."""
+    async with instance(url=own.url, options=RedisOptions(), deaf=True) as one:
+        await eventually_async(lambda: _answers(one))
+        before = _faults(one)
         own.pause()
-        for number in range(2):
-            assert await _misses(one, 1, first=number) < 0.5
-        started = time.monotonic()
-        with pytest.raises(SharedTierFailed):
+        await _misses(one, 2)
+        assert _faults(one) == before + 2
+        with anyio.fail_after(50), pytest.raises(SharedTierFailed):
             await one.cache.invalidate(ADA[1])
-        assert time.monotonic() - started < 1.0
         own.resume()
 
 
 async def test_killed_and_restarted_it_is_used_again(own: Valkey) -> None:
     """A server that is gone is felt at once; when it is back, empty, everything is stored anew."""
-    async with instance(url=own.url, options=QUICK) as one:
+    async with instance(url=own.url, options=ENDLESS) as one:
         await one.get()
         own.kill()
-        assert await _misses(one, 5) < 0.5
+        await _misses(one, 5)
         assert not _is_up(one)
         own.restart()
         await eventually_async(lambda: _is_up(one))
@@ -105,8 +126,8 @@ async def test_killed_and_restarted_it_is_used_again(own: Valkey) -> None:
 async def test_a_refused_port_and_an_unknown_host_do_not_stop_the_start() -> None:
     """A broken backend is no reason not to serve."""
     for url in (f"redis://127.0.0.1:{free_port()}/0", "unix:///nowhere/at/all.sock"):
-        async with instance(url=url, options=QUICK) as one:
-            assert await _misses(one, 10) < 1.0
+        async with instance(url=url, options=ENDLESS) as one:
+            await _misses(one, 10)
             assert (await one.get()).origin == "db"
             assert _faults(one) == 3
 
@@ -119,7 +140,7 @@ async def test_a_reply_cut_in_the_middle_is_a_miss(own: Valkey, cut_after: int) 
             await _misses(one, 3)
             proxy.cut(cut_after)
             proxy.drop()
-            assert await _misses(one, 10, first=3) < 2.0
+            await _misses(one, 10, first=3)
             proxy.pass_through()
             proxy.drop()
             await eventually_async(lambda: _is_up(one))
@@ -131,7 +152,7 @@ async def test_a_reply_cut_in_the_middle_is_a_miss(own: Valkey, cut_after: int) 
 async def test_a_dropped_connection_is_tried_again(own: Valkey, noticed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A connection reset while idle costs nothing but another one, whether the event loop knows of it yet or not."""
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=RedisOptions(timeout=2), deaf=True) as one:
+        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", deaf=True) as one:
             assert one.redis is not None
             pool = _pool(one)
             for number in range(3):
@@ -173,8 +194,8 @@ async def test_a_dropped_connection_is_tried_again(own: Valkey, noticed: bool) -
 async def test_what_is_not_redis_at_all_is_a_fault_and_never_an_exception(answer: bytes) -> None:
     """Whatever answers at that port, requests are served by the source and an invalidation fails loud."""
     with babbling(answer) as server:
-        async with instance(url=server.url, options=RedisOptions(timeout=0.05, probe_every=0.02)) as one:
-            assert await _misses(one, 6) < 3.0
+        async with instance(url=server.url, options=RedisOptions(timeout=0.02, probe_every=0.02)) as one:
+            await _misses(one, 6)
             assert not _is_up(one)
             if answer != b"+OK\r\n":  # all that Redis itself would say to it
                 with pytest.raises(SharedTierFailed):
@@ -255,9 +276,9 @@ async def test_a_short_pause_of_the_server_is_waited_for(own: Valkey) -> None:
     with redis.Redis.from_url(own.url) as server:
         async with instance(url=own.url) as one:
             await one.get()
-            server.client_pause(50)
-            assert await _misses(one, 1) >= 0.03
-            assert _faults(one) == 0
+            server.client_pause(200)
+            await _misses(one, 1)
+            assert (_faults(one), one.counters.get("miss", "redis")) == (0, 2)
 
 
 async def test_a_password_that_is_asked_for_is_a_fault_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +294,7 @@ async def test_a_password_that_is_asked_for_is_a_fault_and_never_logged(caplog: 
 
 async def test_with_every_place_taken_a_look_up_travels_with_the_gathered_ones(own: Valkey) -> None:
     """That no connection of the pool is free is neither a fault nor a miss."""
-    options = RedisOptions(timeout=2.0, pool_size=2, pool_wait=0.01)
+    options = replace(PATIENT, pool_size=2, pool_wait=0.01)
     async with instance(url=own.url, options=options) as one:
         await one.get()
         assert one.redis is not None
@@ -290,11 +311,11 @@ async def test_with_every_place_taken_a_look_up_travels_with_the_gathered_ones(o
 
 async def test_a_crowd_before_a_slow_server_travels_together(own: Valkey) -> None:
     """Forty look-ups of one moment wait for two connections no longer than one of them does, and none is a fault."""
-    options = RedisOptions(timeout=2.0, pool_size=2, pool_wait=0.01, lease=60.0)
+    options = replace(PATIENT, pool_size=2, pool_wait=0.01)
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
         async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=options) as one:
             await one.get()
-            proxy.delay(0.1)
+            proxy.delay(0.03)
             async with anyio.create_task_group() as callers:
                 for number in range(40):
                     callers.start_soon(one.get, ("", f"user{number}"))
@@ -304,25 +325,23 @@ async def test_a_crowd_before_a_slow_server_travels_together(own: Valkey) -> Non
 
 async def test_an_invalidation_that_finds_no_connection_fails_loud(own: Valkey) -> None:
     """It waits longer than a look-up does, but not without end, and never pretends."""
-    options = RedisOptions(timeout=2.0, pool_size=1, invalidation_wait=0.02)
-    with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with instance(url=f"redis://127.0.0.1:{proxy.port}/0", options=options) as one:
-            await one.get()
-            proxy.delay(0.1)
-            async with anyio.create_task_group() as callers:
-                callers.start_soon(one.get, BOB)
-                await eventually_async(lambda: one.cache.flights.opened.current.flights)
-                await anyio.lowlevel.checkpoint()
-                with pytest.raises(SharedTierFailed, match=r"was free for 0\.02 s"):
-                    await one.cache.invalidate(ADA[1])
-            assert len(one.cache.memory) == 1
+    options = replace(PATIENT, pool_size=1, invalidation_wait=0.02)
+    async with instance(url=own.url, options=options) as one:
+        await one.get()
+        await one.get(BOB)
+        assert one.redis is not None
+        places = one.redis._sessions.current.places
+        await places.acquire_on_behalf_of("another")
+        with pytest.raises(SharedTierFailed, match=r"was free for 0\.02 s"):
+            await one.cache.invalidate(ADA[1])
+        places.release_on_behalf_of("another")
+        assert len(one.cache.memory) == 1
 
 
 async def test_a_pool_smaller_than_told_is_not_a_fault(own: Valkey) -> None:
     """A URL may name its own pool size; that is how many are asked at a time."""
-    patient = RedisOptions(timeout=2.0, pool_wait=2.0)
     url = f"{own.url}?max_connections=1"
-    async with instance(url=url, options=patient) as one, anyio.create_task_group() as callers:
+    async with instance(url=url) as one, anyio.create_task_group() as callers:
         for number in range(100):
             callers.start_soon(one.get, ("", f"user{number}"))
     assert (_faults(one), len(one.database.calls)) == (0, 100)
@@ -331,7 +350,7 @@ async def test_a_pool_smaller_than_told_is_not_a_fault(own: Valkey) -> None:
 async def test_cancelled_in_the_middle_of_a_reply_nobody_gets_another_s(own: Valkey) -> None:
     """Connections whose reply was not awaited are not used for the next user, and none is lost to the pool."""
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        url, options = f"redis://127.0.0.1:{proxy.port}/0", RedisOptions(timeout=2.0, pool_size=3, pool_wait=2.0)
+        url, options = f"redis://127.0.0.1:{proxy.port}/0", replace(PATIENT, pool_size=3)
         async with instance(url=url, options=options) as one:
             tier = one.redis
             assert tier is not None
@@ -353,7 +372,7 @@ async def test_cancelled_in_the_middle_of_a_reply_nobody_gets_another_s(own: Val
             proxy.pass_through()
             async with anyio.create_task_group() as callers:
                 for number in range(40):
-                    callers.start_soon(look, number, 2)
+                    callers.start_soon(look, number, 30)
             assert one.counters.get("rejected", "redis") == 0
             session = tier.opened.current
             assert session.places.borrowed_tokens == 0
@@ -390,10 +409,9 @@ async def test_closing_leaves_no_connection_behind(own: Valkey) -> None:
 
 async def test_closing_does_not_wait_for_a_hung_server(own: Valkey) -> None:
     """A server that answers nothing cannot hold up the end of an application."""
-    async with instance(url=own.url, options=QUICK) as one:
-        await one.get()
-        own.pause()
-        await _misses(one, 4)
-        started = time.monotonic()
-    assert time.monotonic() - started < 3.0
+    with anyio.fail_after(60):
+        async with instance(url=own.url, options=replace(HASTY, timeout=0.1)) as one:
+            await one.get()
+            own.pause()
+            await _misses(one, 4)
     own.resume()

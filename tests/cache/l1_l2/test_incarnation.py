@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,14 +23,15 @@ from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, BOB, PATIENT, look_one, redis_tier, store_one
 from tests.cache.switch import Switch
 from tests.waiting import eventually, eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 1_260_000
 SPACE = KeySpace("test", b"")
-QUICK = RedisOptions(probe_every=0.02)
+QUICK = replace(PATIENT, probe_every=0.02)
+WATCHFUL = replace(PATIENT, check_every=0.02)
 TALK = "ctxmiddleware.redis"
 
 
@@ -211,7 +213,7 @@ async def test_back_at_a_former_master_that_was_left_behind(own: Valkey, other: 
 
 async def test_a_switch_behind_an_open_connection_is_noticed(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     """A proxy may keep the connection; a look now and then sees another server behind it."""
-    async with _tier(own.url, RedisOptions(check_every=0.02)) as (tier, counters):
+    async with _tier(own.url, WATCHFUL) as (tier, counters):
         await _load(tier)
         with _client(own) as client:
             connected = client.info("stats")["total_connections_received"]
@@ -269,7 +271,7 @@ async def test_generations_of_an_unknown_server_are_renewed(own: Valkey) -> None
 @pytest.mark.parametrize("lost", ["flushall", "evicted"])
 async def test_who_has_known_the_server_all_along_only_says_its_name_again(own: Valkey, lost: str) -> None:
     """FLUSHALL and an evicted name cost the process that goes on no more than they have cost already."""
-    async with _tier(own.url, RedisOptions(check_every=0.02)) as (tier, counters):
+    async with _tier(own.url, WATCHFUL) as (tier, counters):
         await _load(tier)
         with _client(own) as client:
             if lost == "flushall":
@@ -316,7 +318,7 @@ async def test_what_was_renewed_counts_as_invalidated_just_now(own: Valkey) -> N
 
 async def test_a_replica_is_not_read(own: Valkey, other: Valkey, switch: Switch) -> None:
     """It holds what its master held, cannot renew it, and so answers nothing until it is promoted."""
-    async with _tier(switch.url, RedisOptions(timeout=1.0, probe_every=0.02)) as (tier, _):
+    async with _tier(switch.url, QUICK) as (tier, _):
         with _failover_that_loses_the_link(own, other) as link:
             await _load(tier)
             _replicated(own)
@@ -337,7 +339,7 @@ async def test_where_info_is_forbidden_it_says_so_once_and_goes_on(
     with _client(own) as client:
         client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "-info")
     url = f"redis://narrow:secret@127.0.0.1:{own.port}/0"
-    async with _tier(url, RedisOptions(check_every=0.02)) as (tier, counters):
+    async with _tier(url, WATCHFUL) as (tier, counters):
         await _load(tier)
         await tier.look([ADA, BOB], KEEP_MS)
         with _client(own) as client:
@@ -381,7 +383,7 @@ async def test_a_ready_client_is_looked_at_when_it_is_opened_and_after_each_faul
 
 async def test_a_ready_client_that_connects_again_unseen_is_looked_at_now_and_then(own: Valkey) -> None:
     """Where its own retries hide a failover, the look in the background finds it."""
-    async with Redis.from_url(own.url) as client, _tier(client, RedisOptions(check_every=0.02)) as (tier, counters):
+    async with Redis.from_url(own.url) as client, _tier(client, WATCHFUL) as (tier, counters):
         await _load(tier)
         with _client(own) as direct:
             direct.execute_command("DEBUG", "CHANGE-REPL-ID")

@@ -183,7 +183,7 @@ async def test_no_line_is_waited_in_for_longer_than_an_answer_may_take() -> None
         lane.place(first)
         await eventually_async(lambda: len(ferry.trips) == 1)
         lane.place(second)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await second.done.wait()
         assert (second.answers, ferry.given_up) == (None, 2)
         ferry.release()
@@ -215,7 +215,7 @@ async def test_closing_leaves_nobody_waiting() -> None:
         lane.place(orders[1])
     lane.place(orders[2])
     for order in orders:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await order.done.wait()
         assert order.answers is None
 
@@ -229,7 +229,7 @@ async def test_what_is_given_up_is_sent_back_at_once() -> None:
         await eventually_async(lambda: len(ferry.trips) == 1)
         lane.place(second)
         lane.send_back()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await second.done.wait()
         assert second.answers is None
         ferry.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -26,12 +27,11 @@ from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, BOB, PATIENT, look_one, redis_tier, store_one
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 1_260_000
-PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def server(redis_url: str) -> Iterator[Any]:
 
 @asynccontextmanager
 async def _tier(
-    target: str | Client, options: RedisOptions | None = None
+    target: str | Client, options: RedisOptions = PATIENT
 ) -> AsyncIterator[tuple[RedisTier[str], Counters]]:
     counters = Counters()
     tier = redis_tier(target, counters=counters, options=options)
@@ -88,6 +88,15 @@ async def _all(tier: RedisTier[str], keys: Sequence[Key]) -> list[Look[str] | No
     return [found[key] for key in keys]
 
 
+async def _answers(tier: RedisTier[str], count: int = 2) -> None:
+    """Wait until Redis has just answered look-ups of so many users at once."""
+
+    async def is_answered() -> bool:
+        return None not in await tier.look(_users(count), KEEP_MS)
+
+    await eventually_async(is_answered)
+
+
 def _commands(server: Any) -> int:
     done = server.info("commandstats")
     return sum(stats["calls"] for name, stats in done.items() if name in ("cmdstat_evalsha", "cmdstat_eval"))
@@ -96,7 +105,7 @@ def _commands(server: Any) -> int:
 async def test_each_gets_their_own_in_the_order_they_asked(redis_url: str) -> None:
     """Many looked up at once, known and unknown, get what was stored for them and nobody else's."""
     users = _users(250)
-    async with _tier(redis_url, options=PATIENT) as (tier, _):
+    async with _tier(redis_url) as (tier, _):
         await _fill(tier, users[::2])
         expected = [key[1] if number % 2 == 0 else None for number, key in enumerate(users)]
         assert [_value(look) for look in await tier.look(users, KEEP_MS)] == expected
@@ -108,7 +117,7 @@ async def test_each_gets_their_own_in_the_order_they_asked(redis_url: str) -> No
 async def test_looks_of_one_turn_travel_in_commands_of_a_hundred(redis_url: str, server: Any) -> None:
     """One goes ahead alone, and the 299 behind it are three commands on one more connection."""
     users = _users(300)
-    async with _tier(redis_url, options=PATIENT) as (tier, counters):
+    async with _tier(redis_url) as (tier, counters):
         await _fill(tier, users)
         server.config_resetstat()
         connected = len(server.client_list())
@@ -133,8 +142,12 @@ async def test_a_lone_look_and_a_lone_store_go_direct(redis_url: str) -> None:
 async def test_5000_misses_that_finish_at_once_need_no_connection_each(redis_url: str, server: Any) -> None:
     """All are looked up, and all are stored, over two connections and by a hundred users to a command."""
     users = _users(5000)
-    async with _tier(redis_url, PATIENT) as (tier, counters):
+    # Nothing looks at the connections meanwhile, which may take one more.
+    options = replace(PATIENT, timeout=60.0, pool_wait=60.0, check_every=600.0)
+    async with _tier(redis_url, options) as (tier, counters):
         before = len(server.client_list())
+        # The server has seen the scripts then: it is sent no command twice.
+        await _fill(tier, users[:2])
         looks = await _all(tier, users)
         values = _storing(users, looks)
         kept: list[bool | None] = []
@@ -184,7 +197,7 @@ async def test_each_value_of_a_batch_is_compared_for_itself(redis_url: str) -> N
 async def test_large_values_travel_in_commands_of_their_own(redis_url: str, server: Any) -> None:
     """So many bytes that one command would hold Redis up are several, and all are kept."""
     users = _users(4)
-    async with _tier(redis_url, PATIENT) as (tier, _):
+    async with _tier(redis_url) as (tier, _):
         looks = await tier.look(users, KEEP_MS)
         values = _storing(users, looks)
         large = [Storing(v.key, v.fence, Stored("x" * (MAX_BYTES // 2), "db", 900.0), KEEP_MS) for v in values]
@@ -202,11 +215,12 @@ async def test_large_values_travel_in_commands_of_their_own(redis_url: str, serv
         assert _commands(server) == 4
 
 
+@pytest.mark.every_loop
 async def test_cancelled_callers_change_nothing_for_the_rest_of_their_batch(own: Valkey) -> None:
     """Half of those in one command go away while it is under way; the rest are answered by it, and it is no fault."""
     users = _users(60)
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with _tier(f"redis://127.0.0.1:{proxy.port}/0", PATIENT) as (tier, counters):
+        async with _tier(f"redis://127.0.0.1:{proxy.port}/0") as (tier, counters):
             await _fill(tier, users)
             trips = tier.opened.current.lane.trips
             proxy.delay(0.05)
@@ -227,38 +241,41 @@ async def test_cancelled_callers_change_nothing_for_the_rest_of_their_batch(own:
 
 async def test_a_hung_server_is_one_fault_for_each_command_whatever_the_number_of_users(own: Valkey) -> None:
     """Three hundred who wait for it are two faults: of the one that went alone, and of the trip behind it."""
-    async with _tier(own.url, RedisOptions(timeout=0.1)) as (tier, counters):
-        await tier.look([ADA, BOB], KEEP_MS)
+    async with _tier(own.url, replace(PATIENT, timeout=0.3)) as (tier, counters):
+        await _answers(tier)
+        before = counters.get("fault", "redis")
         own.pause()
         assert await _all(tier, _users(300)) == [None] * 300
-        assert counters.get("fault", "redis") == 2
+        assert counters.get("fault", "redis") == before + 2
         assert tier.is_up()
         assert await tier.look(_users(300), KEEP_MS) == [None] * 300
-        assert counters.get("fault", "redis") == 3
+        assert counters.get("fault", "redis") == before + 3
         assert tier.is_up() is False
         own.resume()
 
 
 async def test_whoever_waits_behind_the_last_fault_is_not_sent_after_it(own: Valkey) -> None:
     """When the breaker opens, those in the line are answered with it; they do not wait for one more timeout."""
-    options = RedisOptions(timeout=0.2, pool_wait=60, fault_threshold=1, probe_every=60)
+    options = replace(PATIENT, timeout=0.3, pool_wait=60, fault_threshold=1, probe_every=0.05)
     async with _tier(own.url, options) as (tier, counters):
-        await tier.look([ADA, BOB], KEEP_MS)
+        await _answers(tier)
+        trips, faults = tier.opened.current.lane.trips, counters.get("fault", "redis")
         own.pause()
         async with anyio.create_task_group() as callers:
             callers.start_soon(tier.look, _users(2), KEEP_MS)
-            await eventually_async(lambda: tier.opened.current.lane.trips == 2)
+            await eventually_async(lambda: tier.opened.current.lane.trips == trips + 1)
             assert await tier.look(_users(2), KEEP_MS) == [None, None]
-        assert (tier.opened.current.lane.trips, counters.get("fault", "redis")) == (2, 1)
+        assert (tier.opened.current.lane.trips, counters.get("fault", "redis")) == (trips + 1, faults + 1)
         assert counters.get("busy", "redis") == 0
         own.resume()
 
 
 async def test_while_redis_is_down_nobody_waits_and_nothing_is_sent(own: Valkey) -> None:
     """With the breaker open looks and stores return in the same turn of the event loop."""
-    async with _tier(own.url, RedisOptions(timeout=0.05, probe_every=60)) as (tier, counters):
-        found = await look_one(tier, ADA, KEEP_MS)
-        assert found is not None
+    async with _tier(own.url) as (patient, _):
+        found = await look_one(patient, ADA, KEEP_MS)
+    assert found is not None
+    async with _tier(own.url, replace(PATIENT, timeout=0.05, probe_every=60)) as (tier, counters):
         own.pause()
         while tier.is_up():
             await look_one(tier, ADA, KEEP_MS)
@@ -273,44 +290,45 @@ async def test_while_redis_is_down_nobody_waits_and_nothing_is_sent(own: Valkey)
 
 async def test_waiting_for_the_lane_is_bounded_and_no_fault(own: Valkey) -> None:
     """Behind a slow command nobody waits longer than for a connection: they are busy, and the breaker is not told."""
-    options = RedisOptions(timeout=5.0, pool_wait=0.01)
-    with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with _tier(f"redis://127.0.0.1:{proxy.port}/0", options) as (tier, counters):
-            await _fill(tier, _users(4))
-            proxy.delay(0.3)
-            answers: list[list[str | None]] = []
+    async with _tier(own.url, replace(PATIENT, timeout=60.0, pool_wait=0.01)) as (tier, counters):
+        await _fill(tier, _users(4))
+        own.pause()
+        answers: list[list[str | None]] = []
 
-            async def look(keys: Sequence[Key]) -> None:
-                answers.append([_value(each) for each in await tier.look(keys, KEEP_MS)])
+        async def look(keys: Sequence[Key]) -> None:
+            answers.append([_value(each) for each in await tier.look(keys, KEEP_MS)])
 
-            async with anyio.create_task_group() as callers:
-                trips = tier.opened.current.lane.trips
-                callers.start_soon(look, _users(2))
-                await eventually_async(lambda: tier.opened.current.lane.trips > trips)
-                callers.start_soon(look, _users(4)[2:])
-                await eventually_async(lambda: answers == [[None, None]])
-            assert answers == [[None, None], ["user0@example.org", "user1@example.org"]]
-            assert (counters.get("busy", "redis"), counters.get("fault", "redis")) == (2, 0)
+        async with anyio.create_task_group() as callers:
+            trips = tier.opened.current.lane.trips
+            callers.start_soon(look, _users(2))
+            await eventually_async(lambda: tier.opened.current.lane.trips > trips)
+            callers.start_soon(look, _users(4)[2:])
+            await eventually_async(lambda: answers == [[None, None]])
+            own.resume()
+        assert answers == [[None, None], ["user0@example.org", "user1@example.org"]]
+        assert (counters.get("busy", "redis"), counters.get("fault", "redis")) == (2, 0)
 
 
 @pytest.mark.parametrize("many", [1, 2])
 async def test_timeouts_and_retries_of_the_url_are_bounded_by_ours(own: Valkey, many: int) -> None:
     """What the URL says beats what the driver is told; a hung server is not waited for all the same."""
     url = f"{own.url}?socket_timeout=60&socket_connect_timeout=60&timeout=60&retry_on_timeout=true"
-    async with _tier(url, RedisOptions(timeout=0.05)) as (tier, counters):
-        assert None not in await tier.look(_users(many), KEEP_MS)
+    async with _tier(url, replace(PATIENT, timeout=0.1)) as (tier, counters):
+        await _answers(tier, many)
+        faults = counters.get("fault", "redis")
         own.pause()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert await tier.look(_users(many), KEEP_MS) == [None] * many
         own.resume()
-        assert counters.get("fault", "redis") == 1
+        assert counters.get("fault", "redis") == faults + 1
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("many", [1, 2, 150])
 async def test_a_lost_connection_is_made_again(own: Valkey, many: int) -> None:
     """A connection reset while idle costs no answer, whichever of the two ways it is for."""
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with _tier(f"redis://127.0.0.1:{proxy.port}/0", PATIENT) as (tier, counters):
+        async with _tier(f"redis://127.0.0.1:{proxy.port}/0") as (tier, counters):
             await _fill(tier, _users(many))
             for _ in range(3):
                 proxy.drop()
@@ -319,11 +337,12 @@ async def test_a_lost_connection_is_made_again(own: Valkey, many: int) -> None:
             assert counters.get("fault", "redis") == 0
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("cut_after", [1, 300, 5000, 20_000])
 async def test_a_reply_cut_in_the_middle_of_a_trip_is_nobody_s(own: Valkey, cut_after: int) -> None:
     """What was read of it is given to nobody; the next trip is on a new connection and right for everyone."""
     users = _users(250)
-    options = RedisOptions(timeout=1.0, pool_wait=5.0, fault_threshold=100)
+    options = replace(PATIENT, fault_threshold=100)
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
         async with _tier(f"redis://127.0.0.1:{proxy.port}/0", options) as (tier, counters):
             await _fill(tier, users)
@@ -342,23 +361,30 @@ async def test_a_reply_cut_in_the_middle_of_a_trip_is_nobody_s(own: Valkey, cut_
 
 async def test_after_a_timeout_in_a_trip_the_late_reply_is_nobody_s(own: Valkey) -> None:
     """The answer that comes too late is on a connection nobody uses any more."""
-    options = RedisOptions(timeout=0.05, fault_threshold=100)
-    with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        async with _tier(f"redis://127.0.0.1:{proxy.port}/0", options) as (tier, counters):
-            await _fill(tier, _users(4))
-            proxy.delay(0.1)
-            assert await tier.look(_users(2), KEEP_MS) == [None, None]
-            proxy.pass_through()
-            await anyio.sleep(0.3)
-            looks = await tier.look(_users(4)[2:], KEEP_MS)
-            assert [_value(look) for look in looks] == ["user2@example.org", "user3@example.org"]
-            assert counters.get("fault", "redis") == 1
+    users = _users(4)
+    async with _tier(own.url) as (patient, _):
+        await _fill(patient, users)
+    async with _tier(own.url, replace(PATIENT, timeout=0.1, fault_threshold=100)) as (tier, counters):
+        await _answers(tier)
+        faults = counters.get("fault", "redis")
+        own.pause()
+        assert await tier.look(users[:2], KEEP_MS) == [None, None]
+        assert counters.get("fault", "redis") == faults + 1
+        own.resume()
+        await anyio.sleep(0.1)
+
+        async def are_found() -> bool:
+            values = [_value(look) for look in await tier.look(users[2:], KEEP_MS)]
+            assert values in ([None, None], ["user2@example.org", "user3@example.org"])
+            return None not in values
+
+        await eventually_async(are_found)
 
 
 async def test_scripts_that_were_flushed_are_sent_again_with_the_trip(own: Valkey) -> None:
     """SCRIPT FLUSH and a failover cost one more trip and no answer."""
     with redis.Redis.from_url(own.url) as direct:
-        async with _tier(own.url, PATIENT) as (tier, counters):
+        async with _tier(own.url) as (tier, counters):
             for number in range(3):
                 direct.script_flush()
                 await _fill(tier, _users(250))
@@ -371,7 +397,7 @@ async def test_one_command_of_a_trip_that_fails_leaves_the_others_their_answers(
     """Out of memory a look that has to write fails, one that finds everything does not; that is one fault."""
     known, unknown = _users(100), [("", f"other{number}") for number in range(100)]
     with redis.Redis.from_url(own.url) as direct:
-        async with _tier(own.url, PATIENT) as (tier, counters):
+        async with _tier(own.url) as (tier, counters):
             await _fill(tier, known)
             direct.config_set("maxmemory", "1")
             looks = await tier.look([*unknown, *known], KEEP_MS)
@@ -380,6 +406,7 @@ async def test_one_command_of_a_trip_that_fails_leaves_the_others_their_answers(
             assert counters.get("fault", "redis") == 1
 
 
+@pytest.mark.every_loop
 async def test_a_connection_that_was_not_admitted_is_not_used(redis_url: str) -> None:
     """Whatever went wrong while the server was looked at, the next command looks at it again."""
     asked = 0
@@ -433,6 +460,7 @@ async def test_the_reply_to_another_s_look_is_nobody_s(redis_url: str, alone: bo
             assert _value(looks[0]) == ADA[1]
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("alone", [True, False])
 async def test_a_connection_of_ours_that_is_out_of_step_is_thrown_away(redis_url: str, alone: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Even where the left-over reply comes only after the connection was taken, the next look is right again."""
@@ -462,7 +490,7 @@ async def test_a_ready_client_gathers_over_a_connection_of_its_pool(redis_url: s
     """It is asked for one connection at a time by those who gather, and for no more than it has by all together."""
     users = _users(300)
     pool = ConnectionPool.from_url(redis_url, max_connections=size)
-    async with Redis.from_pool(pool) as client, _tier(client, PATIENT) as (tier, counters):
+    async with Redis.from_pool(pool) as client, _tier(client) as (tier, counters):
         before = len(server.client_list())
         await _fill(tier, users)
         assert [_value(look) for look in await _all(tier, users)] == [key[1] for key in users]
@@ -495,10 +523,11 @@ async def test_an_invalidation_that_is_sent_twice_puts_nothing_back(redis_url: s
     assert len(seen) == 5
 
 
+@pytest.mark.every_loop
 async def test_closing_answers_whoever_still_waits(own: Valkey) -> None:
     """Nobody is left waiting for a trip that will not be made."""
     with TcpProxy.start("127.0.0.1", own.port) as proxy:
-        tier = redis_tier(f"redis://127.0.0.1:{proxy.port}/0", options=PATIENT)
+        tier = redis_tier(f"redis://127.0.0.1:{proxy.port}/0")
         answers: list[object] = []
 
         async def look(keys: Sequence[Key]) -> None:

@@ -14,17 +14,16 @@ import redis
 from ctxmiddleware.cache.base import Stored
 from ctxmiddleware.cache.redis.codec import Codec
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
+from tests.cache.rig import ADA, BOB, PATIENT, STEADY, Database, Instance, instance
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
-OPTIONS = RedisOptions(timeout=1.0, pool_wait=1.0, check_every=0.05, probe_every=0.05)
+OPTIONS = replace(PATIENT, check_every=0.05, probe_every=0.05)
 
 
 @pytest.fixture

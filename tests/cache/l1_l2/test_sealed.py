@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, asyncio_only]
 ADA, BOB, NOBODY = "ada@example.com", "bob@example.com", "nobody@example.com"
 KEY, ANOTHER = (base64.b64encode(bytes(range(start, start + 32))).decode() for start in (0, 100))
 # Whatever of a context, or of how it travels, somebody could read or search for.
-WORDS = (b"ada", b"bob", b"nobody", b"example", b"Lovelace", b"Kovacs", b"staff", b"N1", b"North", b"static")
+WORDS = (b"ada", b"bob", b"nobody", b"example", b"Lovelace", b"Kovacs", b"staff", b"SLOT-N1", b"North", b"static")
 
 Server = Any  # redis-py's own types tell its asynchronous answers from the others nowhere
 Meddle = Callable[[Server, bytes], object]
@@ -27,7 +27,7 @@ Meddle = Callable[[Server, bytes], object]
 
 def _context(number: int, email: str, full_name: str) -> UserContext:
     employee = Employee(number, email, full_name, None, "staff", is_active=True)
-    return UserContext(email, employee, (), (Slot(1, "N1", "North one", 1),), (Region(1, "NORTH", "North"),))
+    return UserContext(email, employee, (), (Slot(1, "SLOT-N1", "North one", 1),), (Region(1, "NORTH", "North"),))
 
 
 CONTEXTS = {ADA: _context(1, ADA, "Ada Lovelace"), BOB: _context(2, BOB, "Bob Kovacs")}

@@ -6,17 +6,20 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.matrix import Cases
+
 from .guards import FINDINGS, GUARDS, PACKAGE, Guard
 from .machine import TOTAL, Machine
 
 
-def test_no_order_of_events_breaks_a_promise() -> None:
+def test_no_order_of_events_breaks_a_promise(cases: Cases) -> None:
     """Nobody gets another's context, an invalidation is final, one load a user, and nobody harms another."""
+    examples, steps = (300, 50) if cases is Cases.FULL else (80, 40)
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=300,
-            stateful_step_count=50,
+            max_examples=examples,
+            stateful_step_count=steps,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,22 +27,29 @@ from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey, ValkeyCluster
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, Database, instance, redis_tier, store_one
+from tests.cache.rig import ADA, PATIENT, Database, instance, look_one, redis_tier, store_one
 from tests.waiting import eventually_async
 
-from .traffic import FAILED_OVER, USERS, Traffic, is_heard
+from .traffic import FAILED_OVER, USERS, Traffic, is_heard, origins
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
 SPACE = KeySpace("test", b"")
-QUICK = RedisOptions(probe_every=0.05)
-PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, invalidation_wait=5.0)
+# A server that is killed refuses at once; leases it had, or of loads that were overtaken, end by themselves.
+QUICK = replace(PATIENT, probe_every=0.05, lease=0.75)
 MANY: list[Key] = [("", f"user{number}@example.org") for number in range(1000)]
 
 
 @pytest.fixture
 def cluster() -> Iterator[ValkeyCluster]:
     """A cluster of this test's own."""
+    with ValkeyCluster.start() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def unharmed() -> Iterator[ValkeyCluster]:
+    """A cluster for tests that leave its nodes and slots as they are."""
     with ValkeyCluster.start() as cluster:
         yield cluster
 
@@ -98,31 +105,35 @@ def _scripts(cluster: ValkeyCluster) -> int:
     return total
 
 
-async def test_a_clear_is_a_script_for_each_bucket_whatever_the_number_of_users(cluster: ValkeyCluster) -> None:
+async def test_a_clear_is_a_script_for_each_bucket_whatever_the_number_of_users(unharmed: ValkeyCluster) -> None:
     """Nobody's context is found after it; a thousand users cost what ten cost."""
-    async with _tier(cluster.url) as (tier, counters):
+    async with _tier(unharmed.url) as (tier, counters):
         await tier.invalidate(None, KEEP_MS)
         for users in (MANY[:10], MANY):
             await _fill(tier, users)
-            _scripts(cluster)
+            _scripts(unharmed)
             await tier.invalidate(None, KEEP_MS)
             # And the announcement before and after them.
-            assert _scripts(cluster) == BUCKETS + 2
+            assert _scripts(unharmed) == BUCKETS + 2
             assert all(look is not None and look.stored is None for look in await tier.look(users, KEEP_MS))
         assert counters.get("fault", "redis") == 0
 
 
-async def test_a_thousand_users_are_a_connection_to_each_node(cluster: ValkeyCluster) -> None:
+def _has_connections(client: Any, count: int) -> bool:
+    return len(client.client_list(_type="normal")) == count
+
+
+async def test_a_thousand_users_are_a_connection_to_each_node(unharmed: ValkeyCluster) -> None:
     """Those of a bucket share a script, those of a node a trip; nobody is busy."""
-    async with _tier(cluster.url) as (tier, counters):
+    async with _tier(unharmed.url) as (tier, counters):
         await _fill(tier, MANY)
-        _scripts(cluster)
+        _scripts(unharmed)
         assert all(look is not None and look.stored is not None for look in await tier.look(MANY, KEEP_MS))
-        assert _scripts(cluster) <= 2 * BUCKETS
-        for node in cluster.masters:
-            with cluster.of(node) as client:
-                # That one, and the test's.
-                assert len(client.client_list(_type="normal")) == 2
+        assert _scripts(unharmed) <= 2 * BUCKETS
+        for node in unharmed.masters:
+            with unharmed.of(node) as client:
+                # That one, and the test's; those of the test before it may be closed a moment later.
+                await eventually_async(partial(_has_connections, client, 2))
         assert (counters.get("busy", "redis"), counters.get("fault", "redis")) == (0, 0)
 
 
@@ -135,7 +146,7 @@ async def test_a_lost_node_is_felt_by_its_share_only_and_undoes_nothing(cluster:
     async with instance(database, url=cluster.url, options=QUICK) as one, anyio.create_task_group() as tasks:
         traffic = Traffic(one)
         tasks.start_soon(traffic.flow)
-        assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+        assert origins(await traffic.more()) == {"redis"}
         _cut_replication(cluster)
         for key in lost[:5]:
             database.rows[key[1]] = expected[key] = "new"
@@ -155,7 +166,7 @@ async def test_a_lost_node_is_felt_by_its_share_only_and_undoes_nothing(cluster:
         async def all_from_redis() -> bool:
             got = await traffic.more()
             assert all(value == expected[key] for key, value, _ in got)
-            return {origin for _, _, origin in got} == {"redis"}
+            return origins(got) == {"redis"}
 
         await eventually_async(all_from_redis, timeout=FAILED_OVER)
         await one.cache.invalidate(lost[0][1])
@@ -165,6 +176,7 @@ async def test_a_lost_node_is_felt_by_its_share_only_and_undoes_nothing(cluster:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.full
 async def test_a_cluster_that_wants_all_its_slots_is_down_as_a_whole_until_they_are_served() -> None:
     """Clusters are, unless they are told otherwise: all users come from the source, and no request fails."""
     database = Database(batch_size=100)
@@ -172,20 +184,15 @@ async def test_a_cluster_that_wants_all_its_slots_is_down_as_a_whole_until_they_
         async with instance(database, url=cluster.url, options=QUICK) as one, anyio.create_task_group() as tasks:
             traffic = Traffic(one)
             tasks.start_soon(traffic.flow)
-            assert {origin for _, _, origin in await traffic.more()} == {"redis"}
+            assert origins(await traffic.more()) == {"redis"}
             with cluster.of(cluster.replicas[0]) as client:
                 client.config_set("cluster-replica-no-failover", "yes")
                 cluster.masters[0].kill()
-                await eventually_async(lambda: _origins(traffic) == {"db"}, timeout=FAILED_OVER)
+                await eventually_async(lambda: traffic.origins() == {"db"}, timeout=FAILED_OVER)
                 client.config_set("cluster-replica-no-failover", "no")
-            await eventually_async(lambda: _origins(traffic) == {"redis"}, timeout=FAILED_OVER)
+            await eventually_async(lambda: traffic.origins() == {"redis"}, timeout=FAILED_OVER)
             assert all(value == f"{key[1]} 1" for key, value, _ in traffic.got)
             tasks.cancel_scope.cancel()
-
-
-def _origins(traffic: Traffic) -> set[str]:
-    """Return where the last answers came from."""
-    return {origin for _, _, origin in traffic.got[-len(USERS) :]}
 
 
 def _answering(layouts: dict[int, tuple[int, int]]) -> Any:
@@ -214,21 +221,35 @@ async def test_a_node_that_was_cut_off_does_not_say_who_has_what() -> None:
 
 
 async def test_a_node_that_hangs_costs_a_timeout_a_few_times(cluster: ValkeyCluster) -> None:
-    """After that nobody waits for it, and the others' users have never waited longer than that."""
-    async with instance(Database(batch_size=100), url=cluster.url, options=RedisOptions(probe_every=60)) as one:
-        hung, well = _at(cluster, cluster.masters[0]), _at(cluster, cluster.masters[1])
-        for key in USERS:
-            await one.get(key)
-        one.clock.advance(6)
+    """After that its users are answered without a wait, and those of the other nodes from Redis as before."""
+    hung, well = _at(cluster, cluster.masters[0]), _at(cluster, cluster.masters[1])
+    with cluster.of(cluster.replicas[0]) as client:
+        client.config_set("cluster-replica-no-failover", "yes")
+    async with _tier(cluster.url) as (patient, _):
+        await _fill(patient, USERS)
+    async with _tier(cluster.url, replace(PATIENT, timeout=0.3)) as (tier, counters):
+
+        async def is_connected() -> bool:
+            return await look_one(tier, hung[0], KEEP_MS) is not None
+
+        await eventually_async(is_connected)
         cluster.masters[0].pause()
-        for number in range(3):
-            started = time.monotonic()
-            assert (await one.get(hung[number])).origin == "db"
-            assert time.monotonic() - started < 1.0
-        started = time.monotonic()
-        assert (await one.get(hung[3])).origin == "db"
-        assert [(await one.get(key)).origin for key in well] == ["redis"] * len(well)
-        assert time.monotonic() - started < 0.2
+        faults = counters.get("fault", "redis")
+        for key in hung[:3]:
+            with anyio.fail_after(30):
+                assert await look_one(tier, key, KEEP_MS) is None
+        assert counters.get("fault", "redis") == faults + 3
+        # Without a turn of the event loop in between.
+        with anyio.move_on_after(0) as scope:
+            assert await look_one(tier, hung[3], KEEP_MS) is None
+        assert not scope.cancelled_caught
+        assert tier.is_up()
+
+        async def are_found() -> bool:
+            return all(look is not None and look.stored is not None for look in await tier.look(well, KEEP_MS))
+
+        # A busy machine may be late with some of them.
+        await eventually_async(are_found)
         cluster.masters[0].resume()
 
 
@@ -252,7 +273,7 @@ async def test_with_all_nodes_lost_the_source_is_asked_until_they_are_back(clust
 
         async def is_kept() -> bool:
             one.clock.advance(6)
-            return [(await one.get(key)).origin for key in USERS] == ["redis"] * len(USERS)
+            return {(await one.get(key)).origin for key in USERS} - {"memory"} == {"redis"}
 
         await eventually_async(is_kept, timeout=FAILED_OVER)
 
@@ -287,24 +308,27 @@ async def test_a_slot_that_moves_is_followed(cluster: ValkeyCluster) -> None:
         assert (counters.get("fault", "redis"), counters.get("renewed", "redis")) == (0, 1)
 
 
-async def test_a_half_moved_slot_fails_no_request(cluster: ValkeyCluster) -> None:
+async def test_a_half_moved_slot_fails_no_request(unharmed: ValkeyCluster) -> None:
     """While a bucket's keys are on two nodes its users come from the source, and the others notice nothing."""
-    async with instance(Database(), url=cluster.url, options=QUICK) as one:
+    async with instance(Database(), url=unharmed.url, options=QUICK, deaf=True) as one:
+        await one.cache.invalidate(None)
         for key in USERS:
             await one.get(key)
         slot = _slot(USERS[0])
-        source = cluster.owner(slot)
-        others = [master for master in cluster.masters if master is not source]
-        with cluster.of(source) as old, cluster.of(others[0]) as new:
+        source = unharmed.owner(slot)
+        others = [master for master in unharmed.masters if master is not source]
+        with unharmed.of(source) as old, unharmed.of(others[0]) as new:
             names = [client.execute_command("CLUSTER", "MYID") for client in (old, new)]
             new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
             old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
             half = SPACE.of(USERS[0]).everyone
             old.execute_command("MIGRATE", "127.0.0.1", others[0].port, half, 0, 5000)
             one.clock.advance(6)
-            origins = {key: (await one.get(key)).origin for key in USERS}
+            found = {key: (await one.get(key)).origin for key in USERS}
+            for client in (old, new):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
         moved = {key for key in USERS if _slot(key) == slot}
-        assert {key for key, origin in origins.items() if origin == "db"} == moved
+        assert {key for key, origin in found.items() if origin == "db"} == moved
 
 
 async def test_a_connection_of_one_s_own_leads_to_who_has_the_key(cluster: ValkeyCluster) -> None:
@@ -331,7 +355,7 @@ async def test_a_connection_of_one_s_own_leads_to_who_has_the_key(cluster: Valke
         await eventually_async(is_replaced, timeout=FAILED_OVER)
 
 
-async def test_a_ready_client_is_taken_for_how_it_reaches_its_cluster(cluster: ValkeyCluster) -> None:
+async def test_a_ready_client_is_taken_for_how_it_reaches_its_cluster(unharmed: ValkeyCluster) -> None:
     """Its nodes, its options and its address map; it is neither opened nor changed nor closed."""
     mapped: list[tuple[str, int]] = []
 
@@ -339,12 +363,12 @@ async def test_a_ready_client_is_taken_for_how_it_reaches_its_cluster(cluster: V
         mapped.append(place)
         return place
 
-    client = RedisCluster(host="127.0.0.1", port=cluster.masters[2].port, address_remap=remap)
+    client = RedisCluster(host="127.0.0.1", port=unharmed.masters[2].port, address_remap=remap)
     async with _tier(client) as (tier, counters):
         await _fill(tier, MANY)
         assert all(look is not None and look.stored is not None for look in await tier.look(MANY, KEEP_MS))
         assert counters.get("fault", "redis") == 0
-    assert {port for _, port in mapped} == {node.port for node in cluster.masters}
+    assert {port for _, port in mapped} == {node.port for node in unharmed.masters}
     assert client.nodes_manager.nodes_cache == {}
     await client.set("its owner's", "own")
     await client.aclose()
@@ -362,15 +386,16 @@ async def test_what_is_no_cluster_is_no_answer(redis_url: str, caplog: pytest.Lo
 
 async def test_too_few_replicas_say_nothing_against_a_node(cluster: ValkeyCluster) -> None:
     """The invalidation is in force, announced as done, and fails loud; the node is asked as before."""
-    options = RedisOptions(replicas=1, fault_threshold=1, timeout=1.0, invalidation_wait=3.0)
-    async with instance(url=cluster.url, options=options) as one, instance(url=cluster.url, options=PATIENT) as two:
+    # So long a master that has lost its replica is waited for: half of the timeout.
+    options = replace(PATIENT, replicas=1, fault_threshold=1, timeout=2.0)
+    async with instance(url=cluster.url, options=options) as one, instance(url=cluster.url) as two:
         for each in (one, two):
             await eventually_async(partial(is_heard, each))
             await each.get()
         await one.cache.invalidate(None)
         for replica in cluster.replicas:
             replica.kill()
-        for name in (ADA[1], None, ADA[1]):
+        for name in (ADA[1], None):
             with pytest.raises(SharedTierFailed, match=r"in force, and may be lost .* 0 of 1 replicas have it"):
                 await one.cache.invalidate(name)
         assert one.redis is not None

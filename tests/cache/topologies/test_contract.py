@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -11,13 +10,13 @@ import pytest
 
 from ctxmiddleware.cache.base import Key, Stored
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look, Storing
 from ctxmiddleware.stats import Counters
-from examples.servers.programs import another
+from examples.servers.programs import ALL, VALKEY_9, another
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, Database, instance, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, BOB, PATIENT, Database, instance, look_one, redis_tier, store_one
+from tests.matrix import in_full
 from tests.waiting import eventually_async
 
 from . import shapes
@@ -26,7 +25,6 @@ from .traffic import is_heard
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 KEEP_MS = 60_000
-PATIENT = RedisOptions(timeout=5.0, pool_wait=5.0, invalidation_wait=5.0)
 USERS: list[Key] = [("", f"user{number}@example.org") for number in range(300)]
 
 SHAPES = {
@@ -49,7 +47,12 @@ if BY_HAND is not None:
     STARTS[f"{BY_HAND.name} as a cluster, TLS"] = partial(shapes.by_cluster_and_tls, BY_HAND)
 
 
-@pytest.fixture(scope="module", params=STARTS)
+# Before each push: the newest in every shape, the oldest by itself, and what is between an instance and a server.
+OLDEST = [program.name for program in ALL if program.is_to_be_had][-1]
+PUSH = {*(shape.format(VALKEY_9.name) for shape in SHAPES), OLDEST, "unix socket", "TLS"}
+
+
+@pytest.fixture(scope="module", params=[name if name in PUSH else in_full(name) for name in STARTS])
 def running(request: pytest.FixtureRequest) -> Iterator[Shape]:
     """Redis in one shape."""
     with STARTS[request.param]() as shape:
@@ -165,13 +168,12 @@ async def test_connections_that_were_lost_are_made_again(
 async def test_two_instances_agree(running: Shape, request: pytest.FixtureRequest) -> None:
     """One load serves both, and each hears what the other invalidates, a user or everybody."""
     database, key = Database(), ("", request.node.name)
-    options = replace(PATIENT, lease=60.0, confirm_timeout=10.0)
     async with (
-        instance(database, url=running.target, options=options) as one,
-        instance(database, url=running.target, options=options) as other,
+        instance(database, url=running.target) as one,
+        instance(database, url=running.target) as other,
     ):
         for each in (one, other):
-            await eventually_async(partial(is_heard, each), timeout=10)
+            await eventually_async(partial(is_heard, each))
         database.hold()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(one.get, key)
