@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -10,6 +12,8 @@ nox.options.error_on_external_run = True
 
 # Servers are stopped in order and their folders removed: nox's half a second after Ctrl-C is too short for that.
 PATIENT = {"interrupt_timeout": 30.0, "terminate_timeout": 15.0}
+# One worker a core, each of which takes over tests from the other at the end.
+WORKERS = ("-n", "2", "--dist", "worksteal")
 
 
 @nox.session
@@ -21,14 +25,22 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Lint, types, and the whole suite with coverage, against real servers. Arguments go to pytest."""
+    """Lint, types, and the tests of each push, against real servers. Arguments go to pytest."""
+    _test(session, "push")
+
+
+@nox.session
+def tests_full(session: nox.Session) -> None:
+    """Lint, types, and every test on every event loop, server and seed. Arguments go to pytest."""
+    _test(session, "full")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches the tests take: one event loop suffices. Arguments go to pytest."""
     session.install("-q", "-e", ".[dev]")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
-    measured = () if session.posargs else ("--cov", "--cov-report=term-missing:skip-covered")
-    # Two at a time, file by file: most of the time a test waits for a server.
-    session.run("pytest", "-n", "2", "--dist", "loadscope", *measured, *session.posargs, **PATIENT)
+    report = ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("pytest", *WORKERS, "--cases", "coverage", *report, *session.posargs, **PATIENT)
 
 
 @nox.session
@@ -43,3 +55,13 @@ def fuzz(session: nox.Session) -> None:
     """Fuzz what comes from outside, guided by coverage. Arguments go to the fuzzer: names of targets, --seconds."""
     session.install("-q", "-e", ".[fuzz]")
     session.run("python", "-m", "tests.fuzz", *session.posargs, **PATIENT)
+
+
+def _test(session: nox.Session, cases: str) -> None:
+    session.install("-q", "-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    with ThreadPoolExecutor() as beside:
+        types = beside.submit(session.run, "mypy")
+        session.run("pytest", *WORKERS, "--cases", cases, *session.posargs, **PATIENT)
+        types.result()
