@@ -22,6 +22,7 @@ from ctxmiddleware import (
     CachePolicy,
     ContextPlugin,
     Loaded,
+    RedisOptions,
     UserContext,
     UserContextMiddleware,
     current_user_context,
@@ -39,6 +40,8 @@ AT_ONCE = 200
 CANCELLED, ANONYMOUS, INVALIDATED = 0.1, 0.02, 0.001
 # Not for long, so that many requests go on to Redis, and to the source.
 POLICY = CachePolicy(ttl=20.0, untrusted_ttl=1.0)
+# A busy Redis is waited for; a lease that a cancelled request leaves behind is not.
+REDIS = replace(PATIENT, lease=RedisOptions().lease)
 TELL_EVERY = 100_000
 
 Tell = Callable[[str], None]
@@ -200,7 +203,7 @@ class Crowd:
 async def _measure(requests: int, redis: str, draw: Draw, inside: Callable[[ASGIApp], ASGIApp], tell: Tell) -> Crowd:
     rng, policy = random.Random(draw.seed), replace(POLICY, max_users=draw.users // 5)
     source = Users(rng)
-    plugin = ContextPlugin(source=source, identify=by_header_later, redis=redis, redis_options=PATIENT, policy=policy)
+    plugin = ContextPlugin(source=source, identify=by_header_later, redis=redis, redis_options=REDIS, policy=policy)
     app = inside(Starlette(routes=[Route("/whole", whole), Route("/pieces", in_pieces)]))
     async with plugin:
         crowd = Crowd(UserContextMiddleware(app, plugin=plugin), plugin, rng, draw)
