@@ -12,8 +12,9 @@ nox.options.error_on_external_run = True
 
 # Servers are stopped in order and their folders removed: nox's half a second after Ctrl-C is too short for that.
 PATIENT = {"interrupt_timeout": 30.0, "terminate_timeout": 15.0}
-# One worker a core, each of which takes over tests from the other at the end.
-WORKERS = ("-n", "2", "--dist", "worksteal")
+# Two workers for each of two cores, because most of the time a test waits for a server; one that has none left takes
+# over tests of another.
+WORKERS = ("-n", "4", "--dist", "worksteal")
 
 
 @nox.session
