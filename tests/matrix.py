@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 
 class Cases(StrEnum):
@@ -47,9 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
+    """Register the marks, and draw the same examples in each run unless all cases are run."""
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
+    # Before each push a failure is the change's, and never a new example's; `tests_full` looks for new ones.
+    settings.register_profile("ctxmiddleware", derandomize=cases_of(config) is not Cases.FULL)
+    settings.load_profile("ctxmiddleware")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

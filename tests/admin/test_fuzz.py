@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import anyio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
@@ -111,6 +111,7 @@ def test_nobody_lets_another_s_page_forget_anybody(record_property: Any, cases: 
         user=st.sampled_from([ADA, ADA, BOB, None]),
         body=st.binary(max_size=30),
     )
+    @example("POST", "/clear", [("sec-fetch-site", "same-origin")], ADA, b"")
     def fuzz(method: str, path: str, headers: list[tuple[str, str]], user: str | None, body: bytes) -> None:
         _sent(counts, method, path, headers, user, body)
 
