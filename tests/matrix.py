@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 
 class Cases(StrEnum):
@@ -51,8 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marks, and draw the same examples in each run unless all cases are run."""
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
-    # Before each push a failure is the change's, and never a new example's; `tests_full` looks for new ones.
-    settings.register_profile("ctxmiddleware", derandomize=cases_of(config) is not Cases.FULL)
+    # Before each push a failure is the change's, and never a new example's or the machine's; `tests_full` looks for new
+    # examples.
+    settings.register_profile(
+        "ctxmiddleware",
+        derandomize=cases_of(config) is not Cases.FULL,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     settings.load_profile("ctxmiddleware")
 
 

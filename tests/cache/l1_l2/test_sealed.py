@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ import redis
 
 from ctxmiddleware import ContextPlugin, Employee, Region, Slot, UserContext
 from ctxmiddleware.cache.redis.codec import MAX_BYTES
+from ctxmiddleware.core import arguments_from_env
 from ctxmiddleware.testing import StaticSource
 from tests.backends import asyncio_only
+from tests.cache.rig import PATIENT
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 
@@ -35,7 +38,7 @@ CONTEXTS = {ADA: _context(1, ADA, "Ada Lovelace"), BOB: _context(2, BOB, "Bob Ko
 
 def _plugin(url: str, *keys: str) -> ContextPlugin[UserContext]:
     source: StaticSource[UserContext] = StaticSource(CONTEXTS)
-    return ContextPlugin(source=source, redis=url, encryption_keys=keys)
+    return ContextPlugin(source=source, redis=url, redis_options=PATIENT, encryption_keys=keys)
 
 
 @pytest.fixture
@@ -80,7 +83,8 @@ async def test_keys_in_the_environment_seal_all_that_is_in_redis(
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("CTX_ENCRYPTION_KEYS", f"{KEY},{ANOTHER}")
     source: StaticSource[UserContext] = StaticSource(CONTEXTS)
-    one, two = (ContextPlugin.from_env(source=source) for _ in range(2))
+    arguments = arguments_from_env(os.environ, source=source) | {"redis_options": PATIENT}
+    one, two = (ContextPlugin(**arguments) for _ in range(2))
     async with one, two:
         assert set((await _resolve_all(one)).values()) == {"static"}
         assert set((await _resolve_all(two)).values()) == {"redis"}
