@@ -23,7 +23,7 @@ from .errors import (
     SourceMisconfigured,
     SourceUnavailable,
 )
-from .identity.base import Identify, Identity
+from .identity.base import Identify
 from .identity.credential import BadCredential
 from .identity.first_of import first_of
 from .identity.header import TrustedHeader
@@ -33,6 +33,7 @@ from .identity.scope_user import ScopeUser
 from .middleware import UserContextMiddleware
 from .model import Assignment, Employee, Region, Slot, UserContext, Zone
 from .plugin import ContextPlugin
+from .principal import Identity
 from .refusal import OnRefusal
 from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
 from .routing import public

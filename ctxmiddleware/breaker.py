@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Literal, TypeAlias
 
@@ -112,7 +112,7 @@ class RateBreaker:
         until = self._opens_until
         return 0.0 if until is None else max(0.0, until - self._clock())
 
-    def admit(self, who: str | None = None) -> Ticket | None:
+    def admit(self, who: Hashable | None = None) -> Ticket | None:
         """Return a ticket if a call may be made now; whoever is let in gives it back with what became of the call.
 
         Args:
@@ -144,7 +144,7 @@ class RateBreaker:
             self._try_no_more.clear()
             return True
 
-    def failure(self, ticket: Ticket, who: str | None = None) -> bool:
+    def failure(self, ticket: Ticket, who: Hashable | None = None) -> bool:
         """Take note of a call that failed; return whether it opened the breaker.
 
         Args:
@@ -175,7 +175,7 @@ class RateBreaker:
             if ticket == self._ticket and self._opens_until is not None:
                 self._another_may_try()
 
-    def _failed_try(self, who: str | None) -> None:
+    def _failed_try(self, who: Hashable | None) -> None:
         now = self._clock()
         self._failed_tries += 1
         # One whose own query fails must not shut the others out of a source that is well again; of a source that

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction, ismethod, unwrap
 from typing import Final
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+from .identity.naming import namings_of
+from .principal import KINDS
+from .readers import NAME_FORM, is_name
+
+_LABEL: Final = (
+    "another deployment with the same Redis would be served its contexts. Give it a label that names its database, "
+    "such as f'{host}/{database}' (a constant does not tell staging from production), or give each deployment a "
+    "namespace of its own (CTX_NAMESPACE)"
+)
 
 
 def name_faults(name: object) -> list[str]:
     """Return what is wrong with a plugin's name."""
     if not isinstance(name, str):
         return [f"name was {_kind(name)}; it is a string"]
-    if not _NAME.fullmatch(name):
-        return [f"name was {name!r}; allowed are 1 to 64 letters, digits, '_', '-' and '.'"]
+    if not is_name(name):
+        return [f"name was {name!r}; allowed are {NAME_FORM}"]
     return []
+
+
+def namespace_faults(namespace: object) -> list[str]:
+    """Return what is wrong with what keeps deployments apart in Redis; None is right."""
+    if namespace is None or (isinstance(namespace, str) and is_name(namespace)):
+        return []
+    return [f"namespace was {namespace!r}; allowed are {NAME_FORM}"]
+
+
+def label_faults(source: object) -> list[str]:
+    """Return what is wrong with what tells a source's database from others that fill the same Redis."""
+    label = getattr(source, "label", None)
+    if isinstance(label, str) and label.strip():
+        return []
+    return [f"the source {type(source).__name__} has no label: {_LABEL}"]
 
 
 def source_faults(source: object) -> list[str]:
     """Return what is wrong with a source of contexts."""
-    faults = _fetch_faults("source", source, "async fetch(email)")
+    faults = _fetch_faults("source", source, "async fetch(identity)")
     told = getattr(source, "invalidated", None)
     if told is not None and not _is_ordinary(told):
         # A coroutine that nobody awaits tells the source nothing, and its replica brings back what was invalidated.
@@ -34,6 +56,16 @@ def identify_faults(identify: object) -> list[str]:
     if identify is None or (callable(identify) and not isinstance(identify, type)):
         return []
     return [f"identify was {_kind(identify)}, which cannot be called with a scope"]
+
+
+def naming_faults(identify: object, source: object) -> list[str]:
+    """Return what is wrong with a source that cannot find the users whom `identify` names."""
+    finds_by = getattr(source, "finds_by", KINDS)
+    kinds = {naming.kind for naming in namings_of(identify)} - set(finds_by)
+    return [
+        f"identify names users by {kind}, and {type(source).__name__} finds them by {' or '.join(finds_by)}"
+        for kind in sorted(kinds)
+    ]
 
 
 def zones_faults(zones: object, ttl: object, join: object) -> list[str]:

@@ -14,6 +14,7 @@ from .errors import ConfigurationError, ContextError
 from .identity.scope_user import ScopeUser
 from .migrations import catalogue
 from .model import UserContext
+from .principal import Identity
 from .pseudonym import Pseudonyms
 from .remote import AdminClient
 from .testing import StaticSource
@@ -106,7 +107,7 @@ def _add_admin(commands: Commands) -> None:
         (
             "invalidate",
             "make a running application forget one user",
-            lambda admin, given: admin.invalidate(given.email),
+            lambda admin, given: admin.invalidate(_given_user(given)),
         ),
         ("clear", "make a running application forget everybody", lambda admin, _: admin.clear()),
     ):
@@ -114,7 +115,9 @@ def _add_admin(commands: Commands) -> None:
         command = _command(commands, name, summary, _asks(ask), more=how)
         command.add_argument("--url", default=_ADMIN, help="where the admin is mounted (default: %(default)s)")
         if name == "invalidate":
-            command.add_argument("email", metavar="EMAIL", help="the user's address, in any spelling of it")
+            command.add_argument("email", metavar="EMAIL", nargs="?", help="the user's address, in any spelling of it")
+            command.add_argument("--subject", help="the user's subject, where users are known by one")
+            command.add_argument("--tenant", default="", help="the user's tenant; every tenant's context is forgotten")
 
 
 def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
@@ -128,6 +131,15 @@ def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
     return run
 
 
+def _given_user(given: argparse.Namespace) -> Identity:
+    if (given.email is None) == (given.subject is None):
+        raise ConfigurationError("give one user: EMAIL or --subject SUBJECT")
+    try:
+        return Identity(given.email, subject=given.subject, tenant=given.tenant)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}".partition(":")[0]) from None
+
+
 def _add_hash(commands: Commands) -> None:
     how = (
         f"The key is taken from {settings.LOG_KEY} and has to be the application's. Prints the hash and the address of "
@@ -135,8 +147,9 @@ def _add_hash(commands: Commands) -> None:
     )
     command = _command(commands, "hash", "show what stands for users in logs", _hash, more=how)
     command.add_argument(
-        "emails", metavar="EMAIL", nargs="*", help="addresses; without any, one a line from standard input"
+        "users", metavar="USER", nargs="*", help="addresses; without any, one a line from standard input"
     )
+    command.add_argument("--subject", action="store_true", help="they are subjects and no addresses")
 
 
 def _hash(arguments: argparse.Namespace) -> int:
@@ -146,9 +159,15 @@ def _hash(arguments: argparse.Namespace) -> int:
             f"{settings.LOG_KEY} is not set: without it each process makes up a key of its own, which nobody else knows"
         )
     pseudonyms = Pseudonyms(key)
-    for email in arguments.emails or (line.strip() for line in sys.stdin):
-        if email.strip():
-            print(f"{pseudonyms.of(email)}  {email}")
+    given = [user for user in arguments.users or (line.rstrip("\r\n") for line in sys.stdin) if user.strip()]
+    if not given:
+        raise ConfigurationError("no user was given: name one or more, or write them to standard input")
+    for user in given:
+        try:
+            identity = Identity(subject=user) if arguments.subject else Identity(user)
+        except ValueError as error:
+            raise ConfigurationError(f"{error}".partition(":")[0]) from None
+        print(f"{pseudonyms.of(identity)}  {user}")
     return 0
 
 

@@ -13,17 +13,17 @@ import anyio
 
 from . import checks, environment, wiring
 from .accessors import scope_key
-from .address import normalise
 from .admin.app import AdminApp
 from .admin.asking import any_of
 from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
 from .faults import Faults
-from .identity.base import Identify, Identity
+from .identity.base import Identify
 from .identity.scope_user import ScopeUser
 from .model import Region, Slot, UserContext
 from .perloop import PerLoop
+from .principal import Identity, as_identity
 from .pseudonym import Pseudonyms
 from .reports import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
@@ -57,6 +57,8 @@ class PluginCore(Generic[T]):
         encryption_keys: seal the values in Redis; the first one seals, each of them opens. A key is 32 random bytes in
             base64. Needs the extra `encryption`.
         name: keeps several plugins apart, in scopes and in Redis.
+        namespace: keeps deployments that share one Redis apart, such as staging and production; needed with `redis`
+            where the source has no `label` that tells its database from others.
         zones_for: joins the zones in force into a context; needed with `zones` where the contexts are not UserContext.
         zones_ttl: seconds after which zones are read again.
         log_key: names users in logs by a keyed hash that `ctxmiddleware hash` computes too; None makes one up.
@@ -81,6 +83,7 @@ class PluginCore(Generic[T]):
         encryption_keys: Iterable[str | Secret] = (),
         log_key: str | Secret | None = None,
         name: str = "default",
+        namespace: str | None = None,
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
         zones_ttl: float = 86400.0,
         is_active: Callable[[T], bool] | None = None,
@@ -96,6 +99,9 @@ class PluginCore(Generic[T]):
         faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.options_faults("policy", policy, CachePolicy))
         faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
+        faults.add(*checks.naming_faults(identify, source), *checks.namespace_faults(namespace))
+        if redis is not None and namespace is None:
+            faults.add(*checks.label_faults(source))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))
         pseudonyms = faults.built(lambda: Pseudonyms(log_key))
         faults.refuse()
@@ -107,7 +113,7 @@ class PluginCore(Generic[T]):
         default: Callable[[Any], bool] = _is_employed if is_reference else _is_anybody
         self.is_active: Callable[[T], bool] = is_active or default
         self._assembly: wiring.Assembly[T] = wiring.assemble(
-            name=name,
+            namespace=wiring.namespace_of(name, namespace),
             source=source,
             zones=zones,
             zones_ttl=zones_ttl,
@@ -136,7 +142,7 @@ class PluginCore(Generic[T]):
         """Return what is known of a user, from the nearest place that knows it.
 
         Args:
-            email_or_identity: an address, or an Identity where tenants are kept apart.
+            email_or_identity: an address, or an Identity where users have subjects or tenants.
 
         Raises:
             SourceUnavailable: nothing is known and the source cannot answer.
@@ -144,7 +150,7 @@ class PluginCore(Generic[T]):
             ValueError: the address is empty.
         """
         await self._loop.ensure()
-        return await self._resolver.resolve(_identity(email_or_identity))
+        return await self._resolver.resolve(as_identity(email_or_identity))
 
     def watch(self, email_or_identity: str | Identity) -> AsyncIterator[Resolution[T]]:
         """Return what is known of a user, and again whenever that has changed: for websockets and streams.
@@ -159,31 +165,34 @@ class PluginCore(Generic[T]):
         closed under it, it may be asked again, and begins anew.
 
         Args:
-            email_or_identity: an address, or an Identity where tenants are kept apart or it expires.
+            email_or_identity: an address, or an Identity where users have subjects or tenants, or it expires.
 
         Raises:
             SourceUnavailable: nothing may be served any more and the source cannot answer: the user is to be refused.
             SourceError: the source answered with something that is not a context.
             ValueError: the address is empty.
         """
-        return self._watching.watch(_identity(email_or_identity))
+        return self._watching.watch(as_identity(email_or_identity))
 
     def peek(self, identity: Identity) -> Resolution[T] | None:
         """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""
         return self._resolver.peek(identity)
 
-    async def invalidate(self, email: str) -> InvalidationReport:
+    async def invalidate(self, email_or_identity: str | Identity) -> InvalidationReport:
         """Forget one user everywhere: no context loaded before this returns is served after it.
 
+        It reaches the address, or the subject, in every tenant.
+
         Args:
-            email: the address, in any spelling that the e-mail rule calls the same.
+            email_or_identity: an address, in any spelling that the e-mail rule calls the same, or an Identity.
 
         Raises:
             InvalidationFailed: Redis could not be told; this process has forgotten the user all the same.
             ValueError: the address is empty.
         """
+        name = as_identity(email_or_identity).cache_key[1]
         await self._loop.ensure()
-        return await self._resolver.invalidate(normalise(_identity(email).email))
+        return await self._resolver.invalidate(name)
 
     async def clear(self) -> InvalidationReport:
         """Forget everybody everywhere; costs the same whatever the number of users.
@@ -194,16 +203,16 @@ class PluginCore(Generic[T]):
         await self._loop.ensure()
         return await self._resolver.invalidate(None)
 
-    async def warm(self, emails: Iterable[str | Identity]) -> WarmReport:
+    async def warm(self, users: Iterable[str | Identity]) -> WarmReport:
         """Resolve many users ahead of their requests, a few at a time.
 
         Args:
-            emails: addresses or identities; one that cannot be resolved is counted and logged, never raised.
+            users: addresses or identities; one that cannot be resolved is counted and logged, never raised.
 
         Raises:
             ValueError: an address is empty.
         """
-        identities = [_identity(each) for each in emails]
+        identities = [as_identity(each) for each in users]
         await self._loop.ensure()
         return await self._resolver.warm(identities)
 
@@ -277,10 +286,6 @@ def arguments_from_env(
         token = parts["admin_guard"]
         parts["admin_guard"] = admin_guard if token is None else any_of(token, admin_guard)
     return {"source": source, "identify": identify, **parts, "name": name}
-
-
-def _identity(email_or_identity: str | Identity) -> Identity:
-    return email_or_identity if isinstance(email_or_identity, Identity) else Identity(email_or_identity)
 
 
 def _is_employed(context: UserContext) -> bool:

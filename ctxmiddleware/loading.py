@@ -10,10 +10,10 @@ from typing import Generic, TypeVar, get_origin
 
 import anyio
 
-from .address import normalise
 from .breaker import State
 from .cache.base import Ask, Fetched
 from .errors import SourceError, SourceMisconfigured, SourceUnavailable
+from .principal import Identity
 from .sources.base import ContextSource, Loaded
 from .sources.exchange import OutOfTime
 from .sources.paths import Paths
@@ -74,55 +74,55 @@ class Loading(Generic[T]):
         states: Mapping[str, State] = self._paths.states() if self._own_states is None else self._own_states()
         return states
 
-    def tell_source(self, email: str | None, ago: float) -> None:
+    def tell_source(self, name: str | None, ago: float) -> None:
         """Tell the source of an invalidation, if it wants to know.
 
         A source that reads from a replica must not bring back what was just invalidated, here or in another process.
 
         Args:
-            email: the normalised address, or None for everybody.
+            name: the name of a cache key, or None for all users.
             ago: seconds since it happened.
         """
         told = getattr(self._source, "invalidated", None)
         if told is None:
             return
         try:
-            told(email, ago=ago)
+            told(None if name is None else Identity.from_cache_key(("", name)), ago=ago)
         except Exception:
             logger.exception("the source's `invalidated` failed; the invalidation goes on")
 
     async def __call__(self, asks: Sequence[Ask]) -> list[Fetched[T] | Exception]:
-        """Return what the source has for each address, in their order, an error in the place of what it did not give.
+        """Return what the source has for each key, in their order, an error in the place of what it did not give.
 
         Raises:
-            Exception: what the source raised, where one address was asked for.
+            Exception: what the source raised, where there is one key.
         """
         for ask in asks:
             if ask.moved_ago < math.inf:
-                self.tell_source(ask.asked, ask.moved_ago)
-        if len(asks) == 1:
-            return [await self._one(asks[0].asked)]
-        emails = list(dict.fromkeys(ask.asked for ask in asks))
+                self.tell_source(ask.key[1], ask.moved_ago)
+        identities = [Identity.from_cache_key(ask.key) for ask in asks]
+        if len(identities) == 1:
+            return [await self._one(identities[0])]
         split = Split(self._many, self._one)
         with anyio.move_on_after(self._within):
-            await split.ask(emails)
+            await split.ask(list(dict.fromkeys(identities)))
         late = SourceUnavailable(f"the source did not answer within {self._load_timeout:g} s")
-        return [split.found.get(ask.asked, late) for ask in asks]
+        return [split.found.get(identity, late) for identity in identities]
 
-    async def _one(self, email: str) -> Fetched[T]:
+    async def _one(self, identity: Identity) -> Fetched[T]:
         fetch = self._source.fetch
         if self._own_states is not None:
-            return self._fetched(await _whole(fetch(email)))
-        answer = await self._paths.through("fetch", lambda: _whole(fetch(email)), who=normalise(email))
+            return self._fetched(await _whole(fetch(identity)))
+        answer = await self._paths.through("fetch", lambda: _whole(fetch(identity)), who=identity.cache_key)
         return self._fetched(answer)
 
-    async def _many(self, emails: Sequence[str]) -> dict[str, Fetched[T] | Exception]:
+    async def _many(self, identities: Sequence[Identity]) -> dict[Identity, Fetched[T] | Exception]:
         fetch_many = self._fetch_many
         if fetch_many is None:
             raise SourceMisconfigured("the source has no fetch_many")
 
         async def call() -> object:
-            answer: object = await _whole(fetch_many(emails))
+            answer: object = await _whole(fetch_many(identities))
             return answer
 
         if self._own_states is not None:
@@ -131,15 +131,18 @@ class Loading(Generic[T]):
             answers = await self._paths.through("fetch_many", lambda: in_half_the_time(call), many=True)
         if not isinstance(answers, Mapping):
             raise SourceMisconfigured(
-                f"the source's fetch_many gave {type(answers).__name__}; it gives a mapping by address"
+                f"the source's fetch_many gave {type(answers).__name__}; it gives a mapping by identity"
             )
-        return {email: self._answer(answers, email) for email in emails}
+        found = _by_cache_key(answers)
+        return {identity: self._answer(found.get(identity.cache_key, ())) for identity in identities}
 
-    def _answer(self, answers: Mapping[str, object], email: str) -> Fetched[T] | Exception:
-        if email not in answers:
-            # Taken for an unknown user, it would lock somebody out who is known.
-            return SourceError("the source's answer leaves out an address it was asked for")
-        answer = answers[email]
+    def _answer(self, answers: Sequence[object]) -> Fetched[T] | Exception:
+        if not answers:
+            # Taken for an unknown user, it would lock out a user who is known.
+            return SourceError("the source's answer leaves out an identity it was asked for")
+        if len(answers) > 1:
+            return SourceError("the source's answer has several contexts for one identity")
+        [answer] = answers
         if isinstance(answer, SourceError):
             return answer
         try:
@@ -175,6 +178,17 @@ async def _whole(call: Awaitable[R]) -> R:
             raise
         # As any failure for one user it must not fail the rest of his batch.
         raise SourceUnavailable("something the source waited for was cancelled") from error
+
+
+def _by_cache_key(answers: Mapping[object, object]) -> dict[tuple[str, str], list[object]]:
+    found: dict[tuple[str, str], list[object]] = {}
+    for identity, answer in answers.items():
+        if not isinstance(identity, Identity):
+            raise SourceMisconfigured(
+                f"the source's fetch_many gave a mapping by {type(identity).__name__}; it gives one by identity"
+            )
+        found.setdefault(identity.cache_key, []).append(answer)
+    return found
 
 
 def _is_time(ttl: object) -> bool:

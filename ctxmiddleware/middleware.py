@@ -15,15 +15,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .accessors import Refusal, context_variable, scope_key
-from .address import LONGEST, WHITE_SPACE
+from .address import LONGEST
 from .core import PluginCore, arguments_from_env
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .freed import FREED_KEY, Freed
-from .identity.base import Identity
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
 from .preflight import is_mistaken, is_preflight
+from .principal import Identity
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
 from .routing import checked_paths, is_excluded, is_public, leads_to
 
@@ -232,13 +232,13 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
             return None, "anonymous"
     resolution = plugin.peek(identity)
     if resolution is None:
-        # Nobody has such an address, and thousands of them that wait for the source would fill memory.
-        if len(identity.email.strip(WHITE_SPACE)) > LONGEST:
+        # No user has such an address, and thousands of them that wait for the source would fill memory.
+        if len(identity.name) > LONGEST:
             return None, "unknown"
         try:
             resolution = await plugin.resolve(identity)
         except Exception as error:
-            raise _OfUser(plugin.pseudonyms.of(identity.email)) from error
+            raise _OfUser(plugin.pseudonyms.of(identity)) from error
     if resolution.context is None:
         return None, "unknown"
     active = plugin.is_active(resolution.context)

@@ -80,8 +80,13 @@ class ContextPlugin(PluginCore[T]):
 
         Raises:
             ConfigurationError: `admin_path` or `exclude` holds something that is not a path.
-            RuntimeError: the app has begun to serve.
+            RuntimeError: the app has begun to serve, or has another plugin of the same name.
         """
+        if any(self._is_rival(each.kwargs.get("plugin")) for each in app.user_middleware):
+            raise RuntimeError(
+                f"the app has another ContextPlugin of the name {self.name!r}, whose contexts would be taken for this "
+                "one's: give each a name of its own, ContextPlugin(name=...)"
+            )
         path = admin_path.rstrip("/")
         if not path.startswith("/"):
             raise ConfigurationError(
@@ -93,6 +98,9 @@ class ContextPlugin(PluginCore[T]):
         )
         # Ahead of the rest, or a route that takes every path would hide it.
         app.router.routes.insert(0, Mount(path, app=self.admin, name="ctxmiddleware-admin"))
+
+    def _is_rival(self, other: object) -> bool:
+        return isinstance(other, PluginCore) and other is not self and other.name == self.name
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - the shape hosts call it in

@@ -1,4 +1,4 @@
-"""What stands for a user in logs: a keyed hash of the address, which nobody without the key can compute or try out."""
+"""What stands for a user in logs: a keyed hash, which cannot be computed or tried out without the key."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hmac
 import secrets
 from typing import Final
 
-from .address import normalise
 from .errors import ConfigurationError
+from .principal import Identity
 from .secret import Secret
 
 LEAST_KEY_BYTES: Final = 16
@@ -16,7 +16,9 @@ _LENGTH: Final = 16
 
 
 class Pseudonyms:
-    """Names users in logs by HMAC-SHA-256 (RFC 2104) of their normalised addresses, cut to 64 bits.
+    """Names users in logs by HMAC-SHA-256 (RFC 2104) of the address or subject they are keyed by, cut to 64 bits.
+
+    The tenant has no part in it, so that the lines about one address in several tenants can be found together.
 
     Args:
         key: 16 bytes or more, the same in every process and for `ctxmiddleware hash`; with None each process has a key
@@ -39,7 +41,11 @@ class Pseudonyms:
     def __repr__(self) -> str:
         return "<Pseudonyms>"
 
-    def of(self, email: str) -> str:
-        """Return what stands for an address, in any spelling of it."""
-        data = normalise(email).encode("utf-8", "surrogatepass")
+    def of(self, identity: Identity) -> str:
+        """Return what stands for a user."""
+        return self.of_name(identity.cache_key[1])
+
+    def of_name(self, name: str) -> str:
+        """Return what stands for the user whose cache key has a name."""
+        data = name.encode()
         return hmac.new(self._key, data, hashlib.sha256).hexdigest()[:_LENGTH]

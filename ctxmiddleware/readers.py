@@ -17,6 +17,9 @@ from .sources.endpoint import schema_faults
 MIN_TOKEN_LENGTH: Final = LEAST_LENGTH
 MIN_SECRET_BYTES: Final = LEAST_SECRET_BYTES
 
+NAME_FORM: Final = "1 to 64 letters, digits, '_', '-' and '.'"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SEVERAL: Final = re.compile(r"rediss?\+(?:sentinel|cluster)://", re.IGNORECASE)
@@ -45,6 +48,18 @@ def whole(least: int) -> Callable[[str], int]:
         return value
 
     return read
+
+
+def name(text: str) -> str:
+    """Read a name that keys in Redis may begin with."""
+    if not is_name(text):
+        raise ValueError(text)
+    return text
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of a plugin or a namespace."""
+    return _NAME.fullmatch(text) is not None
 
 
 def web_url(text: str) -> str:

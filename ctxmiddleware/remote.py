@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError, ContextError
+from .principal import Identity
 from .secret import Secret
 from .shown import shown
 
@@ -69,17 +70,14 @@ class AdminClient:
         """Forget everybody and return the report."""
         return self._ask("POST", "clear")
 
-    def invalidate(self, email: str) -> str:
+    def invalidate(self, identity: Identity) -> str:
         """Forget one user and return the report."""
-        try:
-            path = f"invalidate/{quote(email, safe='')}"
-        except UnicodeEncodeError:
-            raise ConfigurationError("the user's address holds bytes that are no UTF-8 text") from None
-        return self._ask("POST", path)
+        user = {identity.key or "email": identity.name, "tenant": identity.tenant}
+        return self._ask("POST", "invalidate", json.dumps(user).encode())
 
-    def _ask(self, method: str, path: str) -> str:
+    def _ask(self, method: str, path: str, sent: bytes | None = None) -> str:
         try:
-            status, body = _within(self._timeout, lambda: self._answer(method, path))
+            status, body = _within(self._timeout, lambda: self._answer(method, path, sent))
         except (OSError, ValueError, http.client.HTTPException) as error:
             where = shown(self._url)
             raise AdminRefused(f"the admin at {where} cannot be reached: {_reason(error, self._timeout)}") from None
@@ -89,10 +87,12 @@ class AdminClient:
             raise AdminRefused(_explained(status, body))
         return _indented(body)
 
-    def _answer(self, method: str, path: str) -> tuple[int, bytes]:
+    def _answer(self, method: str, path: str, sent: bytes | None) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {self._token.reveal()}", "Accept": "application/json"}
+        if sent is not None:
+            headers["Content-Type"] = "application/json"
         # The scheme was checked: no file or other handler can be reached.
-        request = urllib.request.Request(f"{self._url}/{path}", method=method, headers=headers)  # noqa: S310
+        request = urllib.request.Request(f"{self._url}/{path}", sent, headers, method=method)  # noqa: S310
         try:
             response = self._opener.open(request, timeout=self._timeout)
         except urllib.error.HTTPError as error:

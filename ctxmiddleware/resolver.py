@@ -15,8 +15,8 @@ from .cache.base import Entry, Found
 from .cache.shared import NOWHERE, Reach, SharedTierFailed
 from .cache.tiered import TieredCache
 from .errors import InvalidationFailed, SourceUnavailable
-from .identity.base import Identity
 from .loading import Loading
+from .principal import Identity
 from .pseudonym import Pseudonyms
 from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
 from .stats import MEMORY, Counters
@@ -71,7 +71,7 @@ class Resolver(Generic[T]):
 
     def peek(self, identity: Identity) -> Resolution[T] | None:
         """Return what memory may answer by itself, else None; without an await."""
-        entry = self._cache.peek(identity.key, identity.email)
+        entry = self._cache.peek(identity.cache_key)
         if entry is None:
             return None
         self._from_memory.add()
@@ -103,7 +103,7 @@ class Resolver(Generic[T]):
         Raises:
             SourceError: as `resolve` does.
         """
-        found = await self._cache.get(identity.key, identity.email)
+        found = await self._cache.get(identity.cache_key)
         if found.stale:
             self._refuse_expired(identity)
             self._counters.add("stale")
@@ -111,7 +111,7 @@ class Resolver(Generic[T]):
         return found
 
     async def invalidate(self, name: str | None) -> InvalidationReport:
-        """Forget a normalised address, or everybody where it is None.
+        """Forget the name of a cache key in every tenant, or all users where it is None.
 
         Raises:
             InvalidationFailed: Redis could not be told.
@@ -130,7 +130,7 @@ class Resolver(Generic[T]):
             "contexts were invalidated" if failure is None else "an invalidation did not reach Redis",
             extra={
                 "everybody": name is None,
-                "user": None if name is None else self._pseudonyms.of(name),
+                "user": None if name is None else self._pseudonyms.of_name(name),
                 **msgspec.to_builtins(report),
             },
             exc_info=failure,
@@ -158,7 +158,7 @@ class Resolver(Generic[T]):
         try:
             resolution = await self.resolve(identity)
         except Exception:
-            user = self._pseudonyms.of(identity.email)
+            user = self._pseudonyms.of(identity)
             logger.warning("a context could not be warmed", exc_info=True, extra={"user": user})
             return "failed"
         return "unknown" if resolution.context is None else "warmed"

@@ -269,6 +269,15 @@ class Settings:
             secret=True,
         ),
     )
+    namespace: str | None = _setting(
+        None,
+        Rule(
+            "CTX_NAMESPACE",
+            readers.NAME_FORM,
+            readers.name,
+            "Keeps the keys of this deployment in Redis apart from those of others that share it.",
+        ),
+    )
     encryption_keys: tuple[Secret, ...] = _setting(
         (),
         Rule(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from .errors import SourceMisconfigured, SourceUnavailable
+from .principal import Identity
 from .sources.exchange import OutOfTime, RequestRefused, WayClosed
 from .sources.singly import singly
 
@@ -28,29 +29,29 @@ class Split(Generic[A]):
 
     def __init__(
         self,
-        many: Callable[[Sequence[str]], Awaitable[Mapping[str, A | Exception]]],
-        one: Callable[[str], Awaitable[A]],
+        many: Callable[[Sequence[Identity]], Awaitable[Mapping[Identity, A | Exception]]],
+        one: Callable[[Identity], Awaitable[A]],
     ) -> None:
         self._many = many
         self._one = one
         self._in_vain = 0
         self._ends: Exception | None = None
-        self.found: dict[str, A | Exception] = {}
+        self.found: dict[Identity, A | Exception] = {}
         """What became of each user so far."""
 
-    async def ask(self, emails: Sequence[str]) -> None:
+    async def ask(self, identities: Sequence[Identity]) -> None:
         """Ask for these users, each of whom is found in the end unless the time runs out."""
-        alone = await self._in_parts(emails)
+        alone = await self._in_parts(identities)
         if self._ends is None:
             self._ends = await singly(alone, self._one, self.found, in_vain=IN_VAIN, errors=Exception, counts=Exception)
         if self._ends is not None:
             error = _for_the_others(self._ends)
-            self.found.update((email, error) for email in emails if email not in self.found)
+            self.found.update((each, error) for each in identities if each not in self.found)
 
-    async def _in_parts(self, emails: Sequence[str]) -> list[str]:
+    async def _in_parts(self, identities: Sequence[Identity]) -> list[Identity]:
         """Return whom only a call of their own can answer."""
-        alone: list[str] = []
-        parts = [emails]
+        alone: list[Identity] = []
+        parts = [identities]
         while parts and self._ends is None:
             part = parts.pop()
             if len(part) == 1 or self._in_vain >= IN_VAIN:

@@ -4,53 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, overload
 
 from .accessors import context_variable
-from .address import normalise
 from .errors import SourceError
+from .principal import Identity, as_identity
 from .sources.base import BatchSource, Loaded
 
 T = TypeVar("T")
 
+# A mapping's keys are invariant: one of addresses alone is not one of both.
+Contexts: TypeAlias = (
+    Mapping[str, T | SourceError] | Mapping[Identity, T | SourceError] | Mapping[str | Identity, T | SourceError]
+)
+
 
 class StaticSource(BatchSource[T]):
-    """A source that answers from a mapping and notes what it was asked: `calls` for one user, `batches` for many.
+    """A source that answers from a mapping and records its calls: `calls` for one user, `batches` for many.
 
     Args:
-        contexts: contexts by address; an error in a context's place is raised. An address that is not there is unknown.
+        contexts: contexts by e-mail address, which answers in every tenant, or by Identity; an error in a context's
+            place is raised. A user who is not there is unknown.
         origin: the origin its answers carry.
     """
 
-    def __init__(self, contexts: Mapping[str, T | SourceError], *, origin: str = "static") -> None:
-        self._contexts = {normalise(email): context for email, context in contexts.items()}
+    label = "static"
+
+    # Overloads, and no union: a type checker finds the type of a dict literal in them.
+    @overload
+    def __init__(self, contexts: Mapping[str, T | SourceError], *, origin: str = "static") -> None: ...
+    @overload
+    def __init__(self, contexts: Mapping[Identity, T | SourceError], *, origin: str = "static") -> None: ...
+    @overload
+    def __init__(self, contexts: Mapping[str | Identity, T | SourceError], *, origin: str = "static") -> None: ...
+    def __init__(self, contexts: Contexts[T], *, origin: str = "static") -> None:
+        self._contexts = {_key_of(user): context for user, context in contexts.items()}
         self._origin = origin
-        self.calls: list[str] = []
-        self.batches: list[tuple[str, ...]] = []
+        self.calls: list[Identity] = []
+        self.batches: list[tuple[Identity, ...]] = []
 
     def __repr__(self) -> str:
         return f"<StaticSource: {len(self._contexts)} contexts, {len(self.calls)} calls>"
 
-    async def fetch(self, email: str) -> Loaded[T]:
+    async def fetch(self, identity: Identity) -> Loaded[T]:
         """Return the mapping's context.
 
         Raises:
-            SourceError: the mapping holds an error for this address.
+            SourceError: the mapping holds an error for this user.
         """
-        self.calls.append(email)
-        answer = self._answer(email)
+        self.calls.append(identity)
+        answer = self._answer(identity)
         if isinstance(answer, SourceError):
             raise answer
         return answer
 
-    async def fetch_many(self, emails: Sequence[str]) -> dict[str, Loaded[T] | SourceError]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Loaded[T] | SourceError]:
         """Return the mapping's contexts, and its errors."""
-        self.batches.append(tuple(emails))
-        return {email: self._answer(email) for email in emails}
+        self.batches.append(tuple(identities))
+        return {identity: self._answer(identity) for identity in identities}
 
-    def _answer(self, email: str) -> Loaded[T] | SourceError:
-        answer = self._contexts.get(normalise(email))
+    def _answer(self, identity: Identity) -> Loaded[T] | SourceError:
+        in_every_tenant = self._contexts.get(identity.name) if identity.key == "email" else None
+        answer = self._contexts.get(identity.cache_key, in_every_tenant)
         return answer if isinstance(answer, SourceError) else Loaded(answer, self._origin)
+
+
+def _key_of(user: str | Identity) -> str | tuple[str, str]:
+    # A bare address stands for the user in every tenant.
+    return as_identity(user).name if isinstance(user, str) else user.cache_key
 
 
 class FakeClock:

@@ -15,7 +15,7 @@ from anyio.lowlevel import RunVar
 from .cache.base import Entry
 from .cache.tiered import TieredCache
 from .errors import SourceUnavailable
-from .identity.base import Identity
+from .principal import Identity
 from .reports import Resolution
 from .resolver import Resolver
 
@@ -80,7 +80,7 @@ class Watching(Generic[T]):
         """
         if not self._is_open.get():
             raise SourceUnavailable("the application is shutting down")
-        resolution, entry = self.resolver.peek(identity), self.cache.memory.get(identity.key)
+        resolution, entry = self.resolver.peek(identity), self.cache.memory.get(identity.cache_key)
         if resolution is None or entry is None:
             async with self._turn():
                 found = await self.resolver.found(identity)
@@ -118,7 +118,7 @@ class Watch(AsyncIterator[Resolution[T]]):
     async def __anext__(self) -> Resolution[T]:
         await self._watching.opened()
         cache = self._watching.cache
-        with cache.watchers.watching(self._identity.key[1]) as bell:
+        with cache.watchers.watching(self._identity.cache_key[1]) as bell:
             while (left := self._left()) > 0:
                 with anyio.move_on_after(left):
                     resolution, entry = await self._resolved()
@@ -135,7 +135,7 @@ class Watch(AsyncIterator[Resolution[T]]):
     def _pause(self) -> float:
         """Return the seconds to wait before another look at what is doubted and no more."""
         # A Redis that is full evicts generations while others are looked up: those who watch would keep it at that.
-        if not self._watching.cache.is_doubted(self._identity.key):
+        if not self._watching.cache.is_doubted(self._identity.cache_key):
             return 0.0
         now = anyio.current_time()
         pause = self._looked_at + self._watching.cache.policy.untrusted_ttl - now

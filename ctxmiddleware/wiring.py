@@ -54,7 +54,7 @@ class Assembly(Generic[T]):
 
 def assemble(
     *,
-    name: str,
+    namespace: str,
     source: ContextSource[T],
     zones: ZoneSource | None,
     zones_ttl: float,
@@ -74,7 +74,9 @@ def assemble(
         ConfigurationError: a part refuses what it was given.
     """
     counters = Counters()
-    tier = None if redis is None else _redis_tier(redis, name, source, context_type, counters, seal, redis_options)
+    tier: RedisTier[T] | None = None
+    if redis is not None:
+        tier = _redis_tier(redis, namespace, source, context_type, policy, counters, seal, redis_options)
     loading = Loading(source, context_type=context_type, exact=tier is not None, load_timeout=policy.load_timeout)
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     told = partial(cache.watchers.ring, None)
@@ -115,12 +117,13 @@ def parts_from(
         "zones_ttl": settings.zones_ttl,
         "admin_guard": found.built(lambda: _guard(settings), variable=ADMIN_TOKEN),
         "encryption_keys": settings.encryption_keys,
+        "namespace": settings.namespace,
         "log_key": settings.log_key,
     }
     found.built(lambda: seal_of(settings.encryption_keys))
     if settings.redis_url is not None:
-        url = settings.redis_url
-        found.built(lambda: _redis_tier(url, "default", None, UserContext, Counters()), variable="REDIS_URL")
+        given = (settings.redis_url, "default", None, UserContext, CachePolicy(), Counters())
+        found.built(lambda: _redis_tier(*given), variable="REDIS_URL")
     if with_source:
         missing = [variable for variable in ("SUPABASE_URL", "SUPABASE_KEY") if variable not in reading.given]
         found.add(*(f"{variable} is not set" for variable in missing))
@@ -129,6 +132,17 @@ def parts_from(
         parts["identify"] = found.built(lambda: _bearer(settings))
     found.refuse()
     return parts
+
+
+def namespace_of(name: str, namespace: str | None) -> str:
+    """Return what begins a plugin's keys in Redis."""
+    return name if namespace is None else f"{namespace}/{name}"
+
+
+def label_of(source: object) -> str:
+    """Return what tells the database of a source from others, empty where the source does not say."""
+    label = getattr(source, "label", "")
+    return label if isinstance(label, str) else ""
 
 
 def seal_of(keys: Iterable[str | Secret]) -> Seal | None:
@@ -213,16 +227,17 @@ def _zones(settings: Settings) -> ZoneSource | None:
 
 def _redis_tier(
     target: str | Secret | Client,
-    name: str,
+    namespace: str,
     source: object,
     context_type: type[T],
+    policy: CachePolicy,
     counters: Counters,
     seal: Seal | None = None,
     options: RedisOptions | None = None,
 ) -> RedisTier[T]:
     from .cache.redis.tier import RedisTier
 
-    # Values of another source are another's users, even where somebody gave two applications one name.
-    label = str(getattr(source, "label", type(source).__qualname__))
+    # Contexts of another database are of other users, and one time to live must not be taken for another.
+    label = "\n".join((label_of(source), repr(float(policy.ttl)), repr(float(policy.negative_ttl))))
     codec = Codec(context_type, label, seal=seal)
-    return RedisTier(target, codec=codec, namespace=name, counters=counters, options=options)
+    return RedisTier(target, codec=codec, namespace=namespace, counters=counters, options=options)

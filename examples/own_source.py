@@ -37,7 +37,7 @@ class Members:
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
 
-    async def fetch(self, email: str) -> Member | None:
+    async def fetch(self, identity: Identity) -> Member | None:
         """Return the member with this address, or None.
 
         Raises:
@@ -45,7 +45,7 @@ class Members:
         """
         try:
             # Abandoned when the load's time is over: callers and shut-down would wait for the thread.
-            return await to_thread.run_sync(self._read, email, abandon_on_cancel=True)
+            return await to_thread.run_sync(self._read, identity.name, abandon_on_cancel=True)
         except sqlite3.OperationalError as error:
             raise SourceUnavailable("the members' file cannot be read", retry_after=5) from error
 
@@ -53,7 +53,7 @@ class Members:
         database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
         try:
             found = database.execute(
-                "SELECT email, name, plan FROM members WHERE email = lower(?)", (email,)
+                "SELECT email, name, plan FROM members WHERE lower(email) = ?", (email,)
             ).fetchone()
             if found is None:
                 return None

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 from ctxmiddleware import (
     ContextError,
     ContextPlugin,
+    Identity,
     MiddlewareMissing,
     NotAuthenticated,
     NotPermitted,
@@ -97,8 +98,8 @@ def test_a_plugin_of_another_name_has_keys_of_its_own() -> None:
 class _Names:
     """A source of strings."""
 
-    async def fetch(self, email: str) -> str:
-        return email
+    async def fetch(self, identity: Identity) -> str:
+        return identity.name
 
 
 def test_users_tests_can_put_a_context_in_place() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, ScopeUser, Secret, UserContext, Zone
+from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, Identity, ScopeUser, Secret, UserContext, Zone
 from ctxmiddleware.testing import StaticSource
 
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -28,12 +28,12 @@ class SyncZones:
 
 
 class SyncSource:
-    def fetch(self, email: str) -> None:
+    def fetch(self, identity: Identity) -> None:
         return None
 
 
 class ForgetsToAwait(StaticSource[UserContext]):
-    async def invalidated(self, email: str | None, *, ago: float) -> None:
+    async def invalidated(self, identity: Identity | None, *, ago: float) -> None:
         """Be called, and never run."""
 
 
@@ -91,6 +91,8 @@ WRONG = [
     ("policy", 900, "int"),
     ("name", None, "NoneType"),
     ("name", b"default", "bytes"),
+    ("namespace", "a b", "'a b'"),
+    ("namespace", b"staging", "b'staging'"),
     ("zones_ttl", 0, "0"),
     ("zones_ttl", -1.0, "-1.0"),
     ("zones_ttl", float("nan"), "nan"),
@@ -123,6 +125,7 @@ def test_all_of_them_are_told_at_once() -> None:
     """One start shows every argument that has to be mended."""
     wrong = {
         "name": 1,
+        "namespace": 2,
         "source": object(),
         "identify": "x",
         "zones": object(),

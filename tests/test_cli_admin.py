@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Mount, Route
 
-from ctxmiddleware import BearerToken, ContextPlugin, UserContext
+from ctxmiddleware import BearerToken, ContextPlugin, Identity, InvalidationReport, UserContext
 from ctxmiddleware.cli import main
 from ctxmiddleware.settings import rules
 from ctxmiddleware.testing import StaticSource
@@ -33,11 +33,23 @@ def elsewhere(request: object) -> RedirectResponse:
     return RedirectResponse("http://127.0.0.1:1/")
 
 
+FORGOTTEN: list[object] = []
+
+
+class Noting(ContextPlugin[UserContext]):
+    """A plugin that records the users it is to forget."""
+
+    async def invalidate(self, email_or_identity: str | Identity) -> InvalidationReport:
+        """Record the user."""
+        FORGOTTEN.append(email_or_identity)
+        return await super().invalidate(email_or_identity)
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A running application with the admin, an endpoint that is not the admin, and one that redirects."""
     source: StaticSource[UserContext] = StaticSource({})
-    plugin: ContextPlugin[UserContext] = ContextPlugin(source=source, admin_guard=BearerToken(TOKEN))
+    plugin = Noting(source=source, admin_guard=BearerToken(TOKEN))
     routes = [
         Mount("/admin", app=plugin.admin),
         Mount("/other", routes=[Route("/stats", plain)]),
@@ -66,11 +78,58 @@ def test_stats_prints_the_counters_as_json(address: str, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["memory"]["entries"] == 0
 
 
-@pytest.mark.parametrize("words", [["invalidate", "Ada+x/y@example.com"], ["clear"]])
+@pytest.mark.parametrize("words", [["invalidate", "Ada+x/y@example.com"], ["invalidate", "--subject", "7"], ["clear"]])
 def test_forgetting_prints_the_report(address: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """An operator sees how far it reached; an address with a slash and a plus arrives whole."""
     assert main([*words, "--url", f"{address}/admin/"]) == 0
     assert json.loads(capsys.readouterr().out)["reach"] == "this process only"
+
+
+@pytest.mark.parametrize(
+    ("words", "user"),
+    [
+        (["Ada+x/y@example.com"], Identity("ada+x/y@example.com")),
+        ([" ADA@example.com ", "--tenant", "acme"], Identity("ada@example.com", tenant="acme")),
+        (["--subject", "auth0|aB3/../x"], Identity(subject="auth0|aB3/../x")),
+        (["--subject", "ada@example.com", "--tenant", "https://issuer.example"], None),
+        (["--subject= a\x01\u00e4\U0001f600"], Identity(subject=" a\x01\u00e4\U0001f600")),
+        (["--subject=-x"], Identity(subject="-x")),
+    ],
+)
+def test_the_user_arrives_whole(
+    address: str, words: list[str], user: Identity | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address in its normalised spelling, a subject byte for byte, each with its tenant."""
+    FORGOTTEN.clear()
+    assert main(["invalidate", *words, "--url", f"{address}/admin"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"] == 0
+    assert [user or Identity(subject="ada@example.com", tenant="https://issuer.example")] == FORGOTTEN
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "give one user: EMAIL or --subject SUBJECT"),
+        (["--tenant", "acme"], "give one user: EMAIL or --subject SUBJECT"),
+        (["ada@example.com", "--subject", "7"], "give one user: EMAIL or --subject SUBJECT"),
+        ([""], "Identity.email is empty"),
+        ([" \t"], "Identity.email is empty"),
+        (["--subject", ""], "Identity.subject is empty"),
+        (["--subject", "secret" * 50], "Identity.subject has 300 bytes; 255 are the most"),
+        (["--subject", "secret\udcff"], "Identity.subject is not UTF-8 text"),
+        (["ada@example.com", "--tenant", "secret\udcff"], "Identity.tenant is not UTF-8 text"),
+    ],
+)
+def test_no_user_or_two_are_a_misuse(
+    address: str, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says what is wrong, the status is 2, and the application is not called."""
+    FORGOTTEN.clear()
+    assert main(["invalidate", *words, "--url", f"{address}/admin"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err == f"ctxmiddleware: {told}\n"
+    assert shown.out == ""
+    assert FORGOTTEN == []
 
 
 def test_a_wrong_token_is_told(

@@ -46,8 +46,9 @@ class Crowd:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
-    async def fetch(self, email: str) -> UserContext | None:
+    async def fetch(self, identity: Identity) -> UserContext | None:
         await some_turns(self._rng)
+        email = identity.name
         number = int(email.split("@")[0][1:])
         if number % 10 == 7:
             raise SourceUnavailable("down")
@@ -145,8 +146,8 @@ class Gated(StaticSource[UserContext]):
         super().__init__(known())
         self.gate = anyio.Event()
 
-    async def fetch(self, email: str) -> Loaded[UserContext]:
-        answer = await super().fetch(email)
+    async def fetch(self, identity: Identity) -> Loaded[UserContext]:
+        answer = await super().fetch(identity)
         await self.gate.wait()
         return answer
 
@@ -173,7 +174,7 @@ async def test_who_gives_up_while_the_source_is_asked_harms_nobody(first_cancell
         await anyio.wait_all_tasks_blocked()
         source.gate.set()
     assert answers == [ADA] * 10
-    assert source.calls == [ADA]
+    assert source.calls == [Identity(ADA)]
 
 
 async def test_a_load_whose_callers_are_all_gone_serves_the_next() -> None:
@@ -185,7 +186,7 @@ async def test_a_load_whose_callers_are_all_gone_serves_the_next() -> None:
     assert cancel.cancelled_caught
     source.gate.set()
     assert (await ask(app, http_scope(user=ADA))).json() == ADA
-    assert source.calls == [ADA]
+    assert source.calls == [Identity(ADA)]
 
 
 @pytest.mark.parametrize("place", ["identify", "open", "app"])

@@ -27,19 +27,19 @@ class Company:
         self.asked: list[str] = []
         self.calls = self.running = self.most_at_once = 0
 
-    async def fetch(self, email: str) -> UserContext | None:
+    async def fetch(self, identity: Identity) -> UserContext | None:
         """Return one."""
-        return (await self.fetch_many([email]))[email]
+        return (await self.fetch_many([identity]))[identity]
 
-    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, UserContext | None]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> Mapping[Identity, UserContext | None]:
         """Return many."""
         self.calls += 1
-        self.asked += emails
+        self.asked += (each.name for each in identities)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         await anyio.sleep(0.001)
         self.running -= 1
-        return {email: context_of(email) if email.startswith("user") else None for email in emails}
+        return {each: context_of(each.name) if each.name.startswith("user") else None for each in identities}
 
 
 async def _ask_all(plugin: ContextPlugin[UserContext], emails: Sequence[str], at_once: int = 500) -> None:

@@ -18,7 +18,10 @@ import ctxmiddleware
 ROOT = Path(ctxmiddleware.__file__).parent
 FACE = "ctxmiddleware"
 WINGS = ("identity", "cache", "sources", "zones")
-GROUND = ("model", "errors", "stats", "breaker", "address", "secret", "perloop", "shown", "faults", "bell", "bounded")
+GROUND = (
+    "model", "errors", "stats", "breaker", "address", "principal", "secret", "perloop", "shown", "faults", "bell",
+    "bounded",
+)  # fmt: skip
 # Each driver's one home; whatever else needs it goes through there.
 HOMES = {
     "redis": {"ctxmiddleware.cache.redis.servers.connection", "ctxmiddleware.cache.redis.servers.driver"},

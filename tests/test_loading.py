@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.loading import BATCH_SIZE, Loading
@@ -24,7 +25,7 @@ USERS = [f"user{number}@example.org" for number in range(100)]
 
 
 def _asks(emails: Sequence[str]) -> list[Ask]:
-    return [Ask(email, math.inf) for email in emails]
+    return [Ask(Identity(email).cache_key, math.inf) for email in emails]
 
 
 class Source:
@@ -34,16 +35,17 @@ class Source:
         self.answer = answer
         self.calls: list[int] = []
 
-    async def fetch(self, email: str) -> Any:
+    async def fetch(self, identity: Identity) -> Any:
         self.calls.append(1)
-        found = self.answer([email])[email]
+        found = self.answer([identity.name])[identity.name]
         if isinstance(found, Exception):
             raise found
         return found
 
-    async def fetch_many(self, emails: Sequence[str]) -> Any:
-        self.calls.append(len(emails))
-        return self.answer(emails)
+    async def fetch_many(self, identities: Sequence[Identity]) -> Any:
+        self.calls.append(len(identities))
+        found = self.answer([each.name for each in identities])
+        return {Identity(email): each for email, each in found.items()} if isinstance(found, Mapping) else found
 
 
 def _loading(source: Any, **options: Any) -> Loading[str]:
@@ -68,8 +70,8 @@ async def test_a_source_without_fetch_many_is_asked_for_one_at_a_time() -> None:
     """Nothing is expected of a source but `fetch`."""
 
     class Bare:
-        async def fetch(self, email: str) -> str:
-            return email
+        async def fetch(self, identity: Identity) -> str:
+            return identity.name
 
     loading = _loading(Bare())
     assert loading.batch_size == 1
@@ -96,8 +98,8 @@ async def test_what_is_no_mapping_is_a_broken_source() -> None:
     assert source.calls == [100]
 
 
-async def test_the_same_address_asked_twice_is_answered_twice() -> None:
-    """Two tenants may ask for one address; it travels once."""
+async def test_the_same_identity_asked_twice_is_answered_twice() -> None:
+    """Two loads may be for one key, where an invalidation has overtaken the first; it travels once."""
     source = Source(_all)
     found = await _loading(source)(_asks(["a", "b", "a"]))
     assert [each.value for each in found if isinstance(each, Fetched)] == [
@@ -179,10 +181,10 @@ async def test_one_user_who_cannot_be_had_closes_the_way_to_nobody_else() -> Non
     """Asked for again and again, by whatever spelling, they are one failure; by the end of its time as by an error."""
 
     class Hangs(Source):
-        async def fetch(self, email: str) -> Any:
-            if email.strip().lower() == USERS[0]:
+        async def fetch(self, identity: Identity) -> Any:
+            if identity.name == USERS[0]:
                 await anyio.sleep_forever()
-            return await super().fetch(email)
+            return await super().fetch(identity)
 
     source = Hangs(_all)
     loading = _loading(source)
@@ -202,7 +204,7 @@ async def test_calls_that_do_not_end_in_time_close_the_way() -> None:
     """Nothing but the end of its time cancels a load: a source that hangs has failed, however short that time is."""
 
     class Hangs(Source):
-        async def fetch(self, email: str) -> Any:
+        async def fetch(self, identity: Identity) -> Any:
             self.calls.append(1)
             await anyio.sleep_forever()
 
@@ -235,23 +237,25 @@ async def test_a_source_that_guards_itself_is_not_guarded_twice() -> None:
 
 async def test_who_was_invalidated_elsewhere_is_told_to_the_source_before_it_is_asked() -> None:
     """A source that reads a replica must know first."""
-    told: list[tuple[str | None, float]] = []
+    told: list[tuple[Identity | None, float]] = []
 
     class Told(Source):
-        def invalidated(self, email: str | None, *, ago: float) -> None:
+        def invalidated(self, identity: Identity | None, *, ago: float) -> None:
             assert not self.calls
-            told.append((email, ago))
+            told.append((identity, ago))
 
-    await _loading(Told(_all))([Ask("a", 3.0), Ask("b", math.inf), Ask("c", 0.5)])
-    assert told == [("a", 3.0), ("c", 0.5)]
+    moved = [(Identity("a"), 3.0), (Identity("b"), math.inf), (Identity(subject="c", tenant="acme"), 0.5)]
+    await _loading(Told(_all))([Ask(identity.cache_key, ago) for identity, ago in moved])
+    # An invalidation is of every tenant, and so the identity has none.
+    assert told == [(Identity("a"), 3.0), (Identity(subject="c"), 0.5)]
 
 
 async def test_a_cancelled_batch_is_cancelled_and_not_split() -> None:
     """What ends a load ends all of it."""
 
     class Hangs(Source):
-        async def fetch_many(self, emails: Sequence[str]) -> Any:
-            self.calls.append(len(emails))
+        async def fetch_many(self, identities: Sequence[Identity]) -> Any:
+            self.calls.append(len(identities))
             await anyio.sleep_forever()
 
     source = Hangs(_all)
@@ -269,7 +273,7 @@ async def test_the_test_source_answers_many() -> None:
     assert found[0] == Fetched("A", "static")
     assert isinstance(found[1], SourceError)
     assert found[2] == Fetched(None, "static")
-    assert (source.calls, source.batches) == ([], [("a", "b", "c")])
+    assert (source.calls, source.batches) == ([], [(Identity("a"), Identity("b"), Identity("c"))])
 
 
 @asyncio_only
@@ -277,15 +281,15 @@ async def test_a_cancellation_that_slips_out_for_one_user_does_not_fail_the_rest
     """Somebody cancelled what a source awaits for one user: he alone is told that it cannot answer."""
 
     class Leaking(Source):
-        async def fetch(self, email: str) -> Any:
-            return (await self.fetch_many([email]))[email]
+        async def fetch(self, identity: Identity) -> Any:
+            return (await self.fetch_many([identity]))[identity]
 
-        async def fetch_many(self, emails: Sequence[str]) -> Any:
-            if USERS[7] in emails:
+        async def fetch_many(self, identities: Sequence[Identity]) -> Any:
+            if Identity(USERS[7]) in identities:
                 inner = asyncio.ensure_future(asyncio.sleep(60))
                 asyncio.get_running_loop().call_soon(inner.cancel)
                 await inner
-            return _all(emails)
+            return await super().fetch_many(identities)
 
     answers = await _loading(Leaking(_all))(_asks(USERS))
     failed = answers.pop(7)

@@ -336,7 +336,7 @@ async def test_a_source_that_raises_anything_is_a_500() -> None:
     """An error of the source's own making is no answer, and no anonymous request."""
 
     class Odd(StaticSource[UserContext]):
-        async def fetch(self, email: str) -> Any:
+        async def fetch(self, identity: Identity) -> Any:
             raise ZeroDivisionError
 
     assert (await ask(app_of(plugin=plugin_of(Odd(known()))), http_scope(user=ADA))).status == 500

@@ -100,4 +100,4 @@ def test_no_error_of_ours_shows_who() -> None:
     ]
     assert {type(error) for error in errors} >= {type(known()[DOWN]), type(known()[BROKEN])}
     assert not any(_is_private(f"{error}{error!r}") for error in errors)
-    assert not _is_private(repr(Identity(ADA, "acme")))
+    assert not _is_private(repr(Identity(ADA, tenant="acme")))

@@ -20,18 +20,27 @@ KEY = "a-key-of-the-logs"
 
 
 def test_it_is_a_keyed_hash_of_the_address_in_any_spelling() -> None:
-    """HMAC-SHA-256 of what the e-mail rule makes of it, so that anybody's tools can compute it who has the key."""
-    expected = hmac.new(KEY.encode(), ADA.encode(), hashlib.sha256).hexdigest()[:16]
+    """HMAC-SHA-256 of `e` and what the e-mail rule makes of it, in any tenant: any tool can compute it with the key."""
+    expected = hmac.new(KEY.encode(), f"e{ADA}".encode(), hashlib.sha256).hexdigest()[:16]
     for key in (KEY, Secret(KEY)):
-        assert Pseudonyms(key).of(f" {ADA.upper()}\t") == expected
-    assert Pseudonyms(KEY + "x").of(ADA) != expected
+        assert Pseudonyms(key).of(Identity(f" {ADA.upper()}\t")) == expected
+    assert Pseudonyms(KEY).of(Identity(ADA, tenant="acme", subject="7")) == expected
+    assert Pseudonyms(KEY + "x").of(Identity(ADA)) != expected
+
+
+def test_a_subject_is_hashed_byte_for_byte_and_is_no_address() -> None:
+    """HMAC-SHA-256 of `s` and the subject as it is."""
+    for subject in (ADA, ADA.upper(), " 7"):
+        expected = hmac.new(KEY.encode(), f"s{subject}".encode(), hashlib.sha256).hexdigest()[:16]
+        assert Pseudonyms(KEY).of(Identity(subject=subject, tenant="acme")) == expected
+        assert Pseudonyms(KEY).of(Identity(subject)) != expected
 
 
 def test_without_a_key_each_process_has_its_own() -> None:
     """Nobody else can compute it, and one user is one and the same in it."""
     one, other = Pseudonyms(), Pseudonyms()
-    assert one.of(ADA) == one.of(ADA)
-    assert one.of(ADA) != other.of(ADA)
+    assert one.of(Identity(ADA)) == one.of(Identity(ADA))
+    assert one.of(Identity(ADA)) != other.of(Identity(ADA))
     assert ADA not in repr(one)
 
 
@@ -48,14 +57,52 @@ def test_the_command_prints_what_the_application_logs(
 ) -> None:
     """For addresses given as words, or one a line; with the variable the application reads."""
     monkeypatch.setenv("CTX_LOG_KEY", KEY)
-    expected = f"{Pseudonyms(KEY).of(ADA)}  "
+    expected = f"{Pseudonyms(KEY).of(Identity(ADA))}  "
     assert main(["hash", ADA, ADA.upper()]) == 0
     assert capsys.readouterr().out == f"{expected}{ADA}\n{expected}{ADA.upper()}\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{ADA}\n\n  {ADA} \n"))
     assert main(["hash"]) == 0
-    assert capsys.readouterr().out == f"{expected}{ADA}\n" * 2
+    assert capsys.readouterr().out == f"{expected}{ADA}\n{expected}  {ADA} \n"
     environ = {"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_KEY": "sb_secret_x", "CTX_LOG_KEY": KEY}
-    assert ContextPlugin.from_env(environ).pseudonyms.of(ADA) == expected.strip()
+    assert ContextPlugin.from_env(environ).pseudonyms.of(Identity(ADA)) == expected.strip()
+
+
+def test_the_command_hashes_subjects_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Byte for byte, as words or from standard input, with the white space around them."""
+    monkeypatch.setenv("CTX_LOG_KEY", KEY)
+    subjects = ["aB3", "Ab3", ADA, " 7"]
+    hashes = [Pseudonyms(KEY).of(Identity(subject=each)) for each in subjects]
+    expected = "".join(f"{hashed}  {subject}\n" for hashed, subject in zip(hashes, subjects, strict=True))
+    assert main(["hash", "--subject", *subjects]) == 0
+    assert capsys.readouterr().out == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([*subjects[:2], "", *subjects[2:]])))
+    assert main(["hash", "--subject"]) == 0
+    assert capsys.readouterr().out == expected
+    assert len({*hashes, Pseudonyms(KEY).of(Identity(ADA))}) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([""], "no user was given"),
+        ([" ", "\t"], "no user was given"),
+        (["--subject", ""], "no user was given"),
+        ([], "no user was given"),
+        (["ada\udcff@example.org"], "Identity.email is not UTF-8 text"),
+        (["--subject", "x" * 256], "Identity.subject has 256 bytes; 255 are the most"),
+    ],
+)
+def test_the_command_needs_a_user(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What names no user is an error with status 2, and prints nothing that could be taken for a hash."""
+    monkeypatch.setenv("CTX_LOG_KEY", KEY)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n \n"))
+    assert main(["hash", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"ctxmiddleware: {told}")
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
 
 
 @pytest.mark.parametrize(("key", "told"), [("", "CTX_LOG_KEY is not set"), ("short", "CTX_LOG_KEY held a value that")])
@@ -77,7 +124,7 @@ async def test_a_refusal_that_was_nobody_s_wish_says_whose_it_was(user: str, cap
     plugin = plugin_of(log_key=KEY)
     await ask(UserContextMiddleware(no_lifespan, plugin=plugin), http_scope(user=user))
     (record,) = [each for each in caplog.records if each.name == "ctxmiddleware.middleware"]
-    assert vars(record)["user"] == Pseudonyms(KEY).of(user)
+    assert vars(record)["user"] == Pseudonyms(KEY).of(Identity(user))
     assert user not in caplog.text
 
 
@@ -90,4 +137,4 @@ async def test_invalidations_and_what_was_not_warmed_say_whose(caplog: pytest.Lo
     await plugin.clear()
     await plugin.warm([Identity(DOWN)])
     users = [vars(record)["user"] for record in caplog.records if hasattr(record, "user")]
-    assert users == [Pseudonyms(KEY).of(ADA), None, Pseudonyms(KEY).of(DOWN)]
+    assert users == [Pseudonyms(KEY).of(Identity(ADA)), None, Pseudonyms(KEY).of(Identity(DOWN))]

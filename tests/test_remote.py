@@ -151,7 +151,7 @@ def test_an_address_of_undecodable_bytes_is_told(capsys: pytest.CaptureFixture[s
     """The shell hands on whatever bytes it was given; they are no traceback."""
     assert main(["invalidate", os.fsdecode(b"ada\xff@example.com"), "--url", "http://127.0.0.1:1"]) == 2
     told = capsys.readouterr().err
-    assert "no UTF-8 text" in told
+    assert "Identity.email is not UTF-8 text" in told
     assert "example.com" not in told
 
 

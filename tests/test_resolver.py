@@ -15,8 +15,8 @@ import pytest
 from ctxmiddleware.cache.shared import Listener, Look, Reach, SharedTierFailed
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import InvalidationFailed, SourceError, SourceMisconfigured, SourceUnavailable
-from ctxmiddleware.identity.base import Identity
 from ctxmiddleware.loading import Loading
+from ctxmiddleware.principal import Identity
 from ctxmiddleware.reports import Confirmed, InvalidationReport, Silent
 from ctxmiddleware.resolver import WARM_AT_ONCE, Resolver
 from ctxmiddleware.sources.base import Loaded
@@ -59,7 +59,7 @@ async def test_answers_from_the_source_and_then_from_memory() -> None:
         assert rig.resolver.peek(ADA) == second
     assert (first.context, first.origin, first.age, first.stale) == ("ada", "rpc", 0.0, False)
     assert (second.context, second.origin, second.age) == ("ada", "memory", 7.0)
-    assert source.calls == ["Ada@Example.org"]
+    assert source.calls == [Identity("ada@example.org")]
     assert rig.counters.by_label("resolution") == {"memory": 2, "rpc": 1}
 
 
@@ -70,7 +70,7 @@ async def test_tenants_are_apart_and_an_invalidation_reaches_them_all() -> None:
         for tenant in ("", "acme", "acme"):
             await rig.resolver.resolve(Identity("ada@example.org", tenant=tenant))
         assert len(source.calls) == 2
-        report = await rig.resolver.invalidate("ada@example.org")
+        report = await rig.resolver.invalidate(ADA.cache_key[1])
         assert report.memory == 2
 
 
@@ -79,14 +79,14 @@ class Bare:
     """A source that answers without a word of its own."""
 
     answers: dict[str, object] = field(default_factory=dict)
-    told: list[str | None] = field(default_factory=list)
+    told: list[Identity | None] = field(default_factory=list)
 
-    async def fetch(self, email: str) -> Any:
-        return self.answers.get(email)
+    async def fetch(self, identity: Identity) -> Any:
+        return self.answers.get(identity.name)
 
-    def invalidated(self, name: str | None, *, ago: float) -> None:
+    def invalidated(self, identity: Identity | None, *, ago: float) -> None:
         assert ago == 0
-        self.told.append(name)
+        self.told.append(identity)
 
 
 async def test_an_unknown_user_is_an_answer() -> None:
@@ -102,7 +102,7 @@ async def test_an_unknown_user_is_an_answer() -> None:
 @pytest.mark.parametrize("answer", [5, Loaded(b"bytes"), {"email": "x"}], ids=repr)
 async def test_a_source_of_another_type_is_named(answer: object) -> None:
     """What is not of the plugin's type is a configuration error, and is not kept."""
-    async with _resolver(Bare({ADA.email: answer})) as rig:
+    async with _resolver(Bare({ADA.name: answer})) as rig:
         with pytest.raises(SourceMisconfigured, match="context_type is str"):
             await rig.resolver.resolve(ADA)
         assert len(rig.cache.memory) == 0
@@ -175,11 +175,11 @@ class Tier:
 
 async def test_without_redis_the_report_says_this_process_only(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody else was told, and nobody is said to have been."""
-    source = Bare({ADA.email: "ada"})
+    source = Bare({ADA.name: "ada"})
     caplog.set_level(logging.INFO, "ctxmiddleware")
     async with _resolver(source) as rig:
         await rig.resolver.resolve(ADA)
-        report = await rig.resolver.invalidate("ada@example.org")
+        report = await rig.resolver.invalidate(ADA.cache_key[1])
         cleared = await rig.resolver.invalidate(None)
     assert (report.reach, report.memory, report.redis, report.others_stop_within) == (
         "this process only",
@@ -189,7 +189,7 @@ async def test_without_redis_the_report_says_this_process_only(caplog: pytest.Lo
     )
     assert cleared.memory == 0
     assert len(report.confirmed) == 1
-    assert source.told == ["ada@example.org", None]
+    assert source.told == [Identity("ada@example.org"), None]
     assert [record.message for record in caplog.records] == ["contexts were invalidated"] * 2
     assert "@" not in caplog.text + repr([vars(record) for record in caplog.records])
 
@@ -198,12 +198,12 @@ async def test_with_redis_the_report_says_when_others_stop() -> None:
     """The fleet was told, and others serve the old no longer than they trust their memory."""
     tier = Tier()
     async with _resolver(StaticSource({}), tier=tier) as rig:
-        report = await rig.resolver.invalidate("ada@example.org")
+        report = await rig.resolver.invalidate(ADA.cache_key[1])
     assert (report.reach, report.redis, report.others_stop_within) == ("fleet", "done", 5.0)
     assert report.confirmed == (Confirmed("me", 0.0), Confirmed("one", 2.5))
     assert report.silent == (Silent("two", 5.0),)
     assert report.duration_ms >= 0
-    assert tier.names == ["ada@example.org"]
+    assert tier.names == [ADA.cache_key[1]]
 
 
 async def test_an_invalidation_redis_did_not_take_is_raised_with_its_report(caplog: pytest.LogCaptureFixture) -> None:
@@ -211,7 +211,7 @@ async def test_an_invalidation_redis_did_not_take_is_raised_with_its_report(capl
     async with _resolver(StaticSource({"ada@example.org": "ada"}), tier=Tier(SharedTierFailed("gone"))) as rig:
         await rig.resolver.resolve(ADA)
         with pytest.raises(InvalidationFailed) as told:
-            await rig.resolver.invalidate("ada@example.org")
+            await rig.resolver.invalidate(ADA.cache_key[1])
         assert rig.resolver.peek(ADA) is None
     report = told.value.report
     assert isinstance(report, InvalidationReport)
@@ -226,13 +226,13 @@ async def test_warming_resolves_many_a_few_at_a_time(caplog: pytest.LogCaptureFi
     most = 0
 
     class Slow:
-        async def fetch(self, email: str) -> str | None:
+        async def fetch(self, identity: Identity) -> str | None:
             nonlocal most
             most = max(most, len(rig.cache.flights))
             await anyio.lowlevel.checkpoint()
-            if email.startswith("bad"):
+            if identity.name.startswith("bad"):
                 raise SourceError("a broken row")
-            return None if email.startswith("new") else email
+            return None if identity.name.startswith("new") else identity.name
 
     async with _resolver(Slow()) as rig:
         names = [f"{kind}{number}@example.org" for kind in ("user", "bad", "new") for number in range(150)]
@@ -253,10 +253,10 @@ async def test_reports_travel_as_json() -> None:
 
 async def test_stale_answers_are_counted_one_by_one() -> None:
     """Twenty callers who are served something stale are twenty stale answers, whatever the source was asked."""
-    source: StaticSource[str] = StaticSource({ADA.email: "ada"})
+    source: StaticSource[str] = StaticSource({ADA.name: "ada"})
     async with _resolver(source) as rig:
         await rig.resolver.resolve(ADA)
-        source._contexts[ADA.email.lower()] = SourceUnavailable("down")
+        source._contexts[ADA.name] = SourceUnavailable("down")
         rig.clock.advance(900)
         async with anyio.create_task_group() as callers:
             for _ in range(20):
@@ -282,7 +282,7 @@ async def test_a_subclass_of_the_context_type_would_lose_fields_on_its_way(tier:
         async def look(self, keys: Sequence[object], keep_ms: int) -> list[Look[str] | None]:
             return [None] * len(keys)
 
-    async with _resolver(Bare({ADA.email: Longer("ada")}), **({} if tier is None else {"tier": Tier()})) as rig:
+    async with _resolver(Bare({ADA.name: Longer("ada")}), **({} if tier is None else {"tier": Tier()})) as rig:
         if tier is None:
             assert (await rig.resolver.resolve(ADA)).context == "ada"
         else:

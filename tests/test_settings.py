@@ -52,6 +52,9 @@ WRONG = [
     ("BIGQUERY_ZONES_TABLE", "p.ge-o.zones"),
     ("BIGQUERY_LOCATION", "E U"),
     ("BIGQUERY_MAX_BYTES", "10485759"),
+    ("CTX_NAMESPACE", "a b"),
+    ("CTX_NAMESPACE", "a/b"),
+    ("CTX_NAMESPACE", "n" * 65),
     ("CTX_TTL", "0"),
     ("CTX_TTL", "31536000.5"),
     ("CTX_NEGATIVE_TTL", "31536001"),
@@ -151,6 +154,7 @@ def test_every_variable_reaches_its_setting() -> None:
         "CTX_ZONES_TTL": "8",
         "CTX_ADMIN_TOKEN": "0123456789abcdef",
         "CTX_LOG_KEY": "0123456789abcdeg",
+        "CTX_NAMESPACE": "staging",
         "CTX_ENCRYPTION_KEYS": f"{KEYS[0]}, {KEYS[1]}",
     }
     assert set(environ) == {rule.variable for rule, _ in rules()}
@@ -189,6 +193,7 @@ def test_every_variable_reaches_its_setting() -> None:
         zones_ttl=8,
         admin_token=Secret("0123456789abcdef"),
         log_key=Secret("0123456789abcdeg"),
+        namespace="staging",
         encryption_keys=(Secret(KEYS[0]), Secret(KEYS[1])),
     )
 

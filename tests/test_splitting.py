@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ctxmiddleware import CachePolicy, ContextPlugin
+from ctxmiddleware import CachePolicy, ContextPlugin, Identity
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.loading import Loading
@@ -44,17 +44,17 @@ class Spoilt:
         self.calls: list[int] = []
         self.deadlines: list[float] = []
 
-    async def fetch(self, email: str) -> Any:
+    async def fetch(self, identity: Identity) -> Any:
         self.calls.append(1)
-        if email in self.bad:
+        if identity.name in self.bad:
             await _fail(self.error)
-        return email
+        return identity.name
 
-    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
-        self.calls.append(len(emails))
-        if self.bad & set(emails):
+    async def fetch_many(self, identities: Sequence[Identity]) -> Mapping[Identity, Any]:
+        self.calls.append(len(identities))
+        if not self.bad.isdisjoint(each.name for each in identities):
             await _fail(self.many)
-        return {email: email for email in emails}
+        return {each: each.name for each in identities}
 
 
 class Slow(Spoilt):
@@ -63,11 +63,11 @@ class Slow(Spoilt):
     def path_states(self) -> Mapping[str, str]:
         return {}  # it keeps its own time
 
-    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> Mapping[Identity, Any]:
         self.deadlines.append(anyio.current_effective_deadline())
-        if self.bad & set(emails) and len(emails) < len(USERS):
+        if self.bad & {each.name for each in identities} and len(identities) < len(USERS):
             await anyio.sleep_forever()
-        return await super().fetch_many(emails)
+        return await super().fetch_many(identities)
 
 
 async def _fail(error: Exception | None) -> None:
@@ -80,7 +80,7 @@ async def _fail(error: Exception | None) -> None:
 async def _load(source: Any, *, load_timeout: float = math.inf) -> tuple[set[str], list[Fetched[str] | Exception]]:
     """Ask for all users at once; return who was answered, and everything."""
     loading = Loading(source, context_type=str, load_timeout=load_timeout)
-    found = await loading([Ask(email, math.inf) for email in USERS])
+    found = await loading([Ask(Identity(email).cache_key, math.inf) for email in USERS])
     return {email for email, each in zip(USERS, found, strict=True) if isinstance(each, Fetched)}, found
 
 
@@ -140,8 +140,8 @@ async def test_of_single_users_only_failures_in_a_row_end_it() -> None:
     assert list(found) == USERS[:93]
 
 
-async def _echo(email: str) -> str:
-    return email
+async def _echo(identity: Identity) -> str:
+    return identity.name
 
 
 @pytest.mark.parametrize("bad", some([99, 0, 50], 1))
@@ -175,7 +175,7 @@ async def test_while_the_way_for_many_is_closed_everybody_is_asked_for_alone() -
     source.fetch = _echo  # type: ignore[method-assign]
     loading = Loading(source, context_type=str)
     for _ in range(6):
-        found = await loading([Ask(email, math.inf) for email in USERS])
+        found = await loading([Ask(Identity(email).cache_key, math.inf) for email in USERS])
         assert found == [Fetched(email, "Spoilt") for email in USERS]
     assert loading.path_states()["fetch_many"] == "open"
     assert source.calls == [100] * 5
@@ -187,7 +187,7 @@ async def test_a_way_for_many_that_hangs_is_closed() -> None:
     source.fetch = _echo  # type: ignore[method-assign]
     loading = Loading(source, context_type=str, load_timeout=0.1)
     for _ in range(6):
-        await loading([Ask(email, math.inf) for email in USERS])
+        await loading([Ask(Identity(email).cache_key, math.inf) for email in USERS])
     assert loading.path_states()["fetch_many"] == "open"
     assert source.calls == [100] * 5
 
@@ -213,8 +213,8 @@ async def test_a_time_to_live_that_is_no_number_is_one_users_error(ttl: Any) -> 
     """It names what is wrong; the rest of the batch is answered, in one call."""
 
     class Odd(Spoilt):
-        async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, Any]:
-            return {**await super().fetch_many(emails), USERS[3]: Loaded("context", ttl=ttl)}
+        async def fetch_many(self, identities: Sequence[Identity]) -> Mapping[Identity, Any]:
+            return {**await super().fetch_many(identities), Identity(USERS[3]): Loaded("context", ttl=ttl)}
 
     source = Odd()
     answered, found = await _load(source)
@@ -231,7 +231,7 @@ async def test_an_error_of_the_network_that_a_source_lets_out_means_it_is_unavai
     loading = Loading(source, context_type=str)
     for user in USERS[:5]:
         with pytest.raises(SourceUnavailable) as caught:
-            await loading([Ask(user, math.inf)])
+            await loading([Ask(Identity(user).cache_key, math.inf)])
         assert caught.value.__cause__ is error
     assert loading.path_states()["fetch"] == "open"
 

@@ -16,7 +16,7 @@ from .people import ADA, context_of
 from .waiting import eventually_async
 
 TENANTS = ("", "acme", "umbrella")
-ADAS = [Identity(ADA, tenant) for tenant in TENANTS]
+ADAS = [Identity(ADA, tenant=tenant) for tenant in TENANTS]
 # Nothing is refreshed behind an answer, so that each load is one that somebody waited for.
 POLICY = CachePolicy(ttl=600.0, refresh_ahead=1.0, jitter=0.0, untrusted_ttl=60.0)
 # Where memory and Redis are: one process without Redis, one with it, and three with one Redis.
@@ -28,20 +28,22 @@ pytestmark = [pytest.mark.anyio, asyncio_only]
 class Numbered(BatchSource[UserContext]):
     """Knows everybody, and numbers its answers, so that no two loads bring the same."""
 
+    label = "numbered"
+
     def __init__(self) -> None:
         self.loads = 0
-        self.batches: list[tuple[str, ...]] = []
+        self.batches: list[tuple[Identity, ...]] = []
 
-    async def fetch(self, email: str) -> Loaded[UserContext]:
+    async def fetch(self, identity: Identity) -> Loaded[UserContext]:
         """Return a context with the next number."""
         self.loads += 1
         await anyio.lowlevel.checkpoint()
-        return Loaded(context_of(email, number=self.loads), "source")
+        return Loaded(context_of(identity.name, number=self.loads), "source")
 
-    async def fetch_many(self, emails: Sequence[str]) -> dict[str, Loaded[UserContext]]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Loaded[UserContext]]:
         """Do so for many."""
-        self.batches.append(tuple(emails))
-        return {email: await self.fetch(email) for email in emails}
+        self.batches.append(tuple(identities))
+        return {identity: await self.fetch(identity) for identity in identities}
 
 
 class Fleet:
@@ -108,7 +110,9 @@ async def test_loads_at_the_same_time_are_not_shared(fleet: Fleet) -> None:
         for plugin in fleet.plugins * 5:
             for identity in ADAS:
                 tasks.start_soon(ask, plugin, identity)
-    # In one batch the address travels once, and its answer is kept for each tenant apart.
+    # In one batch the identity of each tenant travels once.
+    assert all(len(set(batch)) == len(batch) for batch in fleet.source.batches)
+    assert len(set.union(*found.values())) == len(TENANTS)
     assert [len(numbers) for numbers in found.values()] == [1, 1, 1]
     assert await fleet.numbers(fleet.plugins[0]) == [next(iter(found[tenant])) for tenant in TENANTS]
     assert sorted(fleet.held()) == sorted(TENANTS * len(fleet.plugins))
@@ -152,11 +156,11 @@ async def test_what_was_hot_is_recalled_for_the_tenant_that_asked(redis_url: str
 
 
 AMBIGUOUS = [
-    (Identity("b@c", "a"), Identity("a@b@c", "")),
-    (Identity("c@d", "a\0b"), Identity("b\0c@d", "a")),
-    (Identity("\0c@d", "a"), Identity("c@d", "a\0")),
-    (Identity("c@d", "A"), Identity("c@d", "a")),
-    (Identity("c@d", " "), Identity("c@d", "")),
+    (Identity("b@c", tenant="a"), Identity("a@b@c")),
+    (Identity("c@d", tenant="a\0b"), Identity("b\0c@d", tenant="a")),
+    (Identity("\0c@d", tenant="a"), Identity("c@d", tenant="a\0")),
+    (Identity("c@d", tenant="A"), Identity("c@d", tenant="a")),
+    (Identity("c@d", tenant=" "), Identity("c@d")),
 ]
 
 
@@ -170,4 +174,4 @@ async def test_no_two_pairs_of_tenant_and_address_are_taken_for_one(
         assert mine is not None
         assert others is not None
         assert mine != others
-        assert (mine.email, others.email) == (one.email, other.email)
+        assert (mine.email, others.email) == (one.name, other.name)

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from ctxmiddleware import Loaded, SourceUnavailable, UserContext, current_user_context
+from ctxmiddleware import Identity, Loaded, SourceUnavailable, UserContext, current_user_context
 from ctxmiddleware.testing import FakeClock, StaticSource, override_user_context
 
 from .people import ADA, BOB, NOBODY, context_of
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.anyio
 async def test_a_static_source_answers_from_its_mapping_and_counts() -> None:
     """Any spelling of an address finds its context, an error is raised, and others are unknown."""
     source = StaticSource[UserContext]({f" {ADA.upper()}": context_of(ADA), BOB: SourceUnavailable("down")}, origin="x")
-    assert await source.fetch(ADA.title()) == Loaded(context_of(ADA), "x")
-    assert await source.fetch(NOBODY) == Loaded(None, "x")
+    assert await source.fetch(Identity(ADA.title())) == Loaded(context_of(ADA), "x")
+    assert await source.fetch(Identity(NOBODY)) == Loaded(None, "x")
     with pytest.raises(SourceUnavailable, match="down"):
-        await source.fetch(BOB)
-    assert source.calls == [ADA.title(), NOBODY, BOB]
+        await source.fetch(Identity(BOB))
+    assert source.calls == [Identity(each) for each in (ADA.title(), NOBODY, BOB)]
     assert repr(source) == "<StaticSource: 2 contexts, 3 calls>"
 
 

@@ -122,7 +122,7 @@ def test_a_test_client_without_with_opens_for_each_request() -> None:
         assert client.get("/me", headers=as_user(user)).json() == user
         assert source.events.count("open") == source.events.count("close") > 0
     assert client.get("/me").status_code == 401
-    assert source.calls == [ADA, BOB]
+    assert [each.name for each in source.calls] == [ADA, BOB]
     with TestClient(app) as client:
         for user in (ADA, BOB, ADA):
             assert client.get("/me", headers=as_user(user)).json() == user

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ctxmiddleware import ContextPlugin, Identity, Loaded, Resolution, SourceError, SourceUnavailable, UserContext, Zone
+from ctxmiddleware import ContextPlugin, Identity, Loaded, Resolution, SourceUnavailable, UserContext, Zone
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.errors import ContextError
 from ctxmiddleware.model import Region
@@ -30,9 +30,8 @@ class Rows(StaticSource[UserContext]):
     """A source whose rows a test changes, and which it lets fail."""
 
     def __init__(self, *contexts: UserContext) -> None:
-        self.rows: dict[str, UserContext | SourceError] = {each.email: each for each in contexts}
-        super().__init__(self.rows)
-        self._contexts = self.rows
+        super().__init__({each.email: each for each in contexts})
+        self.rows = self._contexts
 
     def put(self, email: str, number: int = 1, *, is_active: bool = True) -> None:
         """Change somebody."""
@@ -41,7 +40,7 @@ class Rows(StaticSource[UserContext]):
     @property
     def asked(self) -> list[str]:
         """Return whom it was asked for."""
-        return [*self.calls, *(email for batch in self.batches for email in batch)]
+        return [each.name for calls in (self.calls, *self.batches) for each in calls]
 
 
 class Told:
@@ -352,12 +351,12 @@ async def test_a_source_s_zero_time_is_not_asked_in_a_circle() -> None:
     """A source whose answers hold for no time at all is asked about once a second for one who watches."""
 
     class Never(Rows):
-        async def fetch(self, email: str) -> Any:
-            loaded = await super().fetch(email)
+        async def fetch(self, identity: Identity) -> Any:
+            loaded = await super().fetch(identity)
             return Loaded(loaded.value, ttl=0.0)
 
-        async def fetch_many(self, emails: Sequence[str]) -> Any:
-            return {email: await self.fetch(email) for email in emails}
+        async def fetch_many(self, identities: Sequence[Identity]) -> Any:
+            return {identity: await self.fetch(identity) for identity in identities}
 
     source = Never(context_of(ADA))
     async with plugin_of(source, policy=STEADY) as plugin:

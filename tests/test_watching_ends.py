@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ctxmiddleware import ContextPlugin, Loaded, SourceError, SourceUnavailable, UserContext
+from ctxmiddleware import ContextPlugin, Identity, Loaded, SourceError, SourceUnavailable, UserContext
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.watchers import Watchers
 from ctxmiddleware.testing import StaticSource
@@ -35,7 +35,7 @@ class Row(StaticSource[UserContext]):
         self.answer: UserContext | SourceError = context_of(ADA)
         self._ttl = ttl
 
-    def _answer(self, email: str) -> Loaded[UserContext] | SourceError:
+    def _answer(self, identity: Identity) -> Loaded[UserContext] | SourceError:
         return self.answer if isinstance(self.answer, SourceError) else Loaded(self.answer, ttl=self._ttl)
 
 

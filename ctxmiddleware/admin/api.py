@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
+from ..bounded import read_limited
 from ..errors import InvalidationFailed
+from ..principal import Identity
 from .audit import Record, recorded
 from .openapi import DOCUMENT
 from .problem import HEADERS, problem
+
+MAX_BODY: Final = 64 * 1024
+_NO_USER: Final = (
+    'the request names no user: POST {"email": "ada@example.com"} or {"subject": "...", "tenant": "..."} to /invalidate'
+)
 
 
 class Operations(Protocol):
@@ -24,7 +32,7 @@ class Operations(Protocol):
         """Return the counters of this process."""
         ...
 
-    async def invalidate(self, email: str) -> object:
+    async def invalidate(self, identity: Identity, /) -> object:
         """Forget one user everywhere and return the report."""
         ...
 
@@ -33,23 +41,30 @@ class Operations(Protocol):
         ...
 
 
+class _User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    email: str | msgspec.UnsetType = msgspec.UNSET
+    subject: str | msgspec.UnsetType = msgspec.UNSET
+    tenant: str = ""
+
+
 class Api:
     """The admin's routes.
 
     Args:
         operations: what they work on.
-        pseudonym: returns what stands for an address in the audit log.
+        pseudonym: returns what stands for a user in the audit log.
     """
 
-    def __init__(self, operations: Operations, pseudonym: Callable[[str], str]) -> None:
+    def __init__(self, operations: Operations, pseudonym: Callable[[Identity], str]) -> None:
         self._operations = operations
         self._pseudonym = pseudonym
         self.routes = [
             *_with_and_without_slash("/openapi.json", _describe, "GET"),
             *_with_and_without_slash("/stats", self._stats, "GET"),
             *_with_and_without_slash("/clear", self._clear, "POST"),
+            *_with_and_without_slash("/invalidate", self._invalidate_body, "POST"),
             # An address may hold a slash, which arrives decoded.
-            _whole(Route("/invalidate/{email:path}", self._invalidate, methods=["POST"])),
+            _whole(Route("/invalidate/{email:path}", self._invalidate_path, methods=["POST"])),
         ]
 
     async def _stats(self, request: Request) -> Response:  # noqa: ARG002 - the shape of an endpoint
@@ -59,14 +74,39 @@ class Api:
         with recorded(request.scope, "clear") as record:
             return await _done(record, self._operations.clear())
 
-    async def _invalidate(self, request: Request) -> Response:
-        email = request.path_params["email"].removesuffix("/")
-        with recorded(request.scope, "invalidate", self._pseudonym(email)) as record:
-            try:
-                return await _done(record, self._operations.invalidate(email))
-            except ValueError:
-                record.outcome = "refused: no address"
-                return problem(400, "there is no address: POST to /invalidate/ada@example.com")
+    async def _invalidate_path(self, request: Request) -> Response:
+        email: str = request.path_params["email"].removesuffix("/")
+        try:
+            identity = Identity(email)
+        except ValueError:
+            return _no_user(request.scope)
+        return await self._invalidate(request.scope, identity)
+
+    async def _invalidate_body(self, request: Request) -> Response:
+        try:
+            identity = _identity_in(await read_limited(request.stream(), MAX_BODY) or b"")
+        except (msgspec.MsgspecError, ValueError, RecursionError, ClientDisconnect):
+            return _no_user(request.scope)
+        return await self._invalidate(request.scope, identity)
+
+    async def _invalidate(self, scope: Scope, identity: Identity) -> Response:
+        with recorded(scope, "invalidate", self._pseudonym(identity)) as record:
+            return await _done(record, self._operations.invalidate(identity))
+
+
+def _identity_in(body: bytes) -> Identity:
+    user = msgspec.json.decode(body, type=_User)
+    if user.email is msgspec.UNSET:
+        return Identity(subject=user.subject or None, tenant=user.tenant)
+    if user.subject is not msgspec.UNSET:
+        raise ValueError("two users are named")
+    return Identity(user.email, tenant=user.tenant)
+
+
+def _no_user(scope: Scope) -> Response:
+    with recorded(scope, "invalidate", "no user") as record:
+        record.outcome = "refused: no user"
+    return problem(400, _NO_USER)
 
 
 async def _describe(request: Request) -> Response:

@@ -126,7 +126,7 @@ def deed(scope: Scope) -> Action | None:
     path = relative_path(scope)
     if path in ("/clear", "/clear/"):
         return "clear"
-    return "invalidate" if path.startswith("/invalidate/") else None
+    return "invalidate" if path == "/invalidate" or path.startswith("/invalidate/") else None
 
 
 def peer_of(scope: Scope) -> str:

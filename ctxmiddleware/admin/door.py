@@ -8,6 +8,7 @@ from collections.abc import Callable
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from ..principal import Identity, as_identity
 from . import audit
 from .asking import each_of, is_explicit, is_let_in
 from .attempts import Attempts
@@ -24,12 +25,12 @@ class Door:
 
     Args:
         guard: who may; None for nobody.
-        pseudonym: returns what stands for an address in logs.
+        pseudonym: returns what stands for a user in logs.
         attempts: who has failed how often.
     """
 
     def __init__(
-        self, guard: AdminGuard | None, pseudonym: Callable[[str], str], attempts: Attempts | None = None
+        self, guard: AdminGuard | None, pseudonym: Callable[[Identity], str], attempts: Attempts | None = None
     ) -> None:
         self._guards = () if guard is None else each_of(guard)
         self._pseudonym = pseudonym
@@ -89,7 +90,7 @@ class Door:
     def _user(self, guard: AdminGuard, connection: HTTPConnection) -> str | None:
         user_of = getattr(guard, "user_of", None)
         user = user_of(connection) if callable(user_of) else None
-        return f"user {self._pseudonym(user)}" if user else None
+        return f"user {self._pseudonym(as_identity(user))}" if user else None
 
     def _ways_in(self, connection: HTTPConnection) -> tuple[int, str]:
         ways = [_way_in(guard, connection) for guard in self._guards]

@@ -22,7 +22,7 @@ class AdminGuard(Protocol):
     """Says whether a connection may use the admin. Sync or async; an exception is a refusal.
 
     What it may have beside that: `actor`, a word for whoever it lets in, in the audit log; `user_of(connection)`, the
-    address of that user, of which only what stands for it in logs is written; `is_explicit`, True where a browser does
+    Identity or the address of that user, of which only a keyed hash is logged; `is_explicit`, True where a browser does
     not send by itself what it looks at: without that, a request that changes something has to come from the site's own
     pages, or with a header `X-Requested-With`; and `cannot_be_guessed`, True where trying is no use: without that,
     nobody is looked at for a while who comes from where many attempts have failed.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ..principal import MAX_SUBJECT_BYTES
+
 _JSON: Final = "application/json"
 _PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -14,6 +16,14 @@ _PROBLEM: Final[dict[str, Any]] = {
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},
     },
+    "additionalProperties": False,
+}
+_TEXT: Final = {"type": "string", "minLength": 1}
+_SUBJECT: Final = {**_TEXT, "maxLength": MAX_SUBJECT_BYTES}
+_USER: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"email": _TEXT, "subject": _SUBJECT, "tenant": {"type": "string"}},
+    "oneOf": [{"required": ["email"]}, {"required": ["subject"]}],
     "additionalProperties": False,
 }
 _INSTANCE: Final[dict[str, Any]] = {"type": "object", "required": ["instance"]}
@@ -80,11 +90,17 @@ DOCUMENT: Final[dict[str, Any]] = {
     "paths": {
         "/stats": {"get": {"summary": "The counters of one process.", "responses": _answers("Stats")}},
         "/clear": {"post": _told("Forget everybody, everywhere.")},
+        "/invalidate": {
+            "post": {
+                "requestBody": {"required": True, "content": {_JSON: {"schema": _USER}}},
+                **_told("Forget one user, everywhere.", _400="it names no user"),
+            },
+        },
         "/invalidate/{email}": {
             "parameters": [
                 {"name": "email", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             ],
-            "post": _told("Forget one user, everywhere.", _400="it is no address"),
+            "post": _told("Forget the user of an e-mail address, everywhere.", _400="it is no address"),
         },
         "/openapi.json": {"get": {"summary": "This document.", "responses": _answers("Document")}},
     },

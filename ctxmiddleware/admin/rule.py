@@ -13,6 +13,7 @@ from starlette.types import Scope
 from ..accessors import scope_key
 from ..errors import ConfigurationError
 from ..model import UserContext
+from ..principal import Identity
 
 logger = logging.getLogger("ctxmiddleware.admin")
 
@@ -61,10 +62,13 @@ class ContextRule(Generic[T]):
     def __repr__(self) -> str:
         return f"<ContextRule on {self._key or 'the context of its admin'}>"
 
-    def user_of(self, connection: HTTPConnection) -> str | None:
-        """Return the address of the user who asks, where the context has one."""
+    def user_of(self, connection: HTTPConnection) -> Identity | None:
+        """Return the user who asks, where the context has an address."""
         email = getattr(self._found(connection.scope)[0], "email", None)
-        return email if isinstance(email, str) else None
+        try:
+            return Identity(email)
+        except (TypeError, ValueError):
+            return None
 
     def refusal(self, connection: HTTPConnection) -> tuple[int, str]:
         """Return how somebody is refused whom it has not let in: a status, and what to do."""

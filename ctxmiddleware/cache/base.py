@@ -92,14 +92,15 @@ class Stored(Generic[V]):
 
 
 class Ask(NamedTuple):
-    """One name a load is for.
+    """One key a load is for.
 
     Args:
-        asked: the name as it was asked for, in whatever spelling.
-        moved_ago: seconds since it was last invalidated, as far as the shared tier knows; infinite where long ago.
+        key: the key.
+        moved_ago: seconds since its name was last invalidated, as far as the shared tier knows; infinite where long
+            ago.
     """
 
-    asked: str
+    key: Key
     moved_ago: float
 
 

@@ -131,7 +131,7 @@ class Filling(Generic[V]):
     async def _ask(self, flights: Sequence[Flight[V]]) -> Sequence[Fetched[V] | Exception]:
         self._counters.add("load", "calls")
         self._counters.add("load", "started", len(flights))
-        asks = [Ask(each.asked, _moved_ago(each)) for each in flights]
+        asks = [Ask(each.key, _moved_ago(each)) for each in flights]
         late = self._policy.load_timeout
         failure: Exception
         try:

@@ -23,7 +23,6 @@ class Flight(Generic[V]):
     Args:
         runway: the event loop's, from which it starts.
         key: what it is for.
-        asked: the name as the first caller asked for it.
         behind: whether nobody waits for it, because what memory holds still answers.
 
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
@@ -32,10 +31,9 @@ class Flight(Generic[V]):
     `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """
 
-    def __init__(self, runway: Runway[V], key: Key, asked: str, *, behind: bool) -> None:
+    def __init__(self, runway: Runway[V], key: Key, *, behind: bool) -> None:
         self.runway = runway
         self.key = key
-        self.asked = asked
         self.behind = behind
         self.overtaken = False
         self.doubted = False

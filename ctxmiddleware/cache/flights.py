@@ -62,12 +62,11 @@ class Flights(Generic[V]):
         flight = self.opened.current.flights.get(key)
         return None if flight is None or flight.overtaken or flight.landed else flight
 
-    def start(self, key: Key, asked: str, *, alone: bool = False) -> Flight[V]:
+    def start(self, key: Key, *, alone: bool = False) -> Flight[V]:
         """Start a load that departs at the end of this turn of the event loop, and return its flight.
 
         Args:
             key: what it is for.
-            asked: the name as the first caller asked for it.
             alone: whether it leaves the shared tier alone, as if that could not be asked.
 
         Raises:
@@ -76,16 +75,16 @@ class Flights(Generic[V]):
         runway = self.opened.current
         if runway.closing:
             raise SourceUnavailable("the application is shutting down")
-        flight = Flight(runway, key, asked, behind=False)
+        flight = Flight(runway, key, behind=False)
         flight.alone = alone
         return self._take_off(flight)
 
-    def refresh(self, key: Key, asked: str) -> bool:
+    def refresh(self, key: Key) -> bool:
         """Start a load nobody waits for, unless one is under way; return whether it was started."""
         runway = self.opened.peek()
         if runway is None or runway.closing or self.join(key) is not None:
             return False
-        self._take_off(Flight(runway, key, asked, behind=True))
+        self._take_off(Flight(runway, key, behind=True))
         return True
 
     def land(self, flight: Flight[V], result: Found[V]) -> None:

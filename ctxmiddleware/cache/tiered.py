@@ -98,19 +98,18 @@ class TieredCache(Generic[V]):
         self._clock = clock
         self._grace_seconds = grace_seconds
 
-    def peek(self, key: Key, asked: str) -> Entry[V] | None:
+    def peek(self, key: Key) -> Entry[V] | None:
         """Return the entry of a key where memory may answer by itself, else None. A hit costs no await.
 
         Args:
             key: partition and name.
-            asked: the name as it is asked for, for a refresh behind the answer.
         """
-        entry = self._fresh(key, asked)
+        entry = self._fresh(key)
         if entry is not None:
             self._hits.add()
         return entry
 
-    def _fresh(self, key: Key, asked: str) -> Entry[V] | None:
+    def _fresh(self, key: Key) -> Entry[V] | None:
         entry = self.memory.get(key)
         if entry is None:
             return None
@@ -119,21 +118,20 @@ class TieredCache(Generic[V]):
             return entry
         if verdict is not Verdict.AHEAD:
             return None
-        if self.flights.refresh(key, asked):
+        if self.flights.refresh(key):
             self._counters.add("load", "behind")
         return entry
 
-    async def get(self, key: Key, asked: str) -> Found[V]:
+    async def get(self, key: Key) -> Found[V]:
         """Return what is known of a key, loading it where nothing is.
 
         Args:
             key: partition and name.
-            asked: the name as it is asked for, which is what the source is asked.
 
         Raises:
             SourceError: the load failed and nothing is known that may stand in.
         """
-        entry = self.peek(key, asked)
+        entry = self.peek(key)
         if entry is not None:
             return Found(entry, MEMORY)
         self._counters.add("miss", MEMORY)
@@ -143,21 +141,21 @@ class TieredCache(Generic[V]):
         for attempt in range(MAX_ATTEMPTS):
             if attempt and self.flights.opened.peek() is None:
                 raise SourceUnavailable("the application is shutting down")
-            found = await self._landed(self._flight(key, asked, alone=attempt >= ALONE_AFTER))
+            found = await self._landed(self._flight(key, alone=attempt >= ALONE_AFTER))
             if found is not None:
                 return found
             # The load that followed the invalidation may have landed before this caller came to its turn.
-            entry = self._fresh(key, asked)
+            entry = self._fresh(key)
             if entry is not None:
                 return Found(entry, MEMORY)
         raise SourceUnavailable(
             "the user was invalidated again and again while the context was loaded", retry_after=1.0
         )
 
-    def _flight(self, key: Key, asked: str, *, alone: bool) -> Flight[V]:
+    def _flight(self, key: Key, *, alone: bool) -> Flight[V]:
         flight = self.flights.join(key)
         if flight is None:
-            return self.flights.start(key, asked, alone=alone)
+            return self.flights.start(key, alone=alone)
         self._counters.add("load", "shared")
         return flight
 

@@ -8,7 +8,9 @@ from collections.abc import Awaitable
 from starlette.types import Scope
 
 from ..errors import ConfigurationError
-from .base import Identify, Identity, MaybeIdentity
+from ..principal import Identity
+from .base import Identify, MaybeIdentity
+from .naming import refuse_shared_subjects
 
 
 class first_of:  # noqa: N801 - it reads as the function it is used as
@@ -18,17 +20,19 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
         *ways: what to ask, in order; an exception in one ends the search.
 
     Raises:
-        ConfigurationError: there are none, or one cannot be called.
+        ConfigurationError: there are none, one cannot be called, or two of them give subjects without a tenant that
+            tells them apart.
     """
 
     def __init__(self, *ways: Identify) -> None:
         if not ways or not all(callable(way) for way in ways):
             raise ConfigurationError(f"first_of was given {ways!r}; it needs one or more callables that take a scope")
-        self._ways = ways
+        refuse_shared_subjects(ways)
+        self.ways = ways
 
     def __call__(self, scope: Scope) -> MaybeIdentity | Awaitable[MaybeIdentity]:
         """Return the first identity that is found, or None; an awaitable only from where a way has to be awaited."""
-        for place, way in enumerate(self._ways):
+        for place, way in enumerate(self.ways):
             answer = way(scope)
             if isinstance(answer, Identity):
                 return answer
@@ -40,7 +44,7 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
         self, answer: MaybeIdentity | Awaitable[MaybeIdentity], place: int, scope: Scope
     ) -> MaybeIdentity:
         identity = await resolved(answer)
-        for way in self._ways[place:]:
+        for way in self.ways[place:]:
             if identity is not None:
                 break
             identity = await resolved(way(scope))

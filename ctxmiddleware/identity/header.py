@@ -12,9 +12,10 @@ from starlette.types import Scope
 
 from ..address import is_legible
 from ..errors import ConfigurationError
-from .base import Identity
+from ..principal import Identity, Kind, subject_fault
 from .credential import BadCredential, OnBad, checked_answer
 from .headers import sent
+from .naming import Naming, check_naming
 
 logger = logging.getLogger("ctxmiddleware.identity")
 
@@ -41,6 +42,7 @@ class TrustedHeader:
         peers: addresses or networks of the proxies that write it.
         through: addresses or networks of proxies between those and the application.
         unix_socket: whether connections without a peer's address, by a unix socket, are trusted.
+        kind: what it holds: the user's `"email"`, or a `"subject"`, which is taken as it is.
         tenant: the tenant of all these users.
         on_bad: what a request is whose header is there twice or names nobody: `"anonymous"`, or to `"refuse"` with a
             401. From anybody else the header is not looked at.
@@ -56,19 +58,22 @@ class TrustedHeader:
         peers: Iterable[str] = (),
         through: Iterable[str] = (),
         unix_socket: bool = False,
-        tenant: str = "",
+        kind: Kind = "email",
+        tenant: str | None = None,
         on_bad: OnBad = "anonymous",
     ) -> None:
         faults = [] if isinstance(header, str) and _NAME.fullmatch(header) else [f"header was {header!r}; it is a name"]
         self._peers, self._through = _networks("peers", peers, faults), _networks("through", through, faults)
         if not self._peers and not unix_socket:
             faults.append("TrustedHeader needs peers, the addresses of whoever writes the header, or unix_socket=True")
+        faults += check_naming(kind, tenant)
         if faults:
             raise ConfigurationError(*faults)
+        self.naming: Final = Naming(kind, tenant)
         self._is_refusing = checked_answer(on_bad) == "refuse"
         self._header = header.lower().encode()
         self._unix_socket = unix_socket
-        self._tenant = tenant
+        self._tenant = tenant or ""
         self._told = False
 
     def __repr__(self) -> str:
@@ -87,8 +92,10 @@ class TrustedHeader:
             self._tell_once()
             return None
         name = _text(values[0]) if len(values) == 1 else None
-        if name is not None:
-            return Identity(name, self._tenant)
+        if name is not None and self.naming.kind == "subject" and subject_fault(name) is None:
+            return Identity(subject=name, tenant=self._tenant)
+        if name is not None and self.naming.kind == "email" and is_legible(name):
+            return Identity(name, tenant=self._tenant)
         fault = "it names nobody" if len(values) == 1 else "it is there more than once"
         logger.debug("a trusted header is no good: %s", fault)
         if self._is_refusing:
@@ -130,7 +137,7 @@ def _text(value: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     # Two headers of one name that a proxy has joined have a comma between them.
-    return name if is_legible(name) and "," not in name else None
+    return name if name and "," not in name else None
 
 
 def _address(text: str) -> Address | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 from starlette.authentication import BaseUser, SimpleUser
 from starlette.types import Scope
 
-from .base import Identity
+from ..errors import ConfigurationError
+from ..principal import Identity, Kind, subject_fault
+from .naming import Naming, check_naming
 
 logger = logging.getLogger("ctxmiddleware.identity")
 
@@ -23,13 +26,22 @@ class ScopeUser:
     is most often a middleware in the wrong order, and is logged once.
 
     Args:
-        attribute: the attribute of the user that holds the e-mail address.
+        attribute: the attribute of the user that holds the e-mail address, or the subject: a text, a whole number or a
+            UUID; by default `email` or `id`.
+        kind: which of the two it is, `"email"` or `"subject"`.
         tenant: the tenant of all these users.
+
+    Raises:
+        ConfigurationError: the kind or the tenant cannot be.
     """
 
-    def __init__(self, attribute: str = "email", *, tenant: str = "") -> None:
-        self._attribute = attribute
-        self._tenant = tenant
+    def __init__(self, attribute: str | None = None, *, kind: Kind = "email", tenant: str | None = None) -> None:
+        faults = check_naming(kind, tenant)
+        if faults:
+            raise ConfigurationError(*faults)
+        self.naming: Final = Naming(kind, tenant)
+        self._attribute = attribute or ("email" if kind == "email" else "id")
+        self._tenant = tenant or ""
         self._told = False
 
     def __repr__(self) -> str:
@@ -39,7 +51,7 @@ class ScopeUser:
         """Return who the scope's user is, or None where nobody is signed in.
 
         Raises:
-            TypeError: an authenticated user has no such attribute, or it holds no text.
+            TypeError: an authenticated user has no such attribute, or it holds no address or subject.
         """
         user = scope.get("user")
         if user is None:
@@ -49,6 +61,8 @@ class ScopeUser:
         # Some frameworks have a method where Starlette has a property, and a method is always true.
         if not (authenticated() if callable(authenticated) else authenticated):
             return None
+        if self.naming.kind == "subject":
+            return Identity(subject=self._subject(user), tenant=self._tenant)
         email = getattr(user, self._attribute, _ABSENT)
         # One that is there and empty is an answer: a name people choose must not stand in for an unconfirmed address.
         if email is _ABSENT and self._attribute == "email":
@@ -58,7 +72,17 @@ class ScopeUser:
                 f"the authenticated {type(user).__name__} has no e-mail address in .{self._attribute}; "
                 "give ScopeUser the attribute that holds it, or another `identify`"
             )
-        return Identity(email, self._tenant)
+        return Identity(email, tenant=self._tenant)
+
+    def _subject(self, user: object) -> str:
+        value = getattr(user, self._attribute, None)
+        subject = str(value) if isinstance(value, (int, UUID)) and not isinstance(value, bool) else value
+        if not isinstance(subject, str) or subject_fault(subject) is not None:
+            raise TypeError(
+                f"the authenticated {type(user).__name__} has no subject in .{self._attribute}; give ScopeUser the "
+                "attribute that holds a text of 255 bytes at most, a whole number or a UUID"
+            )
+        return subject
 
     def _tell_once(self) -> None:
         if not self._told:

@@ -1,4 +1,4 @@
-"""How an address is sent to the database and searched for in a table, and which it cannot hold at all."""
+"""How an address is sent to the database and searched for in a table, and which ones it cannot hold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _LONGEST: Final = 450
 _WHITE_SPACE: Final = r"[ \t\n\r\f\v]*"
 
 
-def spellings(email: str) -> tuple[str, ...]:
-    """Return the spellings of an address: as it was sent, then normalised, each once.
+def is_storable(email: str) -> bool:
+    """Return whether a table can hold an address.
 
-    None at all means that it can belong to nobody: it is longer than addresses are, or it holds what PostgreSQL's text
-    cannot hold (NUL, half a surrogate pair).
+    It cannot where the address is longer than addresses are, or has what PostgreSQL's text cannot hold (NUL, half a
+    surrogate pair).
     """
-    return tuple(dict.fromkeys(spelling for spelling in (email, normalise(email)) if _storable(spelling)))
+    try:
+        return "\x00" not in email and len(email.encode()) <= _LONGEST
+    except UnicodeEncodeError:
+        return False
 
 
 def pattern(email: str) -> str:
@@ -39,10 +42,3 @@ def quoted(value: str) -> str:
     """Return a value quoted for PostgREST's `in.(...)` (docs.postgrest.org, "Reserved characters")."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _storable(email: str) -> bool:
-    try:
-        return "\x00" not in email and len(email.encode()) <= _LONGEST
-    except UnicodeEncodeError:
-        return False

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from ..errors import SourceError
+from ..principal import Identity
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -30,17 +31,19 @@ class ContextSource(Protocol[T_co]):
     """Where contexts come from on a miss.
 
     A source that is also an async context manager is entered once in each event loop that uses it, before the first
-    `fetch`, and left at shut-down. Where it has a `label`, a string that names its database, what other sources have
-    put into Redis is never taken for its own; where it has `invalidated(email, ago=seconds)`, that is called
-    at each invalidation, with None for everybody, and before a load of somebody whom another process has invalidated so
-    many seconds ago.
+    `fetch`, and left at shut-down. Its `label`, a text that names its database and no other, keeps contexts of other
+    databases in the same Redis from being taken for its own: it is needed there, unless each deployment has a namespace
+    of its own. Where it has `invalidated(identity, ago=seconds)`, that is called at each
+    invalidation, with None for all users, and before a load of a user whom another process invalidated so many seconds
+    ago; an invalidation is of every tenant, and the identity has none.
     """
 
-    async def fetch(self, email: str) -> T_co | Loaded[T_co] | None:
+    async def fetch(self, identity: Identity) -> T_co | Loaded[T_co] | None:
         """Return the user's context, or None for an unknown user.
 
         Args:
-            email: the address as it was asked for.
+            identity: what the context will be kept under and nothing else: the tenant, and either the normalised
+                address or the subject.
 
         Raises:
             SourceUnavailable: the source cannot answer now.
@@ -52,14 +55,17 @@ class ContextSource(Protocol[T_co]):
 class BatchSource(ContextSource[T_co], Protocol[T_co]):
     """A source that can be asked for many users at once: concurrent misses then travel together, 100 at most."""
 
-    async def fetch_many(self, emails: Sequence[str]) -> Mapping[str, T_co | Loaded[T_co] | SourceError | None]:
-        """Return the context of each address, None for an unknown user, or an error that is that user's alone.
+    async def fetch_many(
+        self, identities: Sequence[Identity]
+    ) -> Mapping[Identity, T_co | Loaded[T_co] | SourceError | None]:
+        """Return the context of each identity, None for an unknown user, or an error that is that user's alone.
 
-        An address that is missing from the answer is an error, never an unknown user. Where the call fails as a whole
-        it is repeated for fewer, unless the error says that nobody can be answered (`SourceUnavailable(outage=True)`).
+        The answer is matched by tenant, kind and key. An identity that is missing from it is an error, never an unknown
+        user. A call that fails as a whole is repeated for fewer identities, unless the error says that the source can
+        answer none (`SourceUnavailable(outage=True)`).
 
         Args:
-            emails: the addresses as they were asked for, which are the keys of the answer.
+            identities: each once, as `fetch` is given one.
 
         Raises:
             SourceUnavailable: the source cannot answer now.

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from ..address import normalise
-
 _MOST_INVALIDATED: Final = 10_000
 
 
@@ -28,7 +26,7 @@ class FreshlyInvalidated:
         self._everybody_until = 0.0
 
     def note(self, email: str | None, ago: float) -> None:
-        """Take note of an address, or everybody where it is None, invalidated so many seconds ago."""
+        """Record that a normalised address, or every one where it is None, was invalidated so many seconds ago."""
         now = self._clock()
         until = now + self._lag - max(ago, 0.0)
         if until <= now:
@@ -38,7 +36,7 @@ class FreshlyInvalidated:
             if email is None:
                 self._everybody_until = max(self._everybody_until, until)
             elif len(self._until) < _MOST_INVALIDATED:
-                self._extend(normalise(email), until)
+                self._extend(email, until)
             else:
                 # Later than any that is noted, all of which it stands for.
                 self._everybody_until = now + self._lag
@@ -51,9 +49,9 @@ class FreshlyInvalidated:
             self._until[email] = until
 
     def is_noted(self, email: str) -> bool:
-        """Return whether an address was invalidated within the lag."""
+        """Return whether a normalised address was invalidated within the lag."""
         now = self._clock()
-        return now < self._everybody_until or now < self._until.get(normalise(email), now)
+        return now < self._everybody_until or now < self._until.get(email, now)
 
     def _forget(self, now: float) -> None:
         while self._until:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TypeVar
 
 from ..breaker import RateBreaker, State, Ticket
@@ -46,14 +46,14 @@ class Paths:
         return {name: breaker.state for name, breaker in self._breakers.items()}
 
     async def through(
-        self, path: str, call: Callable[[], Awaitable[R]], *, who: str | None = None, many: bool = False
+        self, path: str, call: Callable[[], Awaitable[R]], *, who: Hashable | None = None, many: bool = False
     ) -> R:
         """Make a call, unless its way is closed to calls for now.
 
         Args:
             path: the way it takes.
             call: makes it.
-            who: the normalised address it is for, where it is for one user.
+            who: stands for the user it is for, where it is for one.
             many: whether it is for many users.
 
         Raises:
@@ -89,7 +89,7 @@ class Paths:
         self._answered(path, ticket)
         return answer
 
-    def _failed(self, path: str, ticket: Ticket, who: str | None = None) -> None:
+    def _failed(self, path: str, ticket: Ticket, who: Hashable | None = None) -> None:
         if self._breakers[path].failure(ticket, who):
             logger.warning("the source keeps failing: it is left alone for a while", extra={"path": path})
 

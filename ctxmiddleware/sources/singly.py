@@ -12,6 +12,7 @@ from .exchange import OutOfTime
 
 A = TypeVar("A")
 E = TypeVar("E", bound=Exception)
+K = TypeVar("K")
 
 AT_ONCE: Final = 8
 
@@ -29,9 +30,9 @@ async def in_half_the_time(call: Callable[[], Awaitable[A]]) -> A:
 
 
 async def singly(
-    emails: Iterable[str],
-    ask: Callable[[str], Awaitable[A]],
-    found: dict[str, A | E],
+    users: Iterable[K],
+    ask: Callable[[K], Awaitable[A]],
+    found: dict[K, A | E],
     *,
     in_vain: int,
     errors: type[E],
@@ -40,25 +41,27 @@ async def singly(
     """Ask for each user and put the answers, and errors, where they are found; return what ended it early, if anything.
 
     Args:
-        emails: whom to ask for.
+        users: whom to ask for.
         ask: asks for one.
         found: where the answers go, as they come: they are kept when the time of the whole runs out.
         in_vain: calls in a row without an answer after which the next ones would wait for nothing.
         errors: which errors are one user's; others end it all.
         counts: which of them are no answer.
     """
-    waiting = iter(emails)
+    waiting = iter(users)
     failed_in_a_row = 0
     ends: E | None = None
 
     async def work() -> None:
         nonlocal failed_in_a_row, ends
-        while ends is None and (email := next(waiting, None)) is not None:
+        for user in waiting:
+            if ends is not None:
+                return
             try:
-                found[email] = await in_half_the_time(lambda email=email: ask(email))  # type: ignore[misc]  # a bound value
+                found[user] = await in_half_the_time(lambda user=user: ask(user))  # type: ignore[misc]  # a bound value
                 failed_in_a_row = 0
             except errors as error:
-                found[email] = error
+                found[user] = error
                 failed_in_a_row = failed_in_a_row + 1 if isinstance(error, counts) else 0
                 if failed_in_a_row >= in_vain or (isinstance(error, SourceUnavailable) and error.outage):
                     ends = error

@@ -10,13 +10,13 @@ from typing import Final, Self, TypeAlias
 
 import anyio
 
-from ..address import normalise
 from ..breaker import State
 from ..errors import ConfigurationError, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import UserContext
+from ..principal import Identity, Kind
 from ..secret import Secret
 from .absence import Absence
-from .addresses import spellings
+from .addresses import is_storable
 from .answers import FunctionAbsent
 from .arguments import faults_of
 from .base import BatchSource, Loaded
@@ -39,8 +39,9 @@ PIECES_AT_ONCE: Final = 4
 _AHEAD_AT_MOST: Final = 0.2
 
 
-Answers: TypeAlias = "dict[str, Loaded[UserContext] | SourceError]"
-"""What became of each address of a batch."""
+Answer: TypeAlias = "Loaded[UserContext] | SourceError"
+Answers: TypeAlias = "dict[str, Answer]"
+"""What became of each normalised address of a batch."""
 
 
 class SupabaseSource(BatchSource[UserContext]):
@@ -48,7 +49,8 @@ class SupabaseSource(BatchSource[UserContext]):
 
     One call of `get_user_context_by_email`, or of `get_user_contexts_by_emails` for many; where they are not installed,
     four table queries a user that yield the same context. A passing fault is retried once; a way that keeps failing is
-    left alone for a while. An async context manager, built without I/O.
+    left alone for a while. Users are found by their e-mail address, the same ones in every tenant. An async context
+    manager, built without I/O.
 
     Args:
         url: the project's address (SUPABASE_URL).
@@ -66,6 +68,8 @@ class SupabaseSource(BatchSource[UserContext]):
     Raises:
         ConfigurationError: a value that cannot be right; all of them are named at once.
     """
+
+    finds_by: Final[tuple[Kind, ...]] = ("email",)
 
     def __init__(
         self,
@@ -125,45 +129,49 @@ class SupabaseSource(BatchSource[UserContext]):
     ) -> None:
         await self._transport.__aexit__(kind, error, trace)
 
-    async def fetch(self, email: str) -> Loaded[UserContext]:
+    async def fetch(self, identity: Identity) -> Loaded[UserContext]:
         """Return the user's context with its origin, `rpc` or `legacy`; its value is None for an unknown user.
 
         Args:
-            email: the address as it was asked for.
+            identity: keyed by an e-mail address.
 
         Raises:
             SourceUnavailable: a passing fault, with the seconds after which another try is worth it, where known.
-            SourceMisconfigured: an operator must mend the key, a grant, the schema or the function.
+            SourceMisconfigured: an operator must mend the key, a grant, the schema or the function; or the identity is
+                keyed by a subject.
             SourceError: a row does not fit, or the answer is not this user's context.
         """
-        asked = spellings(email)
-        if not asked:
+        return await self._fetch(_email_of(identity))
+
+    async def _fetch(self, email: str) -> Loaded[UserContext]:
+        if not is_storable(email):
             return Loaded(None)
         load = self._load(self._server_for(email))
         if not self._absence.remembered:
-            call = function_call(asked[0])
-            answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION), who=normalise(email))
+            call = function_call(email)
+            answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION), who=email)
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await self._paths.through("tables", lambda: read_tables(load, email), who=normalise(email))
+        context = await self._paths.through("tables", lambda: read_tables(load, email), who=email)
         return Loaded(context, origin="legacy")
 
-    async def fetch_many(self, emails: Sequence[str]) -> Answers:
+    async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Answer]:
         """Return each user's context as `fetch` does, or the error that is that user's alone.
 
         Args:
-            emails: the addresses as they were asked for, which are the keys of the answer.
+            identities: keyed by e-mail addresses.
 
         Raises:
             SourceUnavailable: a passing fault, with the seconds after which another try is worth it, where known.
             SourceMisconfigured: an operator must mend the key, a grant, the schema or the function.
             SourceError: the answer is no answer.
         """
-        asked = [email for email in dict.fromkeys(emails) if spellings(email)]
+        emails = {identity: _email_of(identity) for identity in identities}
+        asked = [email for email in dict.fromkeys(emails.values()) if is_storable(email)]
         answers = {} if self._batch_absence.remembered else await self._in_batches(asked)
         answers |= await self._one_by_one([email for email in asked if email not in answers])
-        return dict.fromkeys(emails, Loaded[UserContext](None)) | answers
+        return {identity: answers.get(email, Loaded(None)) for identity, email in emails.items()}
 
     def path_states(self) -> Mapping[str, State]:
         """Return whether each way to the database is open to calls."""
@@ -230,19 +238,21 @@ class SupabaseSource(BatchSource[UserContext]):
         # Cancelled from without, it would take along what was answered.
         with anyio.move_on_after(left - min(_AHEAD_AT_MOST, left / 10)):
             # As many as are under way, and no answer among them: the next ones would wait as long for nothing.
-            late = await singly(asked, self.fetch, found, in_vain=ONE_BY_ONE_AT_ONCE, errors=SourceError) or late
+            late = await singly(asked, self._fetch, found, in_vain=ONE_BY_ONE_AT_ONCE, errors=SourceError) or late
         return dict.fromkeys(asked, late) | found
 
-    def invalidated(self, email: str | None, *, ago: float = 0.0) -> None:
-        """Take note of an invalidation: for the rest of `replica_lag` that user is loaded from the primary.
+    def invalidated(self, identity: Identity | None, *, ago: float = 0.0) -> None:
+        """Load a user from the primary for the rest of `replica_lag` after an invalidation.
 
         Args:
-            email: whose context was invalidated, or None for everybody's.
-            ago: seconds since it happened; more than none where another process did it.
+            identity: the user, in any tenant, or None for all users.
+            ago: seconds since the invalidation; more than 0 where another process made it.
         """
-        # What is nobody's address is never loaded, and may be as long as memory.
-        if self._replica is not None and (email is None or spellings(email)):
-            self._fresh.note(email, ago)
+        if self._replica is None:
+            return
+        # An address that no table can hold is never loaded, and may be as long as memory.
+        if identity is None or (identity.key == "email" and is_storable(identity.name)):
+            self._fresh.note(None if identity is None else identity.name, ago)
 
     def _server_for(self, email: str) -> Server:
         if self._replica is None or self._fresh.is_noted(email):
@@ -253,6 +263,15 @@ class SupabaseSource(BatchSource[UserContext]):
         return Load(
             self._transport, first, self._primary, rng=self._rng, wall_clock=self._wall_clock, sleep=self._sleep
         )
+
+
+def _email_of(identity: Identity) -> str:
+    if identity.key != "email":
+        raise SourceMisconfigured(
+            "SupabaseSource finds users by their e-mail address, and this identity is keyed by its subject: let "
+            "`identify` give addresses, or write a source of your own"
+        )
+    return identity.name
 
 
 def _is_for_everybody(error: SourceError) -> bool:

@@ -12,7 +12,14 @@ import pytest
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from ctxmiddleware import BearerToken, ConfigurationError, ContextRule, InvalidationFailed, UserContextMiddleware
+from ctxmiddleware import (
+    BearerToken,
+    ConfigurationError,
+    ContextRule,
+    Identity,
+    InvalidationFailed,
+    UserContextMiddleware,
+)
 from ctxmiddleware.admin.app import AdminApp
 from ctxmiddleware.admin.attempts import KEPT, Attempts
 from ctxmiddleware.pseudonym import Pseudonyms
@@ -24,7 +31,7 @@ from ..people import ADA, BOB, BROKEN, DOWN, GONE, NOBODY, TOKEN, plugin_of
 pytestmark = pytest.mark.anyio
 
 KEY = "a key for the logs"
-HASH = Pseudonyms(KEY).of(ADA)
+HASH = Pseudonyms(KEY).of(Identity(ADA))
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 OWN = {"origin": "http://app.example", "host": "app.example"}
 
@@ -301,7 +308,7 @@ async def test_each_deed_leaves_a_line(audited: list[logging.LogRecord]) -> None
     assert [record.getMessage() for record in audited] == [
         "admin: clear of everybody by token from 192.0.2.1: done",
         f"admin: invalidate of {HASH} by token from 192.0.2.1: done",
-        f"admin: invalidate of {Pseudonyms(KEY).of(' ')} by token from 192.0.2.1: refused: no address",
+        "admin: invalidate of no user by token from 192.0.2.1: refused: no user",
     ]
     assert [record.levelno for record in audited] == [logging.INFO, logging.INFO, logging.WARNING]
     fields = {name: vars(audited[1])[name] for name in ("action", "user", "actor", "peer", "outcome")}
@@ -338,7 +345,7 @@ async def test_a_deed_that_was_refused_leaves_a_line_too(audited: list[logging.L
     assert told[0] == (
         f"admin: clear of somebody by user {HASH} from 192.0.2.1: refused, because another site may have sent it"
     )
-    bob = Pseudonyms(KEY).of(BOB)
+    bob = Pseudonyms(KEY).of(Identity(BOB))
     assert set(told[1:]) == {f"admin: invalidate of somebody by user {bob} from 192.0.2.1: refused by the guard"}
     assert len(told) == 21
     await ask(app, _scope("POST", "/clear", {}, client=("192.0.2.2", 1)))
@@ -395,7 +402,7 @@ class Failing:
         """Have none."""
         return {}
 
-    async def invalidate(self, email: str) -> object:
+    async def invalidate(self, identity: Identity) -> object:
         """Fail, or never end."""
         self.started.set()
         if self.error is not None:
@@ -405,7 +412,7 @@ class Failing:
 
     async def clear(self) -> object:
         """Fail, or never end."""
-        return await self.invalidate("")
+        return await self.invalidate(Identity(ADA))
 
 
 @pytest.mark.parametrize(
@@ -450,7 +457,7 @@ async def test_whoever_has_not_confirmed_is_counted(audited: list[logging.LogRec
     """An invalidation that others have not heard of yet is not simply done."""
 
     class Half(Failing):
-        async def invalidate(self, email: str) -> object:
+        async def invalidate(self, identity: Identity) -> object:
             return type("Report", (), {"silent": (1, 2), "__slots__": ()})()
 
     admin = AdminApp(Half(None), BearerToken(TOKEN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from ctxmiddleware import BearerToken, UserContextMiddleware
 from ctxmiddleware.admin.app import AdminApp
@@ -78,7 +79,15 @@ _BYTES = st.binary(max_size=40).filter(lambda value: b"\r" not in value and b"\n
 _METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "get", ""])
 _PATHS = st.one_of(
     st.text(max_size=40).map(lambda text: f"/{text}"),
-    st.sampled_from(["/stats", "/clear", "/invalidate/x", "/openapi.json", "/stats/", "/../stats", "//clear", ""]),
+    st.sampled_from(
+        ["/stats", "/clear", "/invalidate", "/invalidate/x", "/openapi.json", "/stats/", "/../stats", "//clear"]
+    ),
+)
+
+_TEXTS = st.one_of(st.text(max_size=8), st.sampled_from([ADA, "7", "\ud800"]), st.none(), st.integers())
+_FIELDS = st.sampled_from(["email", "subject", "tenant", "other"])
+_BODIES = st.one_of(
+    st.binary(max_size=40), st.dictionaries(_FIELDS, _TEXTS).map(lambda fields: json.dumps(fields).encode())
 )
 
 
@@ -116,17 +125,22 @@ def test_whatever_is_asked_with_the_token_is_answered(cases: Cases) -> None:
     """By JSON or by problem details, and by no exception."""
 
     @_many_examples(cases)
-    @given(method=_METHODS, path=_PATHS, headers=st.lists(st.tuples(_BYTES, _BYTES)))
-    def anything(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
-        anyio.run(_is_answered, method, path, headers)
+    @given(method=_METHODS, path=_PATHS, headers=st.lists(st.tuples(_BYTES, _BYTES)), body=_BODIES)
+    def anything(method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        anyio.run(_is_answered, method, path, headers, body)
 
     anything()
 
 
-async def _is_answered(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> None:
+async def _is_answered(method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
     admin = AdminApp(plugin_of(), BearerToken(TOKEN))
     sent = [(b"authorization", f"Bearer {TOKEN}".encode()), *(each for each in headers if each[0] != b"authorization")]
-    answer = await ask(admin, {**http_scope(path), "method": method, "headers": sent})
+    answer = Answer()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    await admin({**http_scope(path), "method": method, "headers": sent}, receive, answer.send)
     assert answer.status in (200, 400, 404, 405)
     kind = "application/json" if answer.status == 200 else "application/problem+json"
     assert answer.headers["content-type"] == kind

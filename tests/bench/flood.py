@@ -15,6 +15,7 @@ from ctxmiddleware import (
     BatchSource,
     CachePolicy,
     ContextPlugin,
+    Identity,
     Loaded,
     UserContext,
     UserContextMiddleware,
@@ -36,6 +37,8 @@ POLICY = CachePolicy(max_users=REAL, max_unknown=1_000, max_bytes=16 * 1024 * 10
 class Counted(BatchSource[UserContext]):
     """Knows the real users and counts what it is asked: for them, for others, and at a time."""
 
+    label = "counted"
+
     def __init__(self, real: Sequence[str], seconds: float) -> None:
         self._known = {email: context_of(email) for email in real}
         self._seconds = seconds
@@ -43,22 +46,22 @@ class Counted(BatchSource[UserContext]):
         self.held.set()
         self.calls = self.real = self.forged = self.under_way = self.most = 0
 
-    async def fetch(self, email: str) -> Loaded[UserContext]:
+    async def fetch(self, identity: Identity) -> Loaded[UserContext]:
         """Return a real user's context, and None for another."""
-        return (await self.fetch_many([email]))[email]
+        return (await self.fetch_many([identity]))[identity]
 
-    async def fetch_many(self, emails: Sequence[str]) -> dict[str, Loaded[UserContext]]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Loaded[UserContext]]:
         """Do so for many."""
         self.calls += 1
         self.under_way += 1
         self.most = max(self.most, self.under_way)
-        real = sum(email in self._known for email in emails)
+        real = sum(each.name in self._known for each in identities)
         self.real += real
-        self.forged += len(emails) - real
+        self.forged += len(identities) - real
         await anyio.sleep(self._seconds)
         await self.held.wait()
         self.under_way -= 1
-        return {email: Loaded(self._known.get(email), "source") for email in emails}
+        return {each: Loaded(self._known.get(each.name), "source") for each in identities}
 
 
 @dataclass

@@ -11,7 +11,7 @@ from cachetools import TTLCache
 from cashews import Cache
 
 from ctxmiddleware import ContextPlugin
-from ctxmiddleware.identity.base import Identity
+from ctxmiddleware.principal import Identity
 from ctxmiddleware.testing import StaticSource
 
 CALLS = 20_000
@@ -23,8 +23,8 @@ async def _measure() -> dict[str, float]:
     plugin = ContextPlugin(source=StaticSource({email: "context"}), context_type=str)
     identity = Identity(email)
     await plugin.resolve(identity)
-    plain, timed, cashews = {identity.key: "context"}, TTLCache(1000, 900.0), Cache()  # type: ignore[var-annotated]
-    timed[identity.key] = "context"
+    plain, timed, cashews = {identity.cache_key: "context"}, TTLCache(1000, 900.0), Cache()  # type: ignore[var-annotated]
+    timed[identity.cache_key] = "context"
     cashews.setup("mem://")
     await cashews.set("ada", "context", expire=900)
 
@@ -43,9 +43,9 @@ async def _measure() -> dict[str, float]:
     rounds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name, call in (
-            ("dict.get", lambda: plain.get(identity.key)),
+            ("dict.get", lambda: plain.get(identity.cache_key)),
             ("ctxmiddleware peek", lambda: plugin.peek(identity)),
-            ("cachetools TTLCache.get", lambda: timed.get(identity.key)),
+            ("cachetools TTLCache.get", lambda: timed.get(identity.cache_key)),
         ):
             rounds.setdefault(name, []).append(sync(call))
         rounds.setdefault("cashews get", []).append(await awaited())

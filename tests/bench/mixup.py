@@ -21,6 +21,7 @@ from ctxmiddleware import (
     BatchSource,
     CachePolicy,
     ContextPlugin,
+    Identity,
     Loaded,
     RedisOptions,
     UserContext,
@@ -28,7 +29,6 @@ from ctxmiddleware import (
     current_user_context,
     user_context_from_scope,
 )
-from ctxmiddleware.address import normalise
 from examples.servers import Valkey
 from tests.cache.rig import PATIENT
 from tests.people import by_header_later, context_of
@@ -50,19 +50,21 @@ Tell = Callable[[str], None]
 class Users(BatchSource[UserContext]):
     """Knows everybody, and each of its calls takes a different time."""
 
+    label = "users"
+
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.calls = 0
 
-    async def fetch(self, email: str) -> Loaded[UserContext]:
+    async def fetch(self, identity: Identity) -> Loaded[UserContext]:
         """Return who it was asked for."""
-        return (await self.fetch_many([email]))[email]
+        return (await self.fetch_many([identity]))[identity]
 
-    async def fetch_many(self, emails: Sequence[str]) -> dict[str, Loaded[UserContext]]:
+    async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Loaded[UserContext]]:
         """Return all of them."""
         self.calls += 1
         await asyncio.sleep(self._rng.random() * 0.005)
-        return {email: Loaded(context_of(normalise(email)), "source") for email in emails}
+        return {each: Loaded(context_of(each.name), "source") for each in identities}
 
 
 def seen_by(request: Request) -> list[str | None]:

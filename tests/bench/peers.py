@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ctxmiddleware import ContextPlugin
+from ctxmiddleware import ContextPlugin, Identity
 
 LOAD_SECONDS = 0.05
 
@@ -48,7 +48,7 @@ async def ours(database: Database) -> Peer:
     """ctxmiddleware, in memory."""
 
     class Source:
-        async def fetch(self, email: str) -> str:
+        async def fetch(self, identity: Identity) -> str:
             return await database.read()
 
     plugin = ContextPlugin(source=Source(), context_type=str)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from ctxmiddleware import ContextPlugin
+from ctxmiddleware import ContextPlugin, Identity
 from examples.servers import Valkey
 from tests.cache.rig import PATIENT
 from tests.waiting import eventually_async
@@ -44,8 +44,8 @@ async def ours(database: Database, url: str) -> Peer:
     class Source:
         label = "one database"
 
-        async def fetch(self, email: str) -> str:
-            return await database.read() if email == ADA else "opened"
+        async def fetch(self, identity: Identity) -> str:
+            return await database.read() if identity.name == ADA else "opened"
 
     # A busy machine is late with answers: what is measured is who asks, and not for how long anything is waited for.
     plugin = ContextPlugin(source=Source(), context_type=str, redis=url, redis_options=PATIENT)

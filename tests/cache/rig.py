@@ -68,19 +68,19 @@ class Database:
 
     async def __call__(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
         """Answer as many names as are asked for."""
-        own = self.own.get(asks[0].asked)
+        own = self.own.get(asks[0].key[1])
         if own is not None:
             return [await own(asks[0].moved_ago)]
         return await self.load(asks)
 
     async def load(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
         """Answer from the rows as they are now."""
-        self.batches.append(tuple(ask.asked for ask in asks))
-        self.calls.extend(ask.asked for ask in asks)
-        self.told.extend((ask.asked, ask.moved_ago) for ask in asks)
+        self.batches.append(tuple(ask.key[1] for ask in asks))
+        self.calls.extend(ask.key[1] for ask in asks)
+        self.told.extend((ask.key[1], ask.moved_ago) for ask in asks)
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
-        answers = [self._answer(ask.asked) for ask in asks]
+        answers = [self._answer(ask.key[1]) for ask in asks]
         try:
             if self._gate is not None:
                 await self._gate.wait()
@@ -114,7 +114,7 @@ class Instance:
         self.database.own.pop(key[1], None)
         if load is not None:
             self.database.own[key[1]] = load
-        return await self.cache.get(key, key[1])
+        return await self.cache.get(key)
 
     async def value(self, key: Key = ADA) -> str | None:
         """Look a key up and return its value only."""

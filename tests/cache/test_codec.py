@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxmiddleware.cache.base import Fence, Key, Stored
-from ctxmiddleware.cache.redis.codec import MAX_BYTES, Codec, NoValue
+from ctxmiddleware.cache.redis.codec import MAX_BYTES, VERSION, Codec, NoValue
 from ctxmiddleware.errors import ConfigurationError
 from ctxmiddleware.model import Assignment, Employee, Region, Slot, UserContext
 
@@ -94,8 +94,9 @@ def test_another_source_s_or_type_s_value_is_a_miss(codec: Codec[UserContext]) -
 @pytest.mark.parametrize(
     "changes",
     [
-        {"version": 2},
-        {"version": "1"},
+        {"version": VERSION - 1},
+        {"version": VERSION + 1},
+        {"version": f"{VERSION}"},
         {"shape": b"12345678"},
         {"shape": "text"},
         {"partition": 7},

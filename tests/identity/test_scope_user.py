@@ -128,7 +128,7 @@ def test_a_name_that_people_choose_is_no_identity() -> None:
 def test_the_attribute_and_the_tenant_can_be_chosen() -> None:
     """A user's address may be elsewhere, and a provider's users may be a tenant of their own."""
     user = SimpleNamespace(mail=ADA, email="other@example.com")
-    assert ScopeUser("mail", tenant="t")({"user": user}) == Identity(ADA, "t")
+    assert ScopeUser("mail", tenant="t")({"user": user}) == Identity(ADA, tenant="t")
     with pytest.raises(TypeError, match=r"\.mail"):
         ScopeUser("mail")({"user": SimpleUser(ADA)})
     assert repr(ScopeUser("mail")) == "ScopeUser('mail')"

@@ -37,7 +37,7 @@ def source_of(front: SupabaseFront) -> SupabaseSource:
 async def everybody(front: SupabaseFront) -> dict[int, Loaded[UserContext]]:
     """Load all employees by the source alone."""
     async with source_of(front) as source:
-        return {employee: await source.fetch(email) for employee, email in ADDRESSES.items()}
+        return {employee: await source.fetch(Identity(email)) for employee, email in ADDRESSES.items()}
 
 
 def in_json(context: UserContext | None) -> object:
@@ -94,8 +94,8 @@ async def test_both_ways_give_the_same_bytes(fronts: Mapping[Way, SupabaseFront]
 async def test_what_is_known_of_them(fronts: Mapping[Way, SupabaseFront], way: Way) -> None:
     """Robert King sells in ten places of the west, and Andrew Fuller, who leads others, in seven of the east."""
     async with source_of(fronts[way]) as source:
-        king = (await source.fetch("robert.king@northwind.example")).value
-        fuller = (await source.fetch("andrew.fuller@northwind.example")).value
+        king = (await source.fetch(Identity("robert.king@northwind.example"))).value
+        fuller = (await source.fetch(Identity("andrew.fuller@northwind.example"))).value
     assert king is not None
     assert fuller is not None
     assert [slot.name for slot in king.slots] == [

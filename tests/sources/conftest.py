@@ -11,6 +11,7 @@ import anyio
 import psycopg
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.migrations import catalogue
 from ctxmiddleware.secret import Secret
@@ -216,5 +217,5 @@ async def answered(source: SupabaseSource, clock: Clock) -> bool:
     """Return whether the source gives the context by now."""
     clock.now += 60  # what failed again and again is left alone for a while, and then tried once
     with suppress(SourceUnavailable):
-        return (await source.fetch(ADA)).value is not None
+        return (await source.fetch(Identity(ADA))).value is not None
     return False

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.sources.exchange import OutOfTime
 from ctxmiddleware.sources.postgrest import FUNCTION
@@ -54,7 +55,7 @@ async def refused(build: Build, kind: type[SourceError], **options: object) -> S
     """Load one user and return the error, which is exactly of this kind and says nothing of the user."""
     async with build(**options) as source:
         with pytest.raises(kind) as caught:
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
     assert type(caught.value) is kind
     assert ADA not in str(caught.value)
     assert caught.value.__context__ is None
@@ -234,7 +235,7 @@ async def test_an_exhausted_pool_backs_off(
         SupabaseFront.start(small.url, keys=project.keys, dialect=dialect) as front,
     ):
         async with build(url=front.url) as first, anyio.create_task_group() as tasks:
-            tasks.start_soon(first.fetch, "idle@example.com")
+            tasks.start_soon(first.fetch, Identity("idle@example.com"))
             await eventually_async(lambda: front.counts().rpc(FUNCTION) == 1)
             error = await refused(build, SourceUnavailable, url=front.url)
             assert front.counts().rpc(FUNCTION) == 3
@@ -285,11 +286,11 @@ async def test_a_dead_database_is_a_passing_fault(build: Build, dialect: Dialect
         with psycopg.connect(project.dsn, autocommit=True) as connection:
             seed(connection)
         async with build(url=front.url, key=front.secret_key) as source:
-            assert (await source.fetch(ADA)).value is not None
+            assert (await source.fetch(Identity(ADA))).value is not None
             project.execute("checkpoint")  # this server may lose what it has not written yet
             own.kill()
             with pytest.raises(SourceUnavailable):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
             assert 2 <= front.counts().rpc(FUNCTION) <= 3
             own.restart()
             project.postgrest.restart()

@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.model import UserContext
 from ctxmiddleware.sources.base import Loaded
@@ -40,8 +41,11 @@ ONE = f"rpc:{FUNCTION}"
 
 
 async def _many(source: SupabaseSource, emails: Sequence[str]) -> Answers:
+    identities = [Identity(each) for each in emails]
     async with source:
-        return await source.fetch_many(emails)
+        found = await source.fetch_many(identities)
+    assert list(found) == identities
+    return {email: found[identity] for email, identity in zip(emails, identities, strict=True)}
 
 
 def _bytes(answers: Answers) -> dict[str, object]:
@@ -75,7 +79,7 @@ async def test_many_users_are_one_call_and_get_the_same_bytes(build: Build, fron
     answers = await _many(build(), ASKED)
     assert front.counts().kinds == {BATCH: 1}
     async with build() as source:
-        alone = {email: await source.fetch(email) for email in ASKED}
+        alone = {email: await source.fetch(Identity(email)) for email in ASKED}
     assert list(answers) == ASKED
     assert _bytes(answers) == _bytes(dict(alone))
     assert {answer.origin for answer in answers.values() if isinstance(answer, Loaded)} == {"rpc"}
@@ -136,7 +140,7 @@ async def test_whoever_was_just_invalidated_is_read_from_the_primary(
 ) -> None:
     """The rest of the batch goes to the replica all the same."""
     source = build(read_url=replica.url)
-    source.invalidated(ADA)
+    source.invalidated(Identity(ADA))
     answers = await _many(source, [ADA, BUSY, IDLE])
     assert all(isinstance(answer, Loaded) and answer.value for answer in answers.values())
     assert (front.counts().kinds, replica.counts().kinds) == ({BATCH: 1}, {BATCH: 1})
@@ -152,9 +156,9 @@ async def test_at_most_a_hundred_addresses_travel_together(build: Build, front: 
 
 async def test_addresses_no_database_can_hold_are_unknown_without_asking(build: Build, front: SupabaseFront) -> None:
     """They neither travel nor spoil the batch."""
-    bad = ["a\x00@example.com", "\ud800@example.com", "x" * 10_000]
+    bad = ["a\x00@example.com", "x" * 10_000]
     answers = await _many(build(), [*bad, ADA])
-    assert [answers[email] for email in bad] == [Loaded(None)] * 3
+    assert [answers[email] for email in bad] == [Loaded(None)] * 2
     assert isinstance(answers[ADA], Loaded)
     front.reset()
     assert await _many(build(), bad) == dict.fromkeys(bad, Loaded[UserContext](None))
@@ -183,11 +187,11 @@ async def test_where_only_the_function_for_one_exists_each_is_called(
     async with build() as source:
         with caplog.at_level(logging.INFO, "ctxmiddleware"):
             for _ in range(2):
-                answers = await source.fetch_many(asked)
+                answers = await source.fetch_many([Identity(each) for each in asked])
         assert front.counts().kinds == {BATCH: 1, ONE: 2 * len(asked)}
         assert all(isinstance(answer, Loaded) and answer.origin == "rpc" for answer in answers.values())
         clock.now += 60
-        await source.fetch_many(asked)
+        await source.fetch_many([Identity(each) for each in asked])
         assert front.counts().kinds[BATCH] == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert BATCH_FUNCTION in caplog.text
@@ -224,18 +228,18 @@ async def test_a_way_that_keeps_failing_is_left_alone(
         with caplog.at_level(logging.INFO, "ctxmiddleware"):
             for _ in range(8):
                 with pytest.raises(SourceUnavailable) as told:
-                    await source.fetch(ADA)
+                    await source.fetch(Identity(ADA))
             assert source.path_states() == {"rpc": "open", "batch": "closed", "tables": "closed"}
             assert told.value.outage
             assert (told.value.retry_after or 0) >= 1
             asked = front.counts().requests
             with pytest.raises(SourceUnavailable):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
             assert front.counts().requests == asked
             front.reset()
             clock.now += 1
             assert source.path_states()["rpc"] == "half-open"
-            assert (await source.fetch(ADA)).value is not None
+            assert (await source.fetch(Identity(ADA))).value is not None
         assert source.path_states()["rpc"] == "closed"
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "@" not in caplog.text
@@ -250,7 +254,7 @@ async def test_what_is_too_much_for_one_call_is_had_one_by_one(
         for _ in range(5):
             with pytest.raises(SourceUnavailable):
                 await source._paths.through("batch", _times_out)
-        answers = await source.fetch_many([ADA, IDLE, "nobody@example.com"])
+        answers = await source.fetch_many([Identity(ADA), Identity(IDLE), Identity("nobody@example.com")])
         assert [isinstance(answer, Loaded) for answer in answers.values()] == [True] * 3
     assert front.counts().kinds == {ONE: 3}
 
@@ -266,7 +270,7 @@ async def test_one_by_one_stops_where_nobody_can_be_answered(build: Build, front
     async with build() as source:
         source._batch_absence.seen(absent=True)
         front.fault(status=503, times=None)
-        answers = await source.fetch_many(asked)
+        answers = await source.fetch_many([Identity(each) for each in asked])
     assert all(isinstance(answer, SourceUnavailable) and answer.outage for answer in answers.values())
     assert front.counts().requests < 40
 
@@ -277,11 +281,11 @@ async def test_a_cancelled_batch_leaves_the_source_whole(build: Build, front: Su
     async with build() as source:
         front.disturb("hang")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(source.fetch_many, [ADA, IDLE])
+            tasks.start_soon(source.fetch_many, [Identity(ADA), Identity(IDLE)])
             await eventually_async(lambda: front.counts().rpc(BATCH_FUNCTION) == 1)
             tasks.cancel_scope.cancel()
         front.reset()
-        answers = await source.fetch_many([ADA, IDLE])
+        answers = await source.fetch_many([Identity(ADA), Identity(IDLE)])
     assert all(isinstance(answer, Loaded) and answer.value for answer in answers.values())
 
 

@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import NotOpen, SourceUnavailable
 from ctxmiddleware.sources.supabase import SupabaseSource
 from examples.servers import SupabaseFront, SupabaseProject
@@ -30,7 +31,7 @@ async def fetch_together(source: SupabaseSource, count: int) -> int:
 
     async def one() -> None:
         nonlocal good
-        if (await source.fetch(ADA)).value is not None:
+        if (await source.fetch(Identity(ADA))).value is not None:
             good += 1
 
     async with anyio.create_task_group() as tasks:
@@ -45,7 +46,7 @@ async def all_are_used(source: SupabaseSource, front: SupabaseFront, count: int)
     front.disturb("hang", times=None)
     async with anyio.create_task_group() as tasks:
         for _ in range(2 * count):
-            tasks.start_soon(source.fetch, ADA)
+            tasks.start_soon(source.fetch, Identity(ADA))
         await eventually_async(lambda: front.counts().most_under_way == count)
         tasks.cancel_scope.cancel()
     front.reset()
@@ -82,7 +83,7 @@ async def test_no_connection_is_older_than_allowed(build: Build, front: Supabase
 async def test_idle_connections_are_closed_at_their_age(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """No load is needed for a connection to be retired: the server sees it go."""
     async with build(pool=patient(recycle=5.0)) as source:
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         clock.now += 3.9
         assert front.counts().connections == 1
         clock.now += 0.2
@@ -95,22 +96,22 @@ async def test_silent_connections_are_closed(build: Build, front: SupabaseFront,
         assert await fetch_together(source, 5) == 5
         opened = front.counts().connections
         clock.now += 0.1
-        assert (await source.fetch(ADA)).value is not None
+        assert (await source.fetch(Identity(ADA))).value is not None
         assert (front.counts().connections, front.counts().connections_opened) == (opened, opened)
         clock.now += 0.2
         await eventually_async(lambda: front.counts().connections == 0)
-        assert (await source.fetch(ADA)).value is not None
+        assert (await source.fetch(Identity(ADA))).value is not None
 
 
 async def test_a_busy_connection_is_closed_at_its_age(build: Build, front: SupabaseFront, clock: Clock) -> None:
     """A request under which the connection comes of age is asked again on a new one, and not seen to fail."""
     async with build(pool=patient(recycle=10.0)) as source:
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         # It is lent for the last time, with a second to live.
         clock.now += 7.99
         front.disturb("hang", times=1)
         with anyio.fail_after(LONG / 2):
-            assert (await source.fetch(ADA)).value is not None
+            assert (await source.fetch(Identity(ADA))).value is not None
     assert front.counts().connections_opened == 2
     assert front.counts().requests == 3
 
@@ -120,7 +121,7 @@ async def test_requests_longer_than_a_life_are_told(build: Build, front: Supabas
     front.disturb("hang", times=None)
     async with build(pool=patient(recycle=0.2)) as source:
         with pytest.raises(SourceUnavailable, match="DB_POOL_RECYCLE"):
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
 
 
 async def test_waiting_for_a_place_ends(build: Build, front: SupabaseFront, clock: Clock) -> None:
@@ -128,10 +129,10 @@ async def test_waiting_for_a_place_ends(build: Build, front: SupabaseFront, cloc
     front.disturb("hang", times=1)
     async with build(pool=patient(max_connections=1, pool_timeout=0.2)) as source:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(source.fetch, ADA)
+            tasks.start_soon(source.fetch, Identity(ADA))
             await eventually_async(lambda: front.counts().requests == 1)
             with pytest.raises(SourceUnavailable, match=r"DB_POOL_TIMEOUT \(0\.2 s\).*DB_MAX_CONNECTIONS \(1\)"):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
             tasks.cancel_scope.cancel()
         assert front.counts().requests == 1
         await eventually_async(partial(answered, source, clock))
@@ -144,7 +145,7 @@ async def test_whoever_waits_while_the_source_is_closed_opens_nothing(build: Bui
 
     async def ask(source: SupabaseSource) -> None:
         with pytest.raises((SourceUnavailable, NotOpen)):
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
         told.append(True)
 
     async with (
@@ -177,7 +178,7 @@ async def test_cancelled_callers_cost_no_connection(build: Build, front: Supabas
 
 async def _cancelled_after(source: SupabaseSource, seconds: float) -> None:
     with anyio.move_on_after(seconds):
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
 
 
 async def test_faults_cost_no_connection(build: Build, front: SupabaseFront, clock: Clock) -> None:
@@ -185,7 +186,7 @@ async def test_faults_cost_no_connection(build: Build, front: SupabaseFront, clo
 
     async def fail(source: SupabaseSource) -> None:
         with suppress(SourceUnavailable):
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
 
     async def all_at_once(source: SupabaseSource) -> bool:
         clock.now += 60
@@ -212,10 +213,10 @@ async def test_two_servers_share_the_places(build: Build, front: SupabaseFront, 
     async with build(read_url=replica.url, pool=patient(max_connections=2)) as source:
         for _ in range(3):
             assert await fetch_together(source, 4) == 4
-            source.invalidated(ADA)
+            source.invalidated(Identity(ADA))
             assert await fetch_together(source, 4) == 4
             await eventually_async(lambda: front.counts().connections + replica.counts().connections <= 2)
-            await source.fetch(BUSY)
+            await source.fetch(Identity(BUSY))
     assert front.counts().most_connections <= 2
     assert replica.counts().most_connections <= 2
 
@@ -237,7 +238,7 @@ async def test_a_load_under_way_ends_with_the_source(build: Build, front: Supaba
 
     async def load() -> None:
         try:
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
         except (SourceUnavailable, NotOpen) as error:
             failures.append(error)
 
@@ -274,12 +275,12 @@ async def test_a_ready_client_is_used_and_left_open(build: Build, front: Supabas
             assert front.counts().most_under_way == 2
             front.disturb("drop", times=None)
             with pytest.raises(SourceUnavailable):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
             front.reset()
         async with build(client=client, pool=patient(read_timeout=0.2)) as source:
             front.disturb("hang", times=None)
             with pytest.raises(SourceUnavailable, match="no answer within"):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
             front.reset()
         assert not client.is_closed
 
@@ -320,7 +321,7 @@ async def test_no_address_is_logged(
                         elif fault is not None:
                             server.disturb(fault, times=None, after=10)  # type: ignore[arg-type]  # one of the words
                     try:
-                        await source.fetch(email)
+                        await source.fetch(Identity(email))
                     except Exception as error:  # noqa: BLE001 - whatever it is, it must not tell
                         said += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
     said += [f"{record.getMessage()} {vars(record)}" for record in caplog.records]
@@ -335,7 +336,7 @@ async def test_other_requests_of_the_process_are_still_logged(
     """Only the log lines of our own requests are kept silent."""
     caplog.set_level(logging.INFO, "httpx2")
     async with build() as source, httpx2.AsyncClient() as client:
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert [record for record in caplog.records if record.name == "httpx2"] == []
         await client.get(front.url)
     assert [record for record in caplog.records if record.name == "httpx2"] != []
@@ -368,7 +369,7 @@ async def test_requests_say_who_they_are(build: Build, front: SupabaseFront) -> 
         seen.append(request)
 
     async with httpx2.AsyncClient(event_hooks={"request": [keep]}) as client, build(client=client) as source:
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
     assert seen[0].headers["user-agent"].startswith("ctxmiddleware")
     assert seen[0].headers["content-profile"] == "hr"
 
@@ -382,7 +383,7 @@ async def test_no_url_is_longer_than_gateways_take(build: Build, front: Supabase
         lengths.append(len(str(request.url)))
 
     async with httpx2.AsyncClient(event_hooks={"request": [measure]}) as client, build(client=client) as source:
-        await source.fetch(BUSY)
+        await source.fetch(Identity(BUSY))
         for longest in ("\u00c9" * 223 + "@X.c", '"' * 446 + "@X.c", "X" * 450, "\\" * 450):
-            await source.fetch(longest)
+            await source.fetch(Identity(longest))
     assert 3000 < max(lengths) < 4096

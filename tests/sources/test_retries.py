@@ -10,6 +10,7 @@ from functools import partial
 import anyio
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.sources.postgrest import FUNCTION
 from examples.servers import SupabaseFront
@@ -29,7 +30,7 @@ async def outcome_of(build: Build, **options: object) -> object:
     async with build(**options) as source:
         with anyio.fail_after(LONG / 2):
             try:
-                return (await source.fetch(ADA)).value
+                return (await source.fetch(Identity(ADA))).value
             except SourceError as error:
                 return error
 
@@ -150,7 +151,7 @@ async def test_a_paused_server_is_given_up(build: Build, front: SupabaseFront, c
         front.pause()
         try:
             with pytest.raises(SourceUnavailable, match=r"0\.3 s"):
-                await source.fetch(ADA)
+                await source.fetch(Identity(ADA))
         finally:
             front.resume()
         await eventually_async(partial(answered, source, clock))
@@ -218,8 +219,8 @@ async def test_a_redirect_is_not_followed(build: Build, front: SupabaseFront) ->
 async def test_the_replica_is_asked_first_by_get(build: Build, front: SupabaseFront, replica: SupabaseFront) -> None:
     """With a replica the primary sees no request, and the replica none that it would refuse."""
     async with build(read_url=replica.url) as source:
-        assert (await source.fetch(ADA)).value is not None
-        assert (await source.fetch("o'hara+news@example.com")).value is not None
+        assert (await source.fetch(Identity(ADA))).value is not None
+        assert (await source.fetch(Identity("o'hara+news@example.com"))).value is not None
     assert replica.counts().rpc(FUNCTION) == 2
     assert front.counts().requests == 0
 
@@ -229,7 +230,7 @@ async def test_the_replica_is_asked_first_by_get(build: Build, front: SupabaseFr
 async def test_the_tables_are_read_from_the_replica(build: Build, front: SupabaseFront, replica: SupabaseFront) -> None:
     """The table queries go to the replica too."""
     async with build(read_url=replica.url) as source:
-        assert (await source.fetch(ADA)).origin == "legacy"
+        assert (await source.fetch(Identity(ADA))).origin == "legacy"
     assert replica.counts().requests == 5
     assert front.counts().requests == 0
 
@@ -282,15 +283,15 @@ async def test_an_invalidated_user_is_loaded_from_the_primary(
 ) -> None:
     """For the replica's lag the invalidated user, in any spelling, is asked for at the primary, and nobody else."""
     async with build(read_url=replica.url, replica_lag=10.0) as source:
-        source.invalidated(" ADA@example.com ")
-        await source.fetch(ADA)
-        await source.fetch("idle@example.com")
+        source.invalidated(Identity(" ADA@example.com "))
+        await source.fetch(Identity(ADA))
+        await source.fetch(Identity("idle@example.com"))
         assert (replica.counts().requests, front.counts().requests) == (1, 1)
         clock.now += 9.9
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 2)
         clock.now += 0.1
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (2, 2)
 
 
@@ -301,21 +302,21 @@ async def test_only_the_rest_of_the_lag_counts_for_what_happened_elsewhere(
     """An invalidation some seconds ago is covered for as much less, one longer ago than the lag for nothing."""
     async with build(read_url=replica.url, replica_lag=10.0) as source:
         for ago in (10.0, 11.0, float("inf")):
-            source.invalidated(ADA, ago=ago)
+            source.invalidated(Identity(ADA), ago=ago)
             source.invalidated(None, ago=ago)
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 0)
-        source.invalidated(ADA, ago=6.0)
-        source.invalidated("idle@example.com", ago=-60.0)  # a clock elsewhere may be ahead
+        source.invalidated(Identity(ADA), ago=6.0)
+        source.invalidated(Identity("idle@example.com"), ago=-60.0)  # a clock elsewhere may be ahead
         clock.now += 3.9
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 1)
         clock.now += 0.2
-        await source.fetch(ADA)
-        await source.fetch("idle@example.com")
+        await source.fetch(Identity(ADA))
+        await source.fetch(Identity("idle@example.com"))
         assert (replica.counts().requests, front.counts().requests) == (2, 2)
         clock.now += 6.0
-        await source.fetch("idle@example.com")
+        await source.fetch(Identity("idle@example.com"))
         assert (replica.counts().requests, front.counts().requests) == (3, 2)
 
 
@@ -327,13 +328,13 @@ async def test_an_older_invalidation_shortens_no_later_one(
 ) -> None:
     """What is heard late of an earlier invalidation leaves the time a later one has got."""
     async with build(read_url=replica.url, replica_lag=10.0) as source:
-        source.invalidated(first)
-        source.invalidated(again, ago=9.0)
+        source.invalidated(None if first is None else Identity(first))
+        source.invalidated(None if again is None else Identity(again), ago=9.0)
         clock.now += 9.9
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (0, 1)
         clock.now += 0.1
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 1)
 
 
@@ -346,18 +347,18 @@ async def test_what_is_remembered_of_invalidations_is_bounded(
         tracemalloc.start()
         try:
             for number in range(50_000 if cases is Cases.FULL else 25_000):
-                source.invalidated(f"{number}@example.com", ago=number % 10)
-                source.invalidated(ADA, ago=number % 10)
+                source.invalidated(Identity(f"{number}@example.com"), ago=number % 10)
+                source.invalidated(Identity(ADA), ago=number % 10)
                 clock.now += 0.0001
             for number in range(1_000 if cases is Cases.FULL else 100):
-                source.invalidated(f"{number}@" + "x" * 100_000)
+                source.invalidated(Identity(f"{number}@" + "x" * 100_000))
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         # Ten thousand addresses take 1.1 MB.
         assert most < 2_500_000
         clock.now += 10.0
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 0)
 
 
@@ -368,14 +369,14 @@ async def test_after_a_clear_everybody_is_loaded_from_the_primary(
     """An invalidation of everybody, and one too many to remember, sends all loads to the primary for the lag."""
     async with build(read_url=replica.url, replica_lag=10.0) as source:
         source.invalidated(None)
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         clock.now += 10.0
         for number in range(10_001):
-            source.invalidated(f"{number}@example.com")
-        await source.fetch(ADA)
+            source.invalidated(Identity(f"{number}@example.com"))
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (0, 2)
         clock.now += 10.0
-        await source.fetch(ADA)
+        await source.fetch(Identity(ADA))
         assert (replica.counts().requests, front.counts().requests) == (1, 2)
 
 

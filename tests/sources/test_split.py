@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import anyio
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.breaker import State
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceUnavailable
@@ -86,7 +87,7 @@ async def load(
 ) -> tuple[set[str], dict[str, SourceError], Mapping[str, State]]:
     """Ask as the cache does; return who was answered, the errors of the others, and the state of each way."""
     loading = Loading(source, context_type=UserContext)
-    found = await loading([Ask(email, math.inf) for email in emails])
+    found = await loading([Ask(Identity(email).cache_key, math.inf) for email in emails])
     answered = {email for email, each in zip(emails, found, strict=True) if isinstance(each, Fetched) and each.value}
     errors = {email: each for email, each in zip(emails, found, strict=True) if isinstance(each, SourceError)}
     return answered, errors, source.path_states()
@@ -146,8 +147,8 @@ async def test_a_user_whose_query_never_ends_in_time_harms_nobody(
                 assert paths["rpc"] == "closed"
             for _ in range(8):
                 with pytest.raises(SourceUnavailable, match="57014"):
-                    await source.fetch(BAD)
-            assert (await source.fetch(ADA)).value is not None
+                    await source.fetch(Identity(BAD))
+            assert (await source.fetch(Identity(ADA))).value is not None
 
 
 @newer_dialect
@@ -225,12 +226,12 @@ async def test_one_who_hangs_takes_no_answer_of_those_who_go_one_by_one(build: B
     async with build() as source:
         loading = Loading(source, context_type=UserContext, load_timeout=8.0)
         with anyio.fail_after(LONG / 2):
-            found = await loading([Ask(email, math.inf) for email in ASKED])
+            found = await loading([Ask(Identity(email).cache_key, math.inf) for email in ASKED])
     assert [isinstance(each, Fetched) for each in found].count(False) == 1
 
 
 async def _all_known(loading: Loading[UserContext], emails: Sequence[str]) -> None:
-    found = await loading([Ask(email, math.inf) for email in emails])
+    found = await loading([Ask(Identity(email).cache_key, math.inf) for email in emails])
     assert all(isinstance(each, Fetched) and each.value for each in found)
 
 

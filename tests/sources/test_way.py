@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctxmiddleware import Identity
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.sources.postgrest import FUNCTION
@@ -36,7 +37,7 @@ async def test_a_proxy_is_used_with_or_without_its_scheme(
     """Host and port are enough for a proxy, as they are for curl."""
     async with small_server() as proxy, SupabaseSource("http://project.invalid", KEY, pool=patient()) as source:
         monkeypatch.setenv(variable, f"{scheme}127.0.0.1:{proxy.port}")
-        assert await source.fetch(ADA) == Loaded(None, origin="rpc")
+        assert await source.fetch(Identity(ADA)) == Loaded(None, origin="rpc")
     assert proxy.first_lines == [f"POST http://project.invalid/rest/v1/rpc/{FUNCTION} HTTP/1.1"]
 
 
@@ -46,7 +47,7 @@ async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:9")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         async with SupabaseSource(f"http://127.0.0.1:{server.port}", KEY, pool=patient()) as source:
-            assert await source.fetch(ADA) == Loaded(None, origin="rpc")
+            assert await source.fetch(Identity(ADA)) == Loaded(None, origin="rpc")
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
@@ -59,9 +60,9 @@ async def test_certificates_are_read_however_https_is_spelt(
     async with small_server(certificate) as server:
         url = f"{scheme}://127.0.0.1:{server.port}"
         async with SupabaseSource(url, KEY, pool=patient()) as source:
-            assert await source.fetch(ADA) == Loaded(None, origin="rpc")
+            assert await source.fetch(Identity(ADA)) == Loaded(None, origin="rpc")
         async with SupabaseSource("http://127.0.0.1:9", KEY, read_url=url, pool=patient()) as source:
-            assert await source.fetch(ADA) == Loaded(None, origin="rpc")
+            assert await source.fetch(Identity(ADA)) == Loaded(None, origin="rpc")
 
 
 async def test_a_certificate_nobody_vouches_for_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ async def test_a_certificate_nobody_vouches_for_is_refused(monkeypatch: pytest.M
         SupabaseSource(f"https://127.0.0.1:{server.port}", KEY, pool=patient()) as source,
     ):
         with pytest.raises(SourceUnavailable, match="certificate is not trusted"):
-            await source.fetch(ADA)
+            await source.fetch(Identity(ADA))
     assert server.first_lines == []
 
 
@@ -80,14 +81,14 @@ def test_the_first_miss_imports_nothing() -> None:
     """What the HTTP client imports with its first connection is there once the source is open: 80 ms of the loop."""
     code = """
 import anyio, sys
-from ctxmiddleware import SupabaseSource
+from ctxmiddleware import Identity, SupabaseSource
 from ctxmiddleware.errors import SourceUnavailable
 
 async def main():
     async with SupabaseSource("http://127.0.0.1:9", "sb_secret_x") as source:
         before = set(sys.modules)
         try:
-            await source.fetch("ada@example.org")
+            await source.fetch(Identity("ada@example.org"))
         except SourceUnavailable:
             print(sorted(each for each in set(sys.modules) - before if each.startswith("http")))
 

@@ -14,7 +14,7 @@ from .seal import Seal
 
 V = TypeVar("V")
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -43,7 +43,7 @@ class Codec(Generic[V]):
 
     Args:
         kind: the type of the values, decoded strictly.
-        label: where the values come from; values of another source are not ours.
+        label: where the values come from, and what else tells them apart; values under another label are misses.
         seal: seals the envelopes, and only what it has sealed is ours then; None leaves them open.
 
     Raises:
@@ -138,4 +138,7 @@ def _shape(kind: type, label: str) -> bytes:
         described = msgspec.json.encode(msgspec.json.schema(kind), order="deterministic")
     except TypeError:
         described = f"{kind.__module__}.{kind.__qualname__}".encode()
-    return hashlib.blake2b(described + b"\0" + label.encode(), digest_size=8, person=b"ctxmiddleware").digest()
+    # With the version of the layout: values of a release with another one are under keys of their own.
+    parts = (b"%d" % VERSION, described, label.encode())
+    data = b"".join(b"%d:%s" % (len(part), part) for part in parts)
+    return hashlib.blake2b(data, digest_size=8, person=b"ctxmiddleware").digest()

@@ -50,7 +50,7 @@ class KeySpace:
 
     def of(self, key: Key) -> RedisKeys:
         """Return the keys of a user."""
-        return self._keys(digest(key[1]), digest(f"{key[0]}\0{key[1]}"))
+        return self._keys(digest(key[1]), _value_digest(key))
 
     def hot(self) -> str:
         """Return the key of those who were asked for last."""
@@ -58,7 +58,7 @@ class KeySpace:
 
     def called(self, key: Key) -> bytes:
         """Return what a user is called where it is told who was asked for."""
-        return bytes.fromhex(digest(key[1]) + digest(f"{key[0]}\0{key[1]}"))
+        return bytes.fromhex(digest(key[1]) + _value_digest(key))
 
     def of_called(self, called: bytes) -> RedisKeys:
         """Return the keys of a user by what he is called, which does not tell who he is."""
@@ -101,3 +101,9 @@ class KeySpace:
 
     def _tag(self, bucket: str) -> str:
         return f"{{{self._namespace}:{bucket}}}"
+
+
+def _value_digest(key: Key) -> str:
+    # Divided by length: with a separator a partition that holds it could be another partition with another name.
+    partition, name = key
+    return digest(f"{len(partition)}:{partition}{name}")

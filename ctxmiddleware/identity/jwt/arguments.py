@@ -37,17 +37,13 @@ def key_faults(jwks_url: object, secret: object) -> list[str]:
     return faults
 
 
-def rule_faults(
-    *, issuer: object, claim: object, tenant: object, leeway: object, remembered: object, token: object
-) -> list[str]:
+def rule_faults(*, issuer: object, claim: object, leeway: object, remembered: object, token: object) -> list[str]:
     """Return what is wrong with the other arguments."""
     faults = []
     if issuer is not None and (not isinstance(issuer, str) or not issuer):
         faults.append(f"issuer was {issuer!r}; it is one text, or None: give each issuer a BearerJWT of its own")
     if not isinstance(claim, str) or not claim:
         faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
-    if not isinstance(tenant, str):
-        faults.append(f"tenant was {type(tenant).__name__}; it is a text")
     if not _is_number(leeway) or not 0 <= float(str(leeway)) <= LONGEST_LEEWAY:
         faults.append(f"leeway was {leeway!r}; it is a number of seconds from 0 to {LONGEST_LEEWAY}")
     if isinstance(remembered, bool) or not isinstance(remembered, int) or remembered < 1:

@@ -10,10 +10,12 @@ from typing import Final, TypeAlias
 from starlette.types import Scope
 
 from ...errors import ConfigurationError
+from ...principal import Identity, Kind
 from ...secret import Secret
-from ..base import Identity, MaybeIdentity
+from ..base import MaybeIdentity
 from ..credential import BadCredential, OnBad, checked_answer
 from ..headers import sent
+from ..naming import ANY_ISSUER, Naming, check_naming
 from . import keys
 from .arguments import key_faults, rule_faults
 from .document import Document
@@ -45,7 +47,10 @@ class BearerJWT:
             address: each has a BearerJWT and a tenant of its own, in `first_of`.
         audience: whom they are for (`aud`), one or several; None takes those for anybody.
         claim: the top-level claim that names the user. Never one that its user may edit.
-        tenant: the tenant of all these users.
+        kind: what that claim holds: the user's `"email"`, or a `"subject"`, which is taken as it is; by default an
+            address for the claim `email`, and a subject for any other.
+        tenant: the tenant of all these users; by default none for addresses, and the token's issuer for subjects,
+            which are unique for one issuer only.
         leeway: seconds by which clocks may differ.
         on_bad: what a request with a token that is no good is: `"anonymous"`, or to `"refuse"` with a 401.
         token: finds the token; None takes it from `Authorization: Bearer`.
@@ -67,7 +72,8 @@ class BearerJWT:
         issuer: str | None = None,
         audience: str | Iterable[str] | None = "authenticated",
         claim: str = "email",
-        tenant: str = "",
+        kind: Kind | None = None,
+        tenant: str | None = None,
         leeway: float = 10.0,
         on_bad: OnBad = "anonymous",
         token: FindToken | None = None,
@@ -80,14 +86,15 @@ class BearerJWT:
         # What collects errors keeps the locals of the frames that raised them.
         del secret
         faults = key_faults(jwks_url, kept)
-        faults += rule_faults(
-            issuer=issuer, claim=claim, tenant=tenant, leeway=leeway, remembered=remembered, token=token
-        )
+        faults += rule_faults(issuer=issuer, claim=claim, leeway=leeway, remembered=remembered, token=token)
+        named_by = kind or ("email" if claim == "email" else "subject")
+        faults += check_naming(named_by, tenant)
         if faults:
             raise ConfigurationError(*faults)
         keys.need_library()
         self._is_refusing = checked_answer(on_bad) == "refuse"
-        self._rules = Rules(issuer, _several("audience", audience), leeway, claim, tenant)
+        self.naming: Final = Naming(named_by, tenant, issuer or ANY_ISSUER)
+        self._rules = Rules(issuer, _several("audience", audience), leeway, claim, named_by, tenant)
         self._token = token or bearer_token
         self._wall_clock = wall_clock
         self._clock = clock

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..base import Identity
+from ...principal import Identity
 
 
 class _Known(NamedTuple):

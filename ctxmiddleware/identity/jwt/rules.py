@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...address import is_legible
-from ..base import Identity
+from ...principal import Identity, Kind, subject_fault
 
 # Supabase's own keys are tokens too: they name a part of the installation, and no user.
 _NO_USERS: Final = frozenset({"anon", "service_role", "supabase_admin"})
@@ -27,14 +27,16 @@ class Rules:
         audiences: whom it may be for (`aud`); with none anybody.
         leeway: seconds by which clocks may differ.
         claim: the top-level claim that names the user.
-        tenant: of all these users.
+        kind: what that claim holds, an address or a subject.
+        tenant: of all these users; None is none for addresses, and the token's issuer for subjects.
     """
 
     issuer: str | None
     audiences: Collection[str]
     leeway: float
     claim: str
-    tenant: str
+    kind: Kind
+    tenant: str | None
 
     def identity(self, claims: Mapping[str, object], now: float) -> Identity:
         """Return whom claims name, at a time in seconds since the epoch (RFC 7519, section 4.1).
@@ -50,8 +52,33 @@ class Rules:
         role = claims.get("role")
         if any(_text(each) in _NO_USERS for each in (role if isinstance(role, list) else [role])):
             raise BadToken("it is a key of the project, and names no user")
-        subject = claims.get("sub")
-        return Identity(self._name(claims), self.tenant, subject if isinstance(subject, str) else None, expires_at)
+        name = claims.get(self.claim)
+        if self.kind == "subject":
+            return Identity(subject=self._subject(name), tenant=self._tenant(claims), expires_at=expires_at)
+        subject = _text(claims.get("sub"))
+        return Identity(
+            self._address(name, claims),
+            subject=None if subject is None or subject_fault(subject) else subject,
+            tenant=self.tenant or "",
+            expires_at=expires_at,
+        )
+
+    def _tenant(self, claims: Mapping[str, object]) -> str:
+        if self.tenant is not None:
+            return self.tenant
+        # A subject is unique for one issuer only (OpenID Connect Core 1.0, section 2).
+        issuer = claims.get("iss")
+        if not isinstance(issuer, str) or not issuer:
+            raise BadToken("it names no issuer, and its subject is unique for one issuer only")
+        return issuer
+
+    def _subject(self, name: object) -> str:
+        if not isinstance(name, str):
+            raise BadToken(f"its claim {self.claim!r} names nobody")
+        fault = subject_fault(name)
+        if fault is not None:
+            raise BadToken(f"its claim {self.claim!r} {fault}")
+        return name
 
     def _expiry(self, claims: Mapping[str, object], now: float) -> float:
         expires_at = _seconds(claims.get("exp"))
@@ -69,8 +96,7 @@ class Rules:
         named = audience if isinstance(audience, list) else [audience]
         return any(_text(each) in self.audiences for each in named)
 
-    def _name(self, claims: Mapping[str, object]) -> str:
-        name = claims.get(self.claim)
+    def _address(self, name: object, claims: Mapping[str, object]) -> str:
         if not isinstance(name, str) or not is_legible(name):
             raise BadToken(f"its claim {self.claim!r} names nobody")
         if self.claim == "email":

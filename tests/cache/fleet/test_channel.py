@@ -104,7 +104,7 @@ def name_of(one: Instance) -> str:
 
 def in_memory(one: Instance, key: tuple[str, str] = ADA) -> str | None:
     """Return what an instance answers by memory alone."""
-    entry = one.cache.peek(key, key[1])
+    entry = one.cache.peek(key)
     return None if entry is None else entry.value
 
 

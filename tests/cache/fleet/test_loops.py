@@ -79,7 +79,7 @@ class Process:
 
     async def get(self) -> str | None:
         """Ask for Ada."""
-        return (await self.cache.get(ADA, ADA[1])).entry.value
+        return (await self.cache.get(ADA)).entry.value
 
 
 async def test_news_reach_the_memory_of_all_loops_and_one_goes_on_where_another_ends(redis_url: str) -> None:
@@ -96,7 +96,7 @@ async def test_news_reach_the_memory_of_all_loops_and_one_goes_on_where_another_
                 database.rows[ADA[1]] = f"new {turn}"
                 _, reach = await other.cache.invalidate(ADA[1])
                 assert len(reach.confirmed) == 1
-                assert process.cache.peek(ADA, ADA[1]) is None
+                assert process.cache.peek(ADA) is None
                 await loop.run(process.close)
                 if turn == 0:
                     await eventually_async(lambda: process.tier.is_heard())

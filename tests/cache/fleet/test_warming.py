@@ -43,7 +43,7 @@ async def _warm(one: Instance) -> int:
 
 
 def _held(one: Instance, *keys: tuple[str, str]) -> list[str | None]:
-    found = [one.cache.peek(key, key[1]) for key in keys]
+    found = [one.cache.peek(key) for key in keys]
     return [None if entry is None else entry.value for entry in found]
 
 

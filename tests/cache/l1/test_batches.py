@@ -201,7 +201,7 @@ async def test_one_value_that_cannot_be_kept_is_one_user_s_affair(bad: Fetched[A
     class Mixed(Database):
         async def load(self, asks: Sequence[Ask]) -> list[Fetched[str] | Exception]:
             answers = await super().load(asks)
-            return [bad if ask.asked == "user7" else each for ask, each in zip(asks, answers, strict=True)]
+            return [bad if ask.key[1] == "user7" else each for ask, each in zip(asks, answers, strict=True)]
 
     async with instance(Mixed(batch_size=100)) as one:
         answers: dict[str, Any] = {}

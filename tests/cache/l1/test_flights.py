@@ -432,7 +432,7 @@ async def test_an_invalidation_in_one_loop_overtakes_a_load_in_another() -> None
         go_on.set()
         await anyio.to_thread.run_sync(thread.join)
         assert answers == ["new"]
-        entry = one.cache.peek(ADA, ADA[1])
+        entry = one.cache.peek(ADA)
         assert entry is not None
         assert entry.value == "new"
 

@@ -32,7 +32,7 @@ async def test_a_hit_late_in_its_time_is_answered_at_once_and_refreshed_behind()
         found = await one.get()
         assert (found.entry.value, found.origin, found.stale) == (f"{ADA[1]} 1", "memory", False)
         await eventually_async(lambda: len(one.cache.flights) == 0 and len(database.calls) == 2)
-        entry = one.cache.peek(ADA, ADA[1])
+        entry = one.cache.peek(ADA)
         assert entry is not None
         assert (entry.value, entry.expires_at) == ("new", one.clock() + 900)
     assert one.counters.get("load", "behind") == 1
@@ -46,9 +46,9 @@ async def test_many_hits_start_one_refresh() -> None:
         one.clock.advance(800)
         database.hold()
         for _ in range(100):
-            assert one.cache.peek(ADA, ADA[1]) is not None
+            assert one.cache.peek(ADA) is not None
         await database.started(2)
-        assert one.cache.peek(ADA, ADA[1]) is not None
+        assert one.cache.peek(ADA) is not None
         database.release()
         await eventually_async(lambda: len(one.cache.flights) == 0)
     assert len(database.calls) == 2
@@ -127,7 +127,7 @@ async def test_a_hit_where_nothing_is_open_is_a_hit() -> None:
     async with instance(database, policy=EAGER) as one:
         await one.get()
     one.clock.advance(800)
-    assert one.cache.peek(ADA, ADA[1]) is not None
+    assert one.cache.peek(ADA) is not None
     assert len(database.calls) == 1
 
 

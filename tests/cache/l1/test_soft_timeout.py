@@ -123,7 +123,7 @@ async def test_what_a_landed_load_stood_for_does_not_come_back() -> None:
         await one.get()
         one.clock.advance(900)
         database.hold()
-        flight = one.cache.flights.start(ADA, ADA[1])
+        flight = one.cache.flights.start(ADA)
         await eventually_async(lambda: database.running == 1)
         fail_safe = one.cache._filling.fail_safe
         assert fail_safe.standby(flight) is not None

@@ -10,6 +10,7 @@ import anyio
 import pytest
 import redis
 
+from ctxmiddleware import Identity
 from ctxmiddleware.cache.base import Ask, Key
 from ctxmiddleware.cache.redis.keys import KeySpace, RedisKeys
 from ctxmiddleware.cache.redis.tier import RedisTier
@@ -62,7 +63,7 @@ async def test_past_its_trust_memory_is_revalidated_and_not_loaded(redis_url: st
         assert (await one.get()).origin == "memory"
         for _ in range(3):
             one.clock.advance(5)
-            assert one.cache.peek(ADA, ADA[1]) is None
+            assert one.cache.peek(ADA) is None
             assert (await one.get()).origin == "redis"
             assert (await one.get()).origin == "memory"
     assert len(database.calls) == 1
@@ -88,7 +89,7 @@ async def test_the_time_in_redis_counts_from_when_the_source_was_asked(redis_url
 
         async def slow(moved_ago: float) -> Any:
             clock.advance(100)
-            return (await database.load([Ask(ADA[1], moved_ago)]))[0]
+            return (await database.load([Ask(Identity(ADA[1]).cache_key, moved_ago)]))[0]
 
         await a.get(ADA, slow)
         assert server.pttl(_keys(ADA).value) == pytest.approx(1_100_000, abs=2000)

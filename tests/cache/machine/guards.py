@@ -115,8 +115,8 @@ GUARDS = (
     Guard(
         "two loads of one user",
         _TIERED,
-        "        if flight is None:\n            return self.flights.start(key, asked, alone=alone)\n",
-        "        return self.flights.start(key, asked, alone=alone)\n",
+        "        if flight is None:\n            return self.flights.start(key, alone=alone)\n",
+        "        return self.flights.start(key, alone=alone)\n",
     ),
     Guard(
         "an invalidation that reaches one partition only",

@@ -118,14 +118,14 @@ class Instance:
         """Read the database as it is when the call begins, and answer when the machine lets it."""
         world = self.world
         for ask in asks:
-            self._check_alone(ask.asked)
+            self._check_alone(ask.key)
         self._running += 1
         if self._running > POLICY.max_loads:
             world.broken.append(f"{self._running} calls of the source at a time")
         try:
             self._calls += 1
             call, version = self._calls, world.version
-            answers = [self._read(ask.asked, call) for ask in asks]
+            answers = [self._read("/".join(ask.key), call) for ask in asks]
             await world.gates.wait()
             self._dead[call] = [each for each in world.invalidations if each.version > version]
             self._deaf[call] = [each for each in self.bound if each.version > version and each.everywhere]
@@ -141,12 +141,11 @@ class Instance:
             self._running -= 1
             world.counts["calls of the source"] += 1
 
-    def _check_alone(self, asked: str) -> None:
-        partition, _, name = asked.partition("/")
-        flights = self.cache.flights._by_name.get(name, set())
-        live = [each for each in flights if each.key == (partition, name) and not each.overtaken and not each.landed]
+    def _check_alone(self, key: Key) -> None:
+        flights = self.cache.flights._by_name.get(key[1], set())
+        live = [each for each in flights if each.key == key and not each.overtaken and not each.landed]
         if len(live) > 1:
-            self.world.broken.append(f"two loads of one key at a time ({asked})")
+            self.world.broken.append(f"two loads of one key at a time ({key})")
 
     def _read(self, asked: str, call: int) -> Fetched[str] | Exception:
         world = self.world
@@ -165,7 +164,7 @@ class Instance:
         flight = cache.flights.join(key) if cache.flights.opened.peek() else None
         is_calm = flight not in world.tainted and self._lives % 2 == 1
         try:
-            found = await cache.get(key, f"{key[0]}/{key[1]}")
+            found = await cache.get(key)
         except NotOpen:
             world.counts["came after the end"] += 1
             if is_calm and self._lives == calm[2]:
@@ -185,7 +184,7 @@ class Instance:
 
     def peek(self, key: Key) -> None:
         """Let a hit be a hit."""
-        entry = self.cache.peek(key, f"{key[0]}/{key[1]}")
+        entry = self.cache.peek(key)
         if entry is not None:
             self.judge(key, Found(entry, "memory"), self._asked(key))
 

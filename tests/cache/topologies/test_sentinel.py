@@ -235,11 +235,11 @@ async def test_after_a_failover_instances_hear_of_each_other_again(group: Sentin
         await _failed_over(group)
         for each in (one, two):
             await eventually_async(partial(is_heard, each), timeout=FAILED_OVER)
-            assert each.cache.peek(ADA, ADA[1]) is None
+            assert each.cache.peek(ADA) is None
             await each.get()
         database.rows[ADA[1]] = "new"
         _, reach = await one.cache.invalidate(ADA[1])
-        assert (len(reach.confirmed), two.cache.peek(ADA, ADA[1])) == (1, None)
+        assert (len(reach.confirmed), two.cache.peek(ADA)) == (1, None)
 
 
 async def test_whoever_hears_the_channel_asks_the_sentinels_as_often_as_his_trust_is_proven(
