@@ -12,6 +12,7 @@ from .admin.guard import AdminGuard, BearerToken
 from .admin.rule import ContextRule, role_in
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
+from .context_types.schema import JsonValue
 from .errors import (
     ConfigurationError,
     ContextError,
@@ -66,6 +67,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "Slot",
     "Region",
     "Zone",
+    "JsonValue",
     # who asks
     "Identity",
     "Identify",

@@ -63,6 +63,8 @@ class PluginCore(Generic[T]):
         zones_ttl: seconds after which zones are read again.
         log_key: names users in logs by a keyed hash that `ctxmiddleware hash` computes too; None makes one up.
         is_active: whether a context's user may act; the default reads `employee.is_active` of a UserContext.
+        copy: gives each request a copy of its own where contexts can be changed; with False requests share them, and
+            what one changes the others see.
         clock: monotonic seconds, for tests that move them.
 
     Raises:
@@ -87,6 +89,7 @@ class PluginCore(Generic[T]):
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
         zones_ttl: float = 86400.0,
         is_active: Callable[[T], bool] | None = None,
+        copy: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         kind: type[Any] = UserContext if context_type is None else context_type
@@ -125,6 +128,7 @@ class PluginCore(Generic[T]):
             seal=seal,
             # What many users have in common; their own rows are theirs alone.
             shared_rows=(Slot, Region) if is_reference else (),
+            copy_mutable=copy,
             clock=clock,
             pseudonyms=pseudonyms,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from numbers import Real
-from typing import Generic, TypeVar, get_origin
+from typing import Generic, TypeVar, get_origin, is_typeddict
 
 import anyio
 
@@ -41,6 +41,7 @@ class Loading(Generic[T]):
         source: what is asked.
         context_type: what it is to give; anything else it gives is an error.
         exact: whether a subclass is refused: Redis gives back exactly the type it was told to decode.
+        prepare: brings a context into the form in which every tier gives it, or raises SourceError.
         load_timeout: seconds a load may take in all; a batch ends a little before.
     """
 
@@ -50,6 +51,7 @@ class Loading(Generic[T]):
         *,
         context_type: type[T],
         exact: bool = False,
+        prepare: Callable[[T], T] | None = None,
         load_timeout: float = math.inf,
     ) -> None:
         self._source = source
@@ -59,6 +61,7 @@ class Loading(Generic[T]):
         self._fetch_many = getattr(source, "fetch_many", None)
         self._kind = _class_of(context_type)
         self._exact = exact and isinstance(context_type, type) and self._kind is not object
+        self._prepare = prepare
         self._own_states = getattr(source, "path_states", None)
         ways = ("fetch",) if self._fetch_many is None else ("fetch", "fetch_many")
         # Only where the source has no guard of its own: guarded twice, an outage would be told of twice.
@@ -159,7 +162,10 @@ class Loading(Generic[T]):
             )
         if not _is_time(loaded.ttl):
             raise SourceMisconfigured("the source gave a ttl that is no number of seconds")
-        return Fetched(loaded.value, loaded.origin or type(self._source).__name__, loaded.ttl)
+        value = loaded.value
+        if value is not None and self._prepare is not None:
+            value = self._prepare(value)
+        return Fetched(value, loaded.origin or type(self._source).__name__, loaded.ttl)
 
     def _fits(self, value: T) -> bool:
         # Through Redis the further fields of a subclass would vanish.
@@ -197,5 +203,7 @@ def _is_time(ttl: object) -> bool:
 
 def _class_of(context_type: object) -> type:
     """Return the class that values of a type are instances of; object where the type is no class of its own."""
+    if is_typeddict(context_type):
+        return dict
     found = get_origin(context_type) or context_type
     return found if isinstance(found, type) else object

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
-import msgspec
+from .context_types.pydantic_support import PydanticStruct
 
 
-class Employee(msgspec.Struct, frozen=True, gc=False):
+class Employee(PydanticStruct, frozen=True, gc=False):
     """The person, one row of `employees`."""
 
     id: int
@@ -18,7 +18,7 @@ class Employee(msgspec.Struct, frozen=True, gc=False):
     is_active: bool
 
 
-class Assignment(msgspec.Struct, frozen=True, gc=False):
+class Assignment(PydanticStruct, frozen=True, gc=False):
     """An employee's place on a slot from one day to another, one row of `assignments`."""
 
     id: int
@@ -29,7 +29,7 @@ class Assignment(msgspec.Struct, frozen=True, gc=False):
     ends_on: date | None
 
 
-class Slot(msgspec.Struct, frozen=True, gc=False):
+class Slot(PydanticStruct, frozen=True, gc=False):
     """A position that people are assigned to, one row of `slots`."""
 
     id: int
@@ -38,7 +38,7 @@ class Slot(msgspec.Struct, frozen=True, gc=False):
     region_id: int
 
 
-class Region(msgspec.Struct, frozen=True, gc=False):
+class Region(PydanticStruct, frozen=True, gc=False):
     """Where a slot works, one row of `regions`."""
 
     id: int
@@ -46,7 +46,7 @@ class Region(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
-class Zone(msgspec.Struct, frozen=True, gc=False):
+class Zone(PydanticStruct, frozen=True, gc=False):
     """A part of a region, one row of the warehouse's zones table."""
 
     id: str
@@ -54,7 +54,7 @@ class Zone(msgspec.Struct, frozen=True, gc=False):
     region_code: str
 
 
-class UserContext(msgspec.Struct, frozen=True, gc=False):
+class UserContext(PydanticStruct, frozen=True, gc=False):
     """Everything an application asks about a signed-in user on every request.
 
     `email` is the normalised address the context was found under; `employee.email` is the address as it is stored.

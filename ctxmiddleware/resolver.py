@@ -26,8 +26,13 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 
 T = TypeVar("T")
 
+
 # Two full calls of the source.
 WARM_AT_ONCE = 200
+
+
+def _as_it_is(context: T) -> T:
+    return context
 
 
 class Resolver(Generic[T]):
@@ -39,6 +44,7 @@ class Resolver(Generic[T]):
         zones: returns the snapshot in force, or None where zones are not joined.
         zones_for: joins a snapshot into a context.
         shared: whether there is a tier the fleet shares.
+        own: gives a caller a context that it may change.
         counters: where answers are counted.
         pseudonyms: what stands for users in logs.
         clock: monotonic seconds.
@@ -53,6 +59,7 @@ class Resolver(Generic[T]):
         zones: Callable[[], ZoneSnapshot] | None = None,
         zones_for: Callable[[T, ZoneSnapshot], T] | None = None,
         shared: bool = False,
+        own: Callable[[T], T] = _as_it_is,
         counters: Counters,
         pseudonyms: Pseudonyms | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -63,6 +70,7 @@ class Resolver(Generic[T]):
         self._zones = zones
         self._zones_for = zones_for
         self._shared = shared
+        self._own = own
         self._counters = counters
         self._pseudonyms = pseudonyms or Pseudonyms()
         self._from_memory = counters.of("resolution", MEMORY)
@@ -78,6 +86,11 @@ class Resolver(Generic[T]):
         return Resolution(self.context_of(entry), MEMORY, self._clock() - entry.loaded_at)
 
     def context_of(self, entry: Entry[T]) -> T | None:
+        """Return an entry's context, which its caller may change, with the zones of the snapshot in force."""
+        context = self.shared_context_of(entry)
+        return None if context is None else self._own(context)
+
+    def shared_context_of(self, entry: Entry[T]) -> T | None:
         """Return an entry's context with the zones of the snapshot in force, joined once per entry and snapshot."""
         value = entry.value
         if value is None or self._zones is None or self._zones_for is None:

@@ -122,8 +122,10 @@ class Watch(AsyncIterator[Resolution[T]]):
             while (left := self._left()) > 0:
                 with anyio.move_on_after(left):
                     resolution, entry = await self._resolved()
-                    if self._told is _Told.NOTHING or resolution.context != self._told:
-                        self._told = resolution.context
+                    # Not the caller's own copy, which the caller may have changed.
+                    context = self._watching.resolver.shared_context_of(entry)
+                    if self._told is _Told.NOTHING or context != self._told:
+                        self._told = context
                         return resolution
                     with anyio.move_on_after(cache.holds_for(entry)):
                         await bell.wait()

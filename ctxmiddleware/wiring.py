@@ -15,6 +15,8 @@ from .cache.redis.codec import Codec
 from .cache.redis.options import RedisOptions
 from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
+from .context_types.copier import Copier
+from .context_types.serializer import Serializer
 from .environment import Reading
 from .errors import ConfigurationError
 from .faults import Faults
@@ -66,6 +68,7 @@ def assemble(
     redis_options: RedisOptions | None = None,
     pseudonyms: Pseudonyms,
     shared_rows: tuple[type, ...] = (),
+    copy_mutable: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
     """Build what resolves, caches and joins; nothing is opened.
@@ -77,7 +80,14 @@ def assemble(
     tier: RedisTier[T] | None = None
     if redis is not None:
         tier = _redis_tier(redis, namespace, source, context_type, policy, counters, seal, redis_options)
-    loading = Loading(source, context_type=context_type, exact=tier is not None, load_timeout=policy.load_timeout)
+    copier = Copier[T](context_type, copy_mutable=copy_mutable)
+    loading = Loading(
+        source,
+        context_type=context_type,
+        exact=tier is not None,
+        prepare=_prepared_by(copier, None if tier is None else tier.codec.values),
+        load_timeout=policy.load_timeout,
+    )
     cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
     told = partial(cache.watchers.ring, None)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock, changed=told)
@@ -87,6 +97,7 @@ def assemble(
         zones=None if service is None else lambda: service.snapshot,
         zones_for=zones_for,
         shared=tier is not None,
+        own=copier,
         counters=counters,
         pseudonyms=pseudonyms,
         clock=clock,
@@ -132,6 +143,14 @@ def parts_from(
         parts["identify"] = found.built(lambda: _bearer(settings))
     found.refuse()
     return parts
+
+
+def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callable[[T], T]:
+    def prepare(context: T) -> T:
+        copier.check(context)
+        return context if serializer is None else serializer.in_utc(context)
+
+    return prepare
 
 
 def namespace_of(name: str, namespace: str | None) -> str:

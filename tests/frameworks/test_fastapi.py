@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
+import msgspec
+import pydantic
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
@@ -211,3 +213,39 @@ def test_plugin_lifespan_opens_it_in_the_users_own() -> None:
     with TestClient(app):
         assert source.events == ["open"]
     assert source.events == ["open", "close"]
+
+
+def test_endpoints_may_return_a_context_or_declare_it() -> None:
+    """With an annotation, a response model, in a list, or without any of them; the document describes its fields."""
+    app, context = FastAPI(), context_of(ADA)
+
+    @app.get("/bare")
+    def bare():  # type: ignore[no-untyped-def]
+        return context
+
+    @app.get("/annotated")
+    def annotated() -> UserContext:
+        return context
+
+    @app.get("/model", response_model=list[UserContext | None])
+    def model() -> object:
+        return [context, None]
+
+    expected = msgspec.json.decode(msgspec.json.encode(context))
+    with TestClient(app) as client:
+        assert client.get("/bare").json() == client.get("/annotated").json() == expected
+        assert client.get("/model").json() == [expected, None]
+        answer = client.get("/openapi.json").json()["paths"]["/annotated"]["get"]["responses"]["200"]
+    described = answer["content"]["application/json"]["schema"]["properties"]
+    assert set(described) == set(UserContext.__struct_fields__)
+    assert described["employee"]["properties"]["is_active"]["type"] == "boolean"
+
+
+def test_a_body_that_is_no_context_is_refused() -> None:
+    """Pydantic reads a context strictly, as Redis does."""
+    reader: pydantic.TypeAdapter[UserContext] = pydantic.TypeAdapter(UserContext)
+    context = context_of(ADA)
+    assert reader.validate_python(msgspec.to_builtins(context)) == context
+    assert reader.validate_python(context) is context
+    with pytest.raises(pydantic.ValidationError, match="email"):
+        reader.validate_python({"email": 1})

@@ -8,7 +8,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from ...errors import ConfigurationError
+from ...context_types.serializer import Serializer
 from ..base import Fence, Key, Stored
 from .seal import Seal
 
@@ -47,23 +47,18 @@ class Codec(Generic[V]):
         seal: seals the envelopes, and only what it has sealed is ours then; None leaves them open.
 
     Raises:
-        ConfigurationError: msgspec cannot encode values of that type.
+        ConfigurationError: values of that type could come back as others.
     """
 
     def __init__(self, kind: type[V], label: str = "", *, seal: Seal | None = None) -> None:
-        self.shape = _shape(kind, label)
+        self.values: Serializer[V] = Serializer(kind)
+        self.shape = _shape(self.values.described, label)
         self._seal = seal
         self._encode = msgspec.msgpack.Encoder().encode
         self._envelope = msgspec.msgpack.Decoder(_Envelope)
-        try:
-            self._payload = msgspec.msgpack.Decoder(kind)
-        except TypeError as error:
-            raise ConfigurationError(
-                f"context_type {kind.__qualname__} cannot travel through Redis: {error}"
-            ) from error
 
     def pack(self, key: Key, fence: Fence, stored: Stored[V], kept_ms: int, *, redis_key: str) -> bytes | None:
-        """Return the envelope of a value, or None where msgpack cannot hold it or it is larger than `MAX_BYTES`.
+        """Return the envelope of a value, or None where it would not come back as it was or is over `MAX_BYTES`.
 
         Args:
             key: whom it is stored for.
@@ -72,13 +67,15 @@ class Codec(Generic[V]):
             kept_ms: milliseconds Redis keeps it, counted from when its source was asked.
             redis_key: the key it will be kept under.
         """
+        payload = None if stored.value is None else self.values.encode(stored.value)
+        if stored.value is not None and payload is None:
+            return None
         lifetime_ms = int(stored.lifetime * 1000)
         try:
-            payload = None if stored.value is None else self._encode(stored.value)
             data = self._encode(
                 _Envelope(VERSION, self.shape, *key, *fence, stored.origin, lifetime_ms, kept_ms, payload)
             )
-        except Exception:  # noqa: BLE001 - a type of the user's own may raise anything, and is loaded again then
+        except (TypeError, ValueError, OverflowError):
             return None
         return self._closed(data, fence, redis_key)
 
@@ -103,7 +100,7 @@ class Codec(Generic[V]):
                 return NoValue.FOREIGN
             if (envelope.everyone, envelope.generation) != fence:
                 return NoValue.OVERTAKEN
-            value = None if envelope.payload is None else self._payload.decode(envelope.payload)
+            value = None if envelope.payload is None else self.values.decode(envelope.payload)
         except Exception:  # noqa: BLE001 - raised on, one user's value would fail all who are looked up with him
             return NoValue.FOREIGN
         # A value without an expiry, or with a longer one than it was stored with, was touched by somebody else.
@@ -124,7 +121,10 @@ class Codec(Generic[V]):
         closed: bytes | None = data
         if self._seal is not None and len(data) <= MAX_BYTES:
             closed = self._seal.close(data, VERSION, redis_key, fence)
-        return closed if closed is not None and len(closed) <= MAX_BYTES else None
+        if closed is not None and len(closed) > MAX_BYTES:
+            self.values.warn_once(f"it is larger than {MAX_BYTES} bytes")
+            return None
+        return closed
 
     def _opened(self, data: bytes, redis_key: str) -> bytes | None:
         # Before it is copied, opened or decoded, which is what would make a huge value cost something.
@@ -133,11 +133,7 @@ class Codec(Generic[V]):
         return data if self._seal is None else self._seal.open(data, VERSION, redis_key)
 
 
-def _shape(kind: type, label: str) -> bytes:
-    try:
-        described = msgspec.json.encode(msgspec.json.schema(kind), order="deterministic")
-    except TypeError:
-        described = f"{kind.__module__}.{kind.__qualname__}".encode()
+def _shape(described: bytes, label: str) -> bytes:
     # With the version of the layout: values of a release with another one are under keys of their own.
     parts = (b"%d" % VERSION, described, label.encode())
     data = b"".join(b"%d:%s" % (len(part), part) for part in parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import secrets
 import time
@@ -31,8 +30,6 @@ from .servers.driver import Call, Client, checked
 from .session import Session
 from .topology import opened
 from .way import Way
-
-logger = logging.getLogger("ctxmiddleware.redis")
 
 V = TypeVar("V")
 A = TypeVar("A")
@@ -157,8 +154,6 @@ class RedisTier(Generic[V]):
         data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms, redis_key=redis_key)
         if data is not None:
             return data
-        if not self._counters.get("unstorable", REDIS):
-            logger.warning("a context cannot be stored in Redis: msgpack cannot hold it, or it is too large")
         self._counters.add("unstorable", REDIS)
         return b""
 

@@ -1,0 +1,1 @@
+"""What types may contexts have, and do they come back from Redis as they were?"""

@@ -1,0 +1,138 @@
+"""What a type of contexts is made of: which parts cannot travel through Redis, and whether anything can be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import inspect
+
+# Types whose text says all of them, and that their constructors read.
+TEXTUAL: Final[tuple[type, ...]] = (
+    IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network,
+    Path, PurePath, PurePosixPath, PureWindowsPath,
+)  # fmt: skip
+
+_JSON: Final = "ctxmiddleware.json"
+
+if TYPE_CHECKING:
+    JsonValue: TypeAlias = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
+else:
+    # No library decodes a recursive union; the mark tells it from an Any, which could be of every type.
+    JsonValue = Annotated[Any, msgspec.Meta(extra={_JSON: True})]
+
+
+class Part(NamedTuple):
+    """One type somewhere inside another.
+
+    Args:
+        path: the fields that lead to it, such as `team.members[]`; empty for the whole.
+        type: what msgspec says of it.
+    """
+
+    path: str
+    type: inspect.Type
+
+
+def parts_of(kind: Any) -> list[Part]:
+    """Return a type and all types inside it, each struct or class once.
+
+    Args:
+        kind: a type.
+
+    Raises:
+        TypeError: msgspec cannot tell values of it apart.
+        NameError: a forward reference names nothing.
+    """
+    return list(_walk("", inspect.type_info(kind), set()))
+
+
+def faults_of(parts: list[Part]) -> list[str]:
+    """Return which fields could come back from Redis with another value or type."""
+    return [f"{part.path or 'it'} is {fault}" for part in parts if (fault := _fault(part.type)) is not None]
+
+
+def is_immutable(parts: list[Part]) -> bool:
+    """Return whether no part of a value of this type can be changed, so that requests may share it."""
+    return not any(_is_mutable(part.type) for part in parts)
+
+
+def has_times(parts: list[Part]) -> bool:
+    """Return whether values of this type hold times with a zone."""
+    return any(isinstance(part.type, inspect.DateTimeType) for part in parts) or any(
+        isinstance(part.type, inspect.CustomType) and is_pydantic(part.type.cls) for part in parts
+    )
+
+
+def is_pydantic(kind: object) -> bool:
+    """Return whether a class is a pydantic model."""
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_fields")
+
+
+def _fault(kind: inspect.Type) -> str | None:
+    match kind:
+        case inspect.AnyType():
+            return "Any, which comes back as another type: give its type, or JsonValue"
+        case inspect.CustomType(cls=cls) if cls is object:
+            return "object, which comes back as another type: give its type, or JsonValue"
+        case inspect.CustomType(cls=cls) if not (cls in TEXTUAL or is_pydantic(cls)):
+            return f"{cls.__qualname__}, which has no fields that could be stored: make it a dataclass or a Struct"
+        case inspect.RawType() | inspect.ExtType() | inspect.MemoryViewType():
+            return f"{type(kind).__name__.removesuffix('Type')}, which is no value of its own"
+    return None
+
+
+def _is_mutable(kind: inspect.Type) -> bool:
+    match kind:
+        case inspect.ListType() | inspect.SetType() | inspect.DictType() | inspect.ByteArrayType():
+            return True
+        case inspect.TypedDictType() | inspect.AnyType() | inspect.Metadata():
+            return True
+        case inspect.StructType(cls=cls):
+            return not cls.__struct_config__.frozen
+        case inspect.DataclassType(cls=cls):
+            return not _is_frozen(cls)
+        case inspect.CustomType(cls=cls):
+            return cls not in TEXTUAL
+    return False
+
+
+def _is_frozen(cls: type) -> bool:
+    parameters = getattr(cls, "__dataclass_params__", None)
+    if parameters is not None:
+        return bool(parameters.frozen)
+    # attrs names the method that refuses.
+    return getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
+
+
+def _walk(path: str, kind: inspect.Type, seen: set[int]) -> Iterator[Part]:
+    if isinstance(kind, inspect.Metadata):
+        if (kind.extra or {}).get(_JSON):
+            yield Part(path, kind)
+            return
+        kind = kind.type
+    if id(kind) in seen:
+        return
+    if isinstance(kind, inspect.StructType | inspect.DataclassType | inspect.TypedDictType | inspect.NamedTupleType):
+        seen.add(id(kind))
+    yield Part(path, kind)
+    for name, inner in _inner(kind):
+        yield from _walk(f"{path}{name}".lstrip("."), inner, seen)
+
+
+def _inner(kind: inspect.Type) -> Iterator[tuple[str, inspect.Type]]:
+    match kind:
+        case inspect.UnionType(types=types):
+            yield from (("", each) for each in types)
+        case inspect.DictType(key_type=key, value_type=value):
+            yield "{key}", key
+            yield "{}", value
+        case inspect.TupleType(item_types=items):
+            yield from ((f"[{place}]", each) for place, each in enumerate(items))
+        case inspect.CollectionType(item_type=item):
+            yield "[]", item
+        case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
+            yield from ((f".{field.name}", field.type) for field in kind.fields)
