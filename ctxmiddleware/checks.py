@@ -7,7 +7,7 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgener
 from typing import Final
 
 from .identity.naming import namings_of
-from .principal import KINDS
+from .principal import KINDS, is_utf8
 from .readers import NAME_FORM, is_name
 
 _LABEL: Final = (
@@ -36,7 +36,7 @@ def namespace_faults(namespace: object) -> list[str]:
 def label_faults(source: object) -> list[str]:
     """Return what is wrong with what tells a source's database from others that fill the same Redis."""
     label = getattr(source, "label", None)
-    if isinstance(label, str) and label.strip():
+    if isinstance(label, str) and label.strip() and is_utf8(label):
         return []
     return [f"the source {type(source).__name__} has no label: {_LABEL}"]
 

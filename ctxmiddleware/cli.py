@@ -167,7 +167,8 @@ def _hash(arguments: argparse.Namespace) -> int:
             identity = Identity(subject=user) if arguments.subject else Identity(user)
         except ValueError as error:
             raise ConfigurationError(f"{error}".partition(":")[0]) from None
-        print(f"{pseudonyms.of(identity)}  {user}")
+        # A terminal obeys what cannot be printed.
+        print(f"{pseudonyms.of(identity)}  {''.join(each if each.isprintable() else '?' for each in user)}")
     return 0
 
 

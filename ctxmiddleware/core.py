@@ -102,7 +102,7 @@ class PluginCore(Generic[T]):
         faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.options_faults("policy", policy, CachePolicy))
         faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
-        faults.add(*checks.naming_faults(identify, source), *checks.namespace_faults(namespace))
+        faults.add(*checks.naming_faults(identify or ScopeUser(), source), *checks.namespace_faults(namespace))
         if redis is not None and namespace is None:
             faults.add(*checks.label_faults(source))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))

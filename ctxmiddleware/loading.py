@@ -6,14 +6,15 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from numbers import Real
-from typing import Generic, TypeVar, get_origin, is_typeddict
+from types import UnionType
+from typing import Annotated, Generic, TypeVar, get_args, get_origin, is_typeddict
 
 import anyio
 
 from .breaker import State
 from .cache.base import Ask, Fetched
 from .errors import SourceError, SourceMisconfigured, SourceUnavailable
-from .principal import Identity
+from .principal import KINDS, Identity
 from .sources.base import ContextSource, Loaded
 from .sources.exchange import OutOfTime
 from .sources.paths import Paths
@@ -62,6 +63,7 @@ class Loading(Generic[T]):
         self._kind = _class_of(context_type)
         self._exact = exact and isinstance(context_type, type) and self._kind is not object
         self._prepare = prepare
+        self._finds_by: tuple[str, ...] = tuple(getattr(source, "finds_by", KINDS))
         self._own_states = getattr(source, "path_states", None)
         ways = ("fetch",) if self._fetch_many is None else ("fetch", "fetch_many")
         # Only where the source has no guard of its own: guarded twice, an outage would be told of twice.
@@ -106,13 +108,26 @@ class Loading(Generic[T]):
         identities = [Identity.from_cache_key(ask.key) for ask in asks]
         if len(identities) == 1:
             return [await self._one(identities[0])]
+        # An identity of the wrong kind would fail the whole batch.
+        fitting = [identity for identity in dict.fromkeys(identities) if identity.key in self._finds_by]
         split = Split(self._many, self._one)
         with anyio.move_on_after(self._within):
-            await split.ask(list(dict.fromkeys(identities)))
+            await split.ask(fitting)
         late = SourceUnavailable(f"the source did not answer within {self._load_timeout:g} s")
-        return [split.found.get(identity, late) for identity in identities]
+        return [self._answer_to(identity, split.found, late) for identity in identities]
+
+    def _answer_to(
+        self, identity: Identity, found: Mapping[Identity, Fetched[T] | Exception], late: Exception
+    ) -> Fetched[T] | Exception:
+        return found.get(identity, late) if identity.key in self._finds_by else self._misfit(identity)
+
+    def _misfit(self, identity: Identity) -> SourceMisconfigured:
+        how = " or ".join(self._finds_by)
+        return SourceMisconfigured(f"the source finds users by {how}, and this identity is keyed by its {identity.key}")
 
     async def _one(self, identity: Identity) -> Fetched[T]:
+        if identity.key not in self._finds_by:
+            raise self._misfit(identity)
         fetch = self._source.fetch
         if self._own_states is not None:
             return self._fetched(await _whole(fetch(identity)))
@@ -205,5 +220,9 @@ def _class_of(context_type: object) -> type:
     """Return the class that values of a type are instances of; object where the type is no class of its own."""
     if is_typeddict(context_type):
         return dict
+    if get_origin(context_type) is Annotated:
+        return _class_of(get_args(context_type)[0])
+    if get_origin(context_type) is UnionType:
+        return object
     found = get_origin(context_type) or context_type
     return found if isinstance(found, type) else object

@@ -230,6 +230,7 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
         identity = await resolved(identity)
         if identity is None:
             return None, "anonymous"
+    scope[f"{plugin.scope_key}_identity"] = identity
     resolution = plugin.peek(identity)
     if resolution is None:
         # No user has such an address, and thousands of them that wait for the source would fill memory.

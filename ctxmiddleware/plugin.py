@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 
@@ -80,12 +81,12 @@ class ContextPlugin(PluginCore[T]):
 
         Raises:
             ConfigurationError: `admin_path` or `exclude` holds something that is not a path.
-            RuntimeError: the app has begun to serve, or has another plugin of the same name.
+            RuntimeError: the app has begun to serve, or has a plugin of the same name.
         """
-        if any(self._is_rival(each.kwargs.get("plugin")) for each in app.user_middleware):
+        if any(self._is_of_this_name(each) for middleware in app.user_middleware for each in _arguments(middleware)):
             raise RuntimeError(
-                f"the app has another ContextPlugin of the name {self.name!r}, whose contexts would be taken for this "
-                "one's: give each a name of its own, ContextPlugin(name=...)"
+                f"the app has a ContextPlugin of the name {self.name!r} already: install each once, and give each a "
+                "name of its own, ContextPlugin(name=...), or the contexts of one would be taken for the other's"
             )
         path = admin_path.rstrip("/")
         if not path.startswith("/"):
@@ -99,8 +100,8 @@ class ContextPlugin(PluginCore[T]):
         # Ahead of the rest, or a route that takes every path would hide it.
         app.router.routes.insert(0, Mount(path, app=self.admin, name="ctxmiddleware-admin"))
 
-    def _is_rival(self, other: object) -> bool:
-        return isinstance(other, PluginCore) and other is not self and other.name == self.name
+    def _is_of_this_name(self, other: object) -> bool:
+        return isinstance(other, PluginCore) and other.name == self.name
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - the shape hosts call it in
@@ -120,3 +121,7 @@ class ContextPlugin(PluginCore[T]):
             MiddlewareMissing: no UserContextMiddleware with this plugin has seen the request.
         """
         return cast("T", require(connection.scope, self.scope_key))
+
+
+def _arguments(middleware: Middleware) -> tuple[object, ...]:
+    return (*middleware.args, *middleware.kwargs.values())

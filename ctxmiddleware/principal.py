@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -36,7 +37,7 @@ class Identity(_Address, frozen=True, kw_only=True):
     Raises:
         ValueError: the key is missing or empty, the subject has more than 255 bytes, or a text cannot be written as
             UTF-8.
-        TypeError: an address, a subject or a tenant is no text.
+        TypeError: an address, a subject or a tenant is no text, or the expiry is no number.
     """
 
     subject: str | None = None
@@ -49,6 +50,7 @@ class Identity(_Address, frozen=True, kw_only=True):
             _check_text(field, getattr(self, field))
         if self.subject is not None:
             _check_subject(self.subject)
+        _check_time(self.expires_at)
         if self.email is not None and not self.email.strip(WHITE_SPACE):
             raise ValueError("Identity.email is empty: return None for an anonymous request")
         key = self.key or ("subject" if self.email is None else "email")
@@ -98,14 +100,22 @@ def as_identity(email_or_identity: str | Identity) -> Identity:
     return email_or_identity if isinstance(email_or_identity, Identity) else Identity(email_or_identity)
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def subject_fault(subject: str) -> str | None:
     """Return why a text cannot be a subject, None where it can."""
     if not subject:
         return "is empty"
-    try:
-        length = len(subject.encode())
-    except UnicodeEncodeError:
+    if not is_utf8(subject):
         return "is not UTF-8 text"
+    length = len(subject.encode())
     return f"has {length} bytes; {MAX_SUBJECT_BYTES} are the most" if length > MAX_SUBJECT_BYTES else None
 
 
@@ -120,7 +130,14 @@ def _check_text(field: str, value: object) -> None:
         return
     if not isinstance(value, str):
         raise TypeError(f"Identity.{field} was {type(value).__name__}; it is text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"Identity.{field} is not UTF-8 text") from None
+    if not is_utf8(value):
+        raise ValueError(f"Identity.{field} is not UTF-8 text")
+
+
+def _check_time(expires_at: object) -> None:
+    if expires_at is None:
+        return
+    if isinstance(expires_at, bool) or not isinstance(expires_at, (int, float)):
+        raise TypeError(f"Identity.expires_at was {type(expires_at).__name__}; it is seconds since the epoch")
+    if math.isnan(expires_at):
+        raise ValueError("Identity.expires_at is not a number")

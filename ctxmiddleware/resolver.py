@@ -85,9 +85,19 @@ class Resolver(Generic[T]):
         self._from_memory.add()
         return Resolution(self.context_of(entry), MEMORY, self._clock() - entry.loaded_at)
 
+    def peek_entry(self, identity: Identity) -> Entry[T] | None:
+        """Return the entry that memory may answer with by itself, else None."""
+        entry = self._cache.peek(identity.cache_key)
+        if entry is not None:
+            self._from_memory.add()
+        return entry
+
     def context_of(self, entry: Entry[T]) -> T | None:
         """Return an entry's context, which its caller may change, with the zones of the snapshot in force."""
-        context = self.shared_context_of(entry)
+        return self.own(self.shared_context_of(entry))
+
+    def own(self, context: T | None) -> T | None:
+        """Return a context that its caller may change."""
         return None if context is None else self._own(context)
 
     def shared_context_of(self, entry: Entry[T]) -> T | None:
@@ -98,7 +108,7 @@ class Resolver(Generic[T]):
         snapshot = self._zones()
         derived = entry.derived
         if derived is None or derived[0] is not snapshot:
-            derived = entry.derived = (snapshot, self._zones_for(value, snapshot))
+            derived = entry.derived = (snapshot, self._zones_for(self._own(value), snapshot))
         return derived[1]
 
     async def resolve(self, identity: Identity) -> Resolution[T]:
@@ -108,7 +118,8 @@ class Resolver(Generic[T]):
             SourceUnavailable: nothing is known and the source cannot answer.
             SourceError: the source answered with something that is not a context.
         """
-        return self.resolution_of(await self.found(identity))
+        found = await self.found(identity)
+        return self.resolution_of(found, self.shared_context_of(found.entry))
 
     async def found(self, identity: Identity) -> Found[T]:
         """Return what is known of a user as the cache has it, zones apart.
@@ -176,10 +187,10 @@ class Resolver(Generic[T]):
             return "failed"
         return "unknown" if resolution.context is None else "warmed"
 
-    def resolution_of(self, found: Found[T]) -> Resolution[T]:
-        """Return what users are told of what was found, the zones in force joined to it."""
+    def resolution_of(self, found: Found[T], context: T | None) -> Resolution[T]:
+        """Return the resolution of what was found, with a copy of its context where that can be changed."""
         age = max(0.0, self._clock() - found.entry.loaded_at)
-        return Resolution(self.context_of(found.entry), found.origin, age, found.stale)
+        return Resolution(self.own(context), found.origin, age, found.stale)
 
     def _refuse_expired(self, identity: Identity) -> None:
         if identity.expires_at is not None and self._wall_clock() >= identity.expires_at:

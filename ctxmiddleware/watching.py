@@ -12,12 +12,13 @@ from typing import Final, Generic, Self, TypeVar
 import anyio
 from anyio.lowlevel import RunVar
 
-from .cache.base import Entry
+from .cache.base import Found
 from .cache.tiered import TieredCache
 from .errors import SourceUnavailable
 from .principal import Identity
 from .reports import Resolution
 from .resolver import Resolver
+from .stats import MEMORY
 
 T = TypeVar("T")
 
@@ -68,24 +69,26 @@ class Watching(Generic[T]):
             self._is_open.set(False)
             self.cache.watchers.ring(None)
 
-    async def resolve(self, identity: Identity) -> tuple[Resolution[T], Entry[T]]:
+    async def resolve(self, identity: Identity) -> tuple[Found[T], T | None]:
         """Resolve, in turn where many others do.
 
         Returns:
-            what is known, and the entry it was made of.
+            what is known, and its context, which no caller has and may change.
 
         Raises:
-            SourceUnavailable: the plugin was closed, and nobody hears of invalidations.
+            SourceUnavailable: the plugin was closed, and invalidations are not heard any more.
             SourceError: as `Resolver.resolve` does.
         """
         if not self._is_open.get():
             raise SourceUnavailable("the application is shutting down")
-        resolution, entry = self.resolver.peek(identity), self.cache.memory.get(identity.cache_key)
-        if resolution is None or entry is None:
+        # One look: the entry may be replaced by another thread before a second one.
+        entry = self.resolver.peek_entry(identity)
+        if entry is not None:
+            found = Found(entry, MEMORY)
+        else:
             async with self._turn():
                 found = await self.resolver.found(identity)
-            resolution, entry = self.resolver.resolution_of(found), found.entry
-        return resolution, entry
+        return found, self.resolver.shared_context_of(found.entry)
 
     def _turn(self) -> anyio.Semaphore:
         gate = self._gate.get(None)
@@ -121,13 +124,11 @@ class Watch(AsyncIterator[Resolution[T]]):
         with cache.watchers.watching(self._identity.cache_key[1]) as bell:
             while (left := self._left()) > 0:
                 with anyio.move_on_after(left):
-                    resolution, entry = await self._resolved()
-                    # Not the caller's own copy, which the caller may have changed.
-                    context = self._watching.resolver.shared_context_of(entry)
+                    found, context = await self._resolved()
                     if self._told is _Told.NOTHING or context != self._told:
                         self._told = context
-                        return resolution
-                    with anyio.move_on_after(cache.holds_for(entry)):
+                        return self._watching.resolver.resolution_of(found, context)
+                    with anyio.move_on_after(cache.holds_for(found.entry)):
                         await bell.wait()
                     while (pause := self._pause()) > 0:
                         with anyio.move_on_after(pause):
@@ -145,7 +146,7 @@ class Watch(AsyncIterator[Resolution[T]]):
             self._looked_at = now
         return pause
 
-    async def _resolved(self) -> tuple[Resolution[T], Entry[T]]:
+    async def _resolved(self) -> tuple[Found[T], T | None]:
         try:
             return await self._watching.resolve(self._identity)
         except Exception:

@@ -147,7 +147,7 @@ def parts_from(
 
 def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callable[[T], T]:
     def prepare(context: T) -> T:
-        copier.check(context)
+        context = copier.admit(context)
         return context if serializer is None else serializer.in_utc(context)
 
     return prepare

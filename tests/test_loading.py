@@ -296,3 +296,23 @@ async def test_a_cancellation_that_slips_out_for_one_user_does_not_fail_the_rest
     assert isinstance(failed, SourceUnavailable)
     assert isinstance(failed.__cause__, asyncio.CancelledError)
     assert answers == [Fetched(f"context of {each}", "Leaking") for each in USERS if each != USERS[7]]
+
+
+class ByEmail(StaticSource[str]):
+    """Finds users by their address."""
+
+    finds_by = ("email",)
+
+
+async def test_an_identity_of_another_kind_fails_alone() -> None:
+    """The others of its batch are asked for, and it reaches no source that cannot find it."""
+    source = ByEmail({"ada@example.org": "Ada"})
+    loading: Loading[str] = Loading(source, context_type=str)
+    identities = [Identity("ada@example.org"), Identity(subject="7")]
+    ada, misfit = await loading([Ask(each.cache_key, math.inf) for each in identities])
+    assert ada == Fetched("Ada", "static")
+    assert isinstance(misfit, SourceMisconfigured)
+    assert "finds users by email, and this identity is keyed by its subject" in str(misfit)
+    with pytest.raises(SourceMisconfigured, match="finds users by email"):
+        await loading([Ask(identities[1].cache_key, math.inf)])
+    assert (source.calls, source.batches) == ([identities[0]], [])

@@ -184,11 +184,13 @@ def test_a_namespace_of_the_environment_is_checked() -> None:
 @pytest.mark.parametrize("name", ["default", "people"])
 def test_a_second_plugin_of_one_name_is_not_installed(name: str) -> None:
     """It raises and changes nothing in the app; one of another name is installed beside the first."""
-    app = Starlette()
-    plugin_of(name=name).install(app)
+    app, first = Starlette(), plugin_of(name=name)
+    first.install(app)
     before = (list(app.user_middleware), list(app.router.routes))
-    with pytest.raises(RuntimeError, match=f"another ContextPlugin of the name '{name}'"):
+    with pytest.raises(RuntimeError, match=f"a ContextPlugin of the name '{name}' already"):
         plugin_of(name=name).install(app, admin_path="/other")
+    with pytest.raises(RuntimeError, match="install each once"):
+        first.install(app, admin_path="/other")
     assert (list(app.user_middleware), list(app.router.routes)) == before
     plugin_of(name="another").install(app, admin_path="/other")
     assert len(app.user_middleware) == 2

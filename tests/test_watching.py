@@ -438,3 +438,24 @@ def test_a_clock_on_the_wall_decides_on_expiry() -> None:
     plugin = plugin_of()
     watching = Watching(plugin._resolver, plugin._assembly.cache, plugin._loop.ensure, wall_clock=lambda: 100.0)
     assert watching.watch(Identity(ADA, expires_at=103.5))._left() == 3.5
+
+
+async def test_a_watch_compares_with_the_context_that_it_gave() -> None:
+    """Another thread may replace the entry as soon as it was looked up: the next change is that one."""
+    async with ContextPlugin(source=Rows(context_of(ADA, number=1))) as plugin:
+        cache, watch = plugin._assembly.cache, plugin.watch(ADA)
+        peek, replaced = cache.peek, list[bool]()
+
+        def racing(key: tuple[str, str]) -> Any:
+            entry = peek(key)
+            if entry is not None and not replaced:
+                replaced.append(True)
+                newer = cache.policy.entry(context_of(ADA, number=2), "db", entry.loaded_at, 900.0, shared=False)
+                cache.memory.put(key, newer, entry.loaded_at)
+            return entry
+
+        await plugin.resolve(ADA)
+        cache.peek = racing  # type: ignore[method-assign]  # as another thread would come in between
+        assert (await anext(watch)).context == context_of(ADA, number=1)
+        with anyio.fail_after(PATIENCE):
+            assert (await anext(watch)).context == context_of(ADA, number=2)

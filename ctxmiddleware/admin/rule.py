@@ -63,12 +63,10 @@ class ContextRule(Generic[T]):
         return f"<ContextRule on {self._key or 'the context of its admin'}>"
 
     def user_of(self, connection: HTTPConnection) -> Identity | None:
-        """Return the user who asks, where the context has an address."""
-        email = getattr(self._found(connection.scope)[0], "email", None)
-        try:
-            return Identity(email)
-        except (TypeError, ValueError):
-            return None
+        """Return the user who asks, as the middleware has identified them."""
+        context, _ = self._found(connection.scope)
+        identity = connection.scope.get(f"{self._scope_key(connection.scope)}_identity")
+        return identity if context is not None and isinstance(identity, Identity) else None
 
     def refusal(self, connection: HTTPConnection) -> tuple[int, str]:
         """Return how somebody is refused whom it has not let in: a status, and what to do."""
@@ -95,10 +93,7 @@ class ContextRule(Generic[T]):
 
     def _found(self, scope: Scope) -> tuple[T | None, str | None]:
         """Return the context of who asks, and why there is none."""
-        key, plugin = self._key, None
-        if key is None:
-            plugin = scope.get(PLUGIN_KEY)
-            key = getattr(plugin, "scope_key", None)
+        key, plugin = self._scope_key(scope), None if self._key else scope.get(PLUGIN_KEY)
         if key is None or key not in scope:
             return None, "missing"
         if plugin is not None:
@@ -107,6 +102,9 @@ class ContextRule(Generic[T]):
             if not (isinstance(seen, tuple) and seen and seen[0] is plugin):
                 return None, "missing"
         return cast("T | None", scope[key]), scope.get(f"{key}_refusal")
+
+    def _scope_key(self, scope: Scope) -> str | None:
+        return self._key or getattr(scope.get(PLUGIN_KEY), "scope_key", None)
 
     def _tell(self, what: str) -> None:
         # Once: whoever asks without end must not fill the log.

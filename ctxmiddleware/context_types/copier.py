@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from typing import Any, Final, Generic, TypeVar
 
 from ..errors import SourceMisconfigured
 from . import schema
+from .fields import LEAVES, declared_fields
 
 logger = logging.getLogger("ctxmiddleware.context_types")
 
 T = TypeVar("T")
+
+_IMMUTABLE: Final = LEAVES | {float, complex, datetime, Decimal}
 
 
 class Copier(Generic[T]):
@@ -24,34 +31,48 @@ class Copier(Generic[T]):
 
     def __init__(self, kind: Any, *, copy_mutable: bool = True) -> None:
         is_mutable = not _is_immutable(kind)
+        self._name = getattr(kind, "__qualname__", str(kind))
+        self._copy_mutable = copy_mutable
         self._copies = is_mutable and copy_mutable
-        self._checked: set[type] = set()
         if is_mutable and not copy_mutable:
-            logger.warning(
-                "contexts of type %s can be changed and are shared by all requests (copy=False)",
-                getattr(kind, "__qualname__", kind),
-            )
+            logger.warning("contexts of type %s can be changed and are shared by all requests (copy=False)", self._name)
 
     def __call__(self, context: T) -> T:
         """Return a context that its caller may change."""
         return copy.deepcopy(context) if self._copies else context
 
-    def check(self, context: T) -> None:
-        """Copy the first context of each class, before any is served.
+    def admit(self, context: T) -> T:
+        """Return a context to be kept, which its source does not change any more.
 
         Raises:
-            SourceMisconfigured: it cannot be copied.
+            SourceMisconfigured: it can be changed and cannot be copied.
         """
-        if not self._copies or type(context) in self._checked:
-            return
+        if not self._copies and self._copy_mutable and not is_immutable(context):
+            # A class that is derived from the declared one may be another than that.
+            self._copies = True
         try:
-            copy.deepcopy(context)
+            return self(context)
         except Exception as error:
             raise SourceMisconfigured(
                 f"contexts of type {type(context).__name__} can be changed and cannot be copied "
                 f"({type(error).__name__}): make the type frozen, or let requests share them with copy=False"
             ) from error
-        self._checked.add(type(context))
+
+
+def is_immutable(value: Any) -> bool:
+    """Return whether nothing in a value can be changed."""
+    kind: Any = type(value)
+    if kind in _IMMUTABLE or isinstance(value, Enum):
+        return True
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(is_immutable, value))
+    names = declared_fields(kind)
+    return names is not None and _is_frozen(kind) and all(is_immutable(getattr(value, name, None)) for name in names)
+
+
+@cache
+def _is_frozen(kind: type) -> bool:
+    return not schema.is_pydantic(kind) and schema.is_frozen(kind)
 
 
 def _is_immutable(kind: Any) -> bool:

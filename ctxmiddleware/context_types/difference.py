@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum
 from itertools import zip_longest
 from typing import Any, Final
 
-import msgspec
+from .fields import LEAVES, all_fields
 
 _MISSING: Final = object()
 
 
-def difference(one: object, other: object, path: str = "") -> str | None:
+def difference(one: object, other: object) -> str | None:
     """Return where two values differ first, such as `team.members[]`, None where they are alike.
 
     Values of different types differ, also where `==` calls them equal. Times with a zone are alike where they are the
-    same moment, whatever their offsets.
+    same moment, whatever their offsets. The path holds names of fields and nothing of the values.
 
     Args:
         one: a value.
         other: what should be alike.
-        path: where the two are; it holds names of fields and nothing of the values.
     """
-    if type(one) is not type(other):
-        return path.lstrip(".") or "the whole"
+    found = _difference(one, other)
+    return found if found is None else found.lstrip(".") or "the whole"
+
+
+def _difference(one: Any, other: Any) -> str | None:
+    """Return the rest of the path from here, empty where the two themselves differ, None where they are alike."""
+    kind = type(one)
+    if kind is not type(other):
+        return ""
+    if kind in LEAVES:
+        return None if one == other else ""
     members = _members(one, other)
     if members is None:
-        return None if _is_alike(one, other) else path.lstrip(".") or "the whole"
-    found = (difference(left, right, f"{path}{name}") for name, left, right in members)
-    return next((each for each in found if each is not None), None)
+        return None if _is_alike(one, other) else ""
+    for name, left, right in members:
+        found = _difference(left, right)
+        if found is not None:
+            return f"{name}{found}"
+    return None
 
 
 def _is_alike(one: Any, other: Any) -> bool:
@@ -42,7 +51,10 @@ def _is_alike(one: Any, other: Any) -> bool:
         case float():
             return one == other or (math.isnan(one) and math.isnan(other))
         case datetime():
-            return bool(one == other) and one.fold == other.fold and (one.tzinfo is None) is (other.tzinfo is None)
+            # A time in an hour that comes twice equals none with another zone (PEP 495).
+            if one.tzinfo is not None and other.tzinfo is not None:
+                return bool(one.astimezone(UTC) == other.astimezone(UTC))
+            return bool(one == other) and one.fold == other.fold and one.tzinfo is other.tzinfo
         case Decimal():
             return str(one) == str(other)
         case AbstractSet():
@@ -52,36 +64,19 @@ def _is_alike(one: Any, other: Any) -> bool:
 
 def _members(one: Any, other: Any) -> Iterator[tuple[str, object, object]] | None:
     """Return what two values of one type hold, in pairs with their names; None for values that hold nothing."""
+    names = all_fields(one)
+    if names is not None:
+        return ((f".{each}", getattr(one, each, _MISSING), getattr(other, each, _MISSING)) for each in names)
     match one:
         case Mapping():
             keys = zip_longest(one, other, fillvalue=_MISSING)
             pairs = zip_longest(one.values(), other.values(), fillvalue=_MISSING)
             return iter([*(("{key}", *each) for each in keys), *(("{}", *each) for each in pairs)])
         case list() | tuple():
-            names = getattr(one, "_fields", None)
+            places = getattr(one, "_fields", None)
             both = zip_longest(one, other, fillvalue=_MISSING)
-            return (((f".{names[place]}" if names else "[]"), *each) for place, each in enumerate(both))
-        case Enum() | type():
-            return None
-    fields = _fields_of(one)
-    if fields is None:
-        return None
-    return ((f".{each}", getattr(one, each, _MISSING), getattr(other, each, _MISSING)) for each in fields)
-
-
-def _fields_of(value: Any) -> list[str] | None:
-    """Return the names of what a value of a class with fields holds, declared or not, None where it has no fields."""
-    if isinstance(value, msgspec.Struct):
-        names = list(value.__struct_fields__)
-    elif dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value)]
-    elif hasattr(type(value), "__attrs_attrs__"):
-        names = [field.name for field in type(value).__attrs_attrs__]
-    elif hasattr(type(value), "__pydantic_validator__"):
-        names = ["__pydantic_extra__", "__pydantic_private__"]
-    else:
-        return None
-    return list(dict.fromkeys([*names, *getattr(value, "__dict__", ())]))
+            return (((f".{places[place]}" if places else "[]"), *each) for place, each in enumerate(both))
+    return None
 
 
 def _kinds(values: AbstractSet[object]) -> list[str]:

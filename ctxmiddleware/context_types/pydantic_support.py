@@ -32,7 +32,11 @@ class PydanticStruct(msgspec.Struct, frozen=True, gc=False):
                 # Pydantic takes a ValueError for a fault of the value.
                 raise ValueError(str(error)) from None
 
-        serialise = core_schema.plain_serializer_function_ser_schema(msgspec.to_builtins)
+        def write(value: PydanticStruct) -> object:
+            # The declared fields only: a response must not show what a derived class adds.
+            return msgspec.to_builtins({name: getattr(value, name) for name in cls.__struct_fields__})
+
+        serialise = core_schema.plain_serializer_function_ser_schema(write)
         return core_schema.no_info_plain_validator_function(read, serialization=serialise)
 
     @classmethod

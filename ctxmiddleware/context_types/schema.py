@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias, get_origin
 
 import msgspec
 from msgspec import inspect
@@ -31,10 +33,12 @@ class Part(NamedTuple):
     Args:
         path: the fields that lead to it, such as `team.members[]`; empty for the whole.
         type: what msgspec says of it.
+        is_pydantic: whether it is part of a pydantic model, which decides itself how it is stored.
     """
 
     path: str
     type: inspect.Type
+    is_pydantic: bool = False
 
 
 def parts_of(kind: Any) -> list[Part]:
@@ -47,12 +51,20 @@ def parts_of(kind: Any) -> list[Part]:
         TypeError: msgspec cannot tell values of it apart.
         NameError: a forward reference names nothing.
     """
-    return list(_walk("", inspect.type_info(kind), set()))
+    return list(_walk(Part("", inspect.type_info(kind)), set()))
 
 
 def faults_of(parts: list[Part]) -> list[str]:
     """Return which fields could come back from Redis with another value or type."""
-    return [f"{part.path or 'it'} is {fault}" for part in parts if (fault := _fault(part.type)) is not None]
+    return [f"{part.path or 'it'} is {fault}" for part in parts if (fault := _fault(part)) is not None]
+
+
+def description_of(parts: list[Part]) -> str:
+    """Return a text that differs for types whose stored values would be read as other ones.
+
+    Names and order of fields are part of it: a layout by position is read wrongly where two fields have changed places.
+    """
+    return "\n".join(f"{part.path}: {_description(part.type)}" for part in parts)
 
 
 def is_immutable(parts: list[Part]) -> bool:
@@ -72,17 +84,41 @@ def is_pydantic(kind: object) -> bool:
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_fields")
 
 
-def _fault(kind: inspect.Type) -> str | None:
-    match kind:
+def _fault(part: Part) -> str | None:
+    match part.type:
         case inspect.AnyType():
             return "Any, which comes back as another type: give its type, or JsonValue"
         case inspect.CustomType(cls=cls) if cls is object:
             return "object, which comes back as another type: give its type, or JsonValue"
-        case inspect.CustomType(cls=cls) if not (cls in TEXTUAL or is_pydantic(cls)):
+        case inspect.CustomType(cls=cls) if not (part.is_pydantic or cls in TEXTUAL or is_pydantic(cls)):
             return f"{cls.__qualname__}, which has no fields that could be stored: make it a dataclass or a Struct"
         case inspect.RawType() | inspect.ExtType() | inspect.MemoryViewType():
-            return f"{type(kind).__name__.removesuffix('Type')}, which is no value of its own"
+            return f"{type(part.type).__name__.removesuffix('Type')}, which is no value of its own"
     return None
+
+
+def _description(kind: inspect.Type) -> str:
+    name = type(kind).__name__
+    match kind:
+        case inspect.StructType():
+            return f"{name} {_fields(kind)} {kind.array_like} {kind.tag_field!r} {kind.tag!r}"
+        case inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
+            return f"{name} {_fields(kind)}"
+        case inspect.EnumType(cls=cls):
+            return f"{name} {[(each.name, each.value) for each in cls]}"
+        case inspect.LiteralType(values=values):
+            return f"{name} {values}"
+        case inspect.CustomType(cls=cls) if is_pydantic(cls):
+            fields = cls.model_fields.items()  # type: ignore[attr-defined]  # pydantic's own
+            return f"{name} {cls.__qualname__} {[(field, str(each.annotation)) for field, each in fields]}"
+        case inspect.CustomType(cls=cls):
+            return f"{name} {cls.__qualname__}"
+    return name
+
+
+def _fields(kind: Any) -> str:
+    names = [(field.name, field.encode_name, field.required) for field in kind.fields]
+    return f"{getattr(kind.cls, '__qualname__', kind.cls)} {names}"
 
 
 def _is_mutable(kind: inspect.Type) -> bool:
@@ -92,15 +128,20 @@ def _is_mutable(kind: inspect.Type) -> bool:
         case inspect.TypedDictType() | inspect.AnyType() | inspect.Metadata():
             return True
         case inspect.StructType(cls=cls):
-            return not cls.__struct_config__.frozen
+            return not is_frozen(get_origin(cls) or cls)
         case inspect.DataclassType(cls=cls):
-            return not _is_frozen(cls)
+            return not is_frozen(get_origin(cls) or cls)
         case inspect.CustomType(cls=cls):
             return cls not in TEXTUAL
     return False
 
 
-def _is_frozen(cls: type) -> bool:
+def is_frozen(cls: type) -> bool:
+    """Return whether a Struct, a dataclass or a class of attrs refuses to be changed."""
+    if any(isinstance(each, cached_property) for base in cls.__mro__ for each in vars(base).values()):
+        return False
+    if issubclass(cls, msgspec.Struct):
+        return bool(cls.__struct_config__.frozen)
     parameters = getattr(cls, "__dataclass_params__", None)
     if parameters is not None:
         return bool(parameters.frozen)
@@ -108,19 +149,23 @@ def _is_frozen(cls: type) -> bool:
     return getattr(cls.__setattr__, "__name__", "") == "_frozen_setattrs"
 
 
-def _walk(path: str, kind: inspect.Type, seen: set[int]) -> Iterator[Part]:
+def _walk(part: Part, seen: set[object]) -> Iterator[Part]:
+    kind = part.type
     if isinstance(kind, inspect.Metadata):
         if (kind.extra or {}).get(_JSON):
-            yield Part(path, kind)
+            yield part
             return
         kind = kind.type
-    if id(kind) in seen:
+    if id(kind) in seen or (isinstance(kind, inspect.CustomType) and kind.cls in seen):
         return
     if isinstance(kind, inspect.StructType | inspect.DataclassType | inspect.TypedDictType | inspect.NamedTupleType):
         seen.add(id(kind))
-    yield Part(path, kind)
+    if isinstance(kind, inspect.CustomType) and is_pydantic(kind.cls):
+        seen.add(kind.cls)
+    yield part._replace(type=kind)
+    is_inside = part.is_pydantic or (isinstance(kind, inspect.CustomType) and is_pydantic(kind.cls))
     for name, inner in _inner(kind):
-        yield from _walk(f"{path}{name}".lstrip("."), inner, seen)
+        yield from _walk(Part(f"{part.path}{name}".lstrip("."), inner, is_inside), seen)
 
 
 def _inner(kind: inspect.Type) -> Iterator[tuple[str, inspect.Type]]:
@@ -136,3 +181,8 @@ def _inner(kind: inspect.Type) -> Iterator[tuple[str, inspect.Type]]:
             yield "[]", item
         case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
             yield from ((f".{field.name}", field.type) for field in kind.fields)
+        case inspect.CustomType(cls=cls) if is_pydantic(cls):
+            for name, field in cls.model_fields.items():  # type: ignore[attr-defined]  # pydantic's own
+                # A type that msgspec cannot read may still be one of pydantic's.
+                with suppress(TypeError, NameError):
+                    yield f".{name}", inspect.type_info(field.annotation)

@@ -16,16 +16,12 @@ logger = logging.getLogger("ctxmiddleware.context_types")
 
 T = TypeVar("T")
 
-# One value in so many is compared with what comes back of it.
-CHECKED_EVERY: Final = 1000
-
 
 class Serializer(Generic[T]):
     """Encodes and decodes contexts of one type with MessagePack, strictly.
 
-    What a type does not show (validators, aliases, private attributes, large integers) is found by comparing: the
-    first value of each class, and one in `CHECKED_EVERY` after it, is decoded again. Once one differed, every value is
-    compared, and those that differ are not stored.
+    What a type does not show (validators, aliases, private attributes, classes derived from those of its fields) is
+    found by comparing each value with what comes back of it.
 
     Args:
         kind: the type, decoded strictly.
@@ -44,12 +40,9 @@ class Serializer(Generic[T]):
             raise ConfigurationError(f"context_type {name} cannot travel through Redis: {error}") from error
         if faults:
             raise ConfigurationError(*(f"context_type {name} cannot travel through Redis: {each}" for each in faults))
-        self.described: Final = _described(kind, name)
+        self.described: Final = schema.description_of(parts).encode(errors="surrogatepass")
         self._encode = msgspec.msgpack.Encoder(enc_hook=_encode).encode
         self._has_times = schema.has_times(parts)
-        self._seen: set[type] = set()
-        self._unchecked = 0
-        self._has_differed = False
         self._told: set[str] = set()
 
     def encode(self, value: T) -> bytes | None:
@@ -59,14 +52,11 @@ class Serializer(Generic[T]):
         except Exception as error:  # noqa: BLE001 - a type of the user's own may raise anything, and is loaded again then
             self.warn_once(f"{_culprit(value)} cannot be encoded ({type(error).__name__})")
             return None
-        if not self._is_checked(value):
-            return data
         fault = self._fault(value, data)
-        if fault is None:
-            return data
-        self._has_differed = True
-        self.warn_once(fault)
-        return None
+        if fault is not None:
+            self.warn_once(fault)
+            return None
+        return data
 
     def decode(self, data: bytes) -> T:
         """Return the value that bytes stand for.
@@ -86,14 +76,6 @@ class Serializer(Generic[T]):
         except Exception:  # noqa: BLE001 - it is not stored then, and memory keeps it as it is
             return value
 
-    def _is_checked(self, value: T) -> bool:
-        self._unchecked += 1
-        if type(value) in self._seen and not self._has_differed and self._unchecked < CHECKED_EVERY:
-            return False
-        self._seen.add(type(value))
-        self._unchecked = 0
-        return True
-
     def _fault(self, value: T, data: bytes) -> str | None:
         try:
             again = self.decode(data)
@@ -107,20 +89,6 @@ class Serializer(Generic[T]):
         if fault not in self._told:
             self._told.add(fault)
             logger.warning("a context is kept in memory only and not stored in Redis: %s", fault)
-
-
-def _described(kind: Any, name: str) -> bytes:
-    try:
-        return msgspec.json.encode(msgspec.json.schema(kind, schema_hook=_schema), order="deterministic")
-    except TypeError:
-        return f"{kind.__module__}.{name}".encode()
-
-
-def _schema(kind: type) -> dict[str, Any]:
-    if schema.is_pydantic(kind):
-        found: dict[str, Any] = kind.model_json_schema()  # type: ignore[attr-defined]  # pydantic's own
-        return {"title": kind.__qualname__, "description": msgspec.json.encode(found, order="deterministic").decode()}
-    return {"type": "string", "title": kind.__qualname__}
 
 
 def _encode(value: Any) -> object:

@@ -37,6 +37,10 @@ ONE_BY_ONE_AT_ONCE: Final = AT_ONCE
 # How many pieces of a batch are read from a replica at a time, whose URLs hold few long addresses each.
 PIECES_AT_ONCE: Final = 4
 _AHEAD_AT_MOST: Final = 0.2
+_NOT_BY_EMAIL: Final = (
+    "SupabaseSource finds users by their e-mail address, and this identity is keyed by its subject: let `identify` "
+    "give addresses, or write a source of your own"
+)
 
 
 Answer: TypeAlias = "Loaded[UserContext] | SourceError"
@@ -167,11 +171,12 @@ class SupabaseSource(BatchSource[UserContext]):
             SourceMisconfigured: an operator must mend the key, a grant, the schema or the function.
             SourceError: the answer is no answer.
         """
-        emails = {identity: _email_of(identity) for identity in identities}
+        emails = {identity: identity.name for identity in identities if identity.key == "email"}
         asked = [email for email in dict.fromkeys(emails.values()) if is_storable(email)]
         answers = {} if self._batch_absence.remembered else await self._in_batches(asked)
         answers |= await self._one_by_one([email for email in asked if email not in answers])
-        return {identity: answers.get(email, Loaded(None)) for identity, email in emails.items()}
+        found: dict[Identity, Answer] = dict.fromkeys(identities, SourceMisconfigured(_NOT_BY_EMAIL))
+        return found | {identity: answers.get(email, Loaded(None)) for identity, email in emails.items()}
 
     def path_states(self) -> Mapping[str, State]:
         """Return whether each way to the database is open to calls."""
@@ -267,10 +272,7 @@ class SupabaseSource(BatchSource[UserContext]):
 
 def _email_of(identity: Identity) -> str:
     if identity.key != "email":
-        raise SourceMisconfigured(
-            "SupabaseSource finds users by their e-mail address, and this identity is keyed by its subject: let "
-            "`identify` give addresses, or write a source of your own"
-        )
+        raise SourceMisconfigured(_NOT_BY_EMAIL)
     return identity.name
 
 

@@ -13,13 +13,16 @@ from starlette.requests import HTTPConnection
 from ctxmiddleware import (
     BearerToken,
     ConfigurationError,
+    ContextPlugin,
     ContextRule,
+    Identity,
     UserContext,
     UserContextMiddleware,
     any_of,
     role_in,
 )
 from ctxmiddleware.admin.asking import is_let_in
+from ctxmiddleware.pseudonym import Pseudonyms
 from ctxmiddleware.testing import StaticSource
 
 from ..asgi import ask, http_scope
@@ -221,3 +224,19 @@ def test_any_of_no_guards_is_refused_at_once(guards: Any) -> None:
     with pytest.raises(ConfigurationError, match="any_of got") as caught:
         any_of(*guards)
     assert TOKEN not in str(caught.value)
+
+
+async def test_the_audit_log_names_the_user_who_was_identified(caplog: pytest.LogCaptureFixture) -> None:
+    """By the subject where that is the key, whatever address the context holds."""
+    caplog.set_level(logging.INFO, "ctxmiddleware.audit")
+    identity = Identity(subject="admin-1", tenant="acme")
+    source: StaticSource[UserContext] = StaticSource({identity: context_of(ADA)})
+    plugin = ContextPlugin(
+        source=source, identify=lambda scope: identity, admin_guard=any_of(ContextRule(anybody)), log_key="k" * 16
+    )
+    scope = http_scope("/clear", method="POST")
+    scope["headers"] = [*scope["headers"], (b"x-requested-with", b"x")]
+    async with plugin:
+        assert (await ask(UserContextMiddleware(plugin.admin, plugin=plugin), scope)).status == 200
+    (record,) = [record for record in caplog.records if record.name == "ctxmiddleware.audit"]
+    assert record.actor == f"user {Pseudonyms('k' * 16).of(identity)}"  # type: ignore[attr-defined]  # extra

@@ -19,7 +19,7 @@ import msgspec
 import pydantic
 import pytest
 
-from ctxmiddleware import CachePolicy, ContextPlugin, JsonValue, SourceMisconfigured
+from ctxmiddleware import CachePolicy, ContextPlugin, JsonValue, SourceMisconfigured, Zone, ZoneSnapshot
 from ctxmiddleware.context_types.difference import difference
 from ctxmiddleware.testing import StaticSource
 
@@ -215,3 +215,56 @@ async def test_a_typed_dictionary_is_a_context() -> None:
         assert (await plugin.resolve(ADA)).context == {"one": 1, "data": []}
         with pytest.raises(SourceMisconfigured, match="gave list where context_type is dict"):
             await plugin.resolve("bob@example.org")
+
+
+class Base(msgspec.Struct, frozen=True):
+    """Cannot be changed."""
+
+    name: str
+
+
+class Derived(Base, frozen=True):
+    """Can be changed, though the declared class cannot."""
+
+    rights: list[str] = []
+
+
+async def test_a_derived_class_that_can_be_changed_is_copied() -> None:
+    """The declared type says nothing of it."""
+    async with ContextPlugin(source=StaticSource({ADA: Derived("ada")}), context_type=Base) as plugin:
+        for _ in range(2):
+            context = (await plugin.resolve(ADA)).context
+            assert isinstance(context, Derived)
+            assert context.rights == []
+            context.rights.append("admin")
+
+
+async def test_a_source_that_changes_what_it_gave_changes_nothing() -> None:
+    """What is kept is a copy."""
+    given = Data(["a"], {})
+    async with ContextPlugin(source=StaticSource({ADA: given}), context_type=Data) as plugin:
+        await plugin.resolve(ADA)
+        given.names.append("root")
+        assert (await plugin.resolve(ADA)).context == Data(["a"], {})
+
+
+async def test_zones_are_joined_to_a_copy() -> None:
+    """Whatever the join changes, the next snapshot is joined to the context as it was loaded."""
+    rows = ["1"]
+
+    class Zones:
+        async def fetch(self) -> list[Zone]:
+            return [Zone(row, row, "N") for row in rows]
+
+    def join(context: Data, snapshot: ZoneSnapshot) -> Data:
+        context.names.extend(zone.id for zone in snapshot.zones_of(["N"]))
+        return context
+
+    source = StaticSource({ADA: Data([], {})})
+    async with ContextPlugin(source=source, context_type=Data, zones=Zones(), zones_for=join) as plugin:
+        await plugin.zones_loaded()
+        assert (await plugin.resolve(ADA)).context == Data(["1"], {})
+        rows[:] = ["2"]
+        assert plugin._assembly.zones is not None
+        await plugin._assembly.zones.refresh()
+        assert (await plugin.resolve(ADA)).context == Data(["2"], {})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
+from functools import cached_property
 from ipaddress import IPv4Address
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -153,3 +155,88 @@ def test_what_cannot_be_changed_is_shared(kind: Any) -> None:
 def test_what_can_be_changed_at_any_depth_is_not(kind: Any) -> None:
     """A list in a frozen struct is as mutable as the list."""
     assert not is_immutable(parts_of(kind))
+
+
+T = TypeVar("T")
+
+
+class Generic1(msgspec.Struct, Generic[T], frozen=True):
+    """A generic struct."""
+
+    value: T
+
+
+@dataclasses.dataclass(frozen=True)
+class Generic2(Generic[T]):
+    """A generic dataclass."""
+
+    value: T
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """A list that is made once and then handed out."""
+
+    one: int
+
+    @cached_property
+    def many(self) -> list[int]:
+        """Return a list."""
+        return [self.one]
+
+
+@pytest.mark.parametrize("kind", [Generic1[int], Generic2[int], _holding(Generic1[str])])
+def test_generic_types_are_shared_where_they_are_frozen(kind: Any) -> None:
+    """A plugin takes them, and a request gets the one object."""
+    assert is_immutable(parts_of(kind))
+    ContextPlugin(source=StaticSource({}), context_type=kind, redis="redis://127.0.0.1:1/0")
+
+
+@pytest.mark.parametrize("kind", [Generic1[list[int]], Generic2[list[int]], Cached])
+def test_a_frozen_class_may_hold_what_can_be_changed(kind: Any) -> None:
+    """In a type argument, or in a property that keeps its value."""
+    assert not is_immutable(parts_of(kind))
+
+
+class First(enum.Enum):
+    """Members by value."""
+
+    A = 1
+    B = 2
+
+
+class Second(enum.Enum):
+    """The same members, the other way round."""
+
+    A = 2
+    B = 1
+
+
+def _layout(*names: str, **options: Any) -> type:
+    return msgspec.defstruct("Rights", [(name, bool) for name in names], **options)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (NamedTuple("Rights", [("is_active", bool), ("is_admin", bool)]),
+         NamedTuple("Rights", [("is_admin", bool), ("is_active", bool)])),
+        (_layout("is_active", "is_admin", array_like=True), _layout("is_admin", "is_active", array_like=True)),
+        (_layout("a", "b", rename={"a": "x", "b": "y"}), _layout("a", "b", rename={"a": "y", "b": "x"})),
+        (_holding(First), _holding(Second)),
+        (_holding(bool), _holding(int)),
+        (_holding(pydantic.create_model("Model", one=(int, ...))),
+         _holding(pydantic.create_model("Model", two=(int, ...)))),
+    ],
+)  # fmt: skip
+def test_layouts_that_would_be_read_as_each_other_are_told_apart(one: Any, other: Any) -> None:
+    """By names and order of fields and by members: what one release stored another must not read as other rights."""
+    assert Serializer(one).described != Serializer(other).described
+    assert Serializer(one).described == Serializer(one).described
+
+
+@pytest.mark.parametrize("kind", [Any, object, dict, list])
+def test_a_field_of_a_pydantic_model_that_could_come_back_as_another_is_refused(kind: Any) -> None:
+    """As in a struct, by its name."""
+    with pytest.raises(ConfigurationError, match=r"field\S* is (Any|object)"):
+        Serializer(pydantic.create_model("Model", field=(kind, ...)))

@@ -58,8 +58,9 @@ async def test_subjects_of_two_issuers_never_meet() -> None:
 
 async def test_a_subject_without_an_issuer_is_refused_unless_the_tenant_is_stated() -> None:
     """It is unique for one issuer only, and this one is not known."""
-    with pytest.raises(BadCredential, match="names no issuer"):
-        await asked(_bearer(on_bad="refuse"), _token(without=["iss"]))
+    for changed in ({"without": ["iss"]}, {"iss": "\ud800"}, {"iss": ""}, {"iss": 7}):
+        with pytest.raises(BadCredential, match="names no issuer"):
+            await asked(_bearer(on_bad="refuse"), _token(**changed))
     identity = await asked(_bearer(tenant="acme"), _token(without=["iss"], sub="7"))
     assert identity is not None
     assert identity.cache_key == Identity(subject="7", tenant="acme").cache_key
@@ -89,6 +90,15 @@ async def test_an_identity_by_address_carries_the_subject_beside_it() -> None:
         identity = await asked(_bearer(claim="email"), _token(sub=subject))
         assert identity is not None
         assert (identity.key, identity.name, identity.subject, identity.tenant) == ("email", ADA, carried, "")
+
+
+@pytest.mark.parametrize("expires_at", ["soon", True])
+def test_an_expiry_that_is_no_number_is_refused(expires_at: Any) -> None:
+    """Compared with the time it would fail in the middle of a request."""
+    with pytest.raises(TypeError, match=r"expires_at was (str|bool)"):
+        Identity(ADA, expires_at=expires_at)
+    with pytest.raises(ValueError, match="not a number"):
+        Identity(ADA, expires_at=float("nan"))
 
 
 def _header(value: bytes, **options: Any) -> Identity | None:
@@ -150,6 +160,10 @@ def _ways(*tenants: str | None) -> list[Identify]:
         [_bearer(issuer=ISSUER), _bearer(issuer=ISSUER, audience="other")],
         [_bearer(), _bearer()],
         [first_of(*_ways(None)), *_ways(None)],
+        [_bearer(issuer=ISSUER), _bearer(issuer=None)],
+        [_bearer(issuer=None), *_ways("acme")],
+        [_bearer(tenant=""), *_ways(None)],
+        [_bearer(issuer=ISSUER), *_ways(ISSUER)],
     ],
 )
 def test_two_ways_whose_subjects_could_meet_are_refused(ways: list[Identify]) -> None:
@@ -182,6 +196,8 @@ def test_an_unknown_kind_and_a_tenant_that_is_no_text_are_refused(make: Any) -> 
         make(kind="id", tenant=7)
     assert "kind was 'id'; allowed are 'email' and 'subject'" in str(refused.value)
     assert "tenant was int; it is a text" in str(refused.value)
+    with pytest.raises(ConfigurationError, match="tenant is not UTF-8 text"):
+        make(tenant="\ud800")
 
 
 def test_a_source_that_finds_users_by_address_is_not_given_subjects() -> None:

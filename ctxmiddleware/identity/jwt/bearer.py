@@ -15,7 +15,7 @@ from ...secret import Secret
 from ..base import MaybeIdentity
 from ..credential import BadCredential, OnBad, checked_answer
 from ..headers import sent
-from ..naming import ANY_ISSUER, Naming, check_naming
+from ..naming import Naming, check_naming
 from . import keys
 from .arguments import key_faults, rule_faults
 from .document import Document
@@ -93,7 +93,7 @@ class BearerJWT:
             raise ConfigurationError(*faults)
         keys.need_library()
         self._is_refusing = checked_answer(on_bad) == "refuse"
-        self.naming: Final = Naming(named_by, tenant, issuer or ANY_ISSUER)
+        self.naming: Final = Naming(named_by, tenant, issuer)
         self._rules = Rules(issuer, _several("audience", audience), leeway, claim, named_by, tenant)
         self._token = token or bearer_token
         self._wall_clock = wall_clock

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...address import is_legible
-from ...principal import Identity, Kind, subject_fault
+from ...principal import Identity, Kind, is_utf8, subject_fault
 
 # Supabase's own keys are tokens too: they name a part of the installation, and no user.
 _NO_USERS: Final = frozenset({"anon", "service_role", "supabase_admin"})
@@ -68,7 +68,7 @@ class Rules:
             return self.tenant
         # A subject is unique for one issuer only (OpenID Connect Core 1.0, section 2).
         issuer = claims.get("iss")
-        if not isinstance(issuer, str) or not issuer:
+        if not isinstance(issuer, str) or not issuer or not is_utf8(issuer):
             raise BadToken("it names no issuer, and its subject is unique for one issuer only")
         return issuer
 

@@ -292,9 +292,9 @@ async def test_cancelled_in_the_shared_tier_a_load_fails_and_the_cache_goes_on()
 async def test_a_load_takes_load_timeout_at_most() -> None:
     """A source that never answers is unavailable after `load_timeout`, and its load is cancelled."""
     database = Database()
-    async with instance(database, policy=replace(STEADY, load_timeout=0.02)) as one:
+    async with instance(database, policy=replace(STEADY, load_timeout=1.0)) as one:
         database.hold()
-        with pytest.raises(SourceUnavailable, match=r"did not answer within 0\.02 s"):
+        with pytest.raises(SourceUnavailable, match=r"did not answer within 1 s"):
             await one.get()
         assert database.running == 0
     assert one.counters.get("load", "failed") == 1
@@ -457,7 +457,7 @@ async def test_what_a_driver_raises_beside_exceptions_ends_one_load_only() -> No
 
 async def test_a_load_that_cannot_be_cancelled_does_not_hold_its_callers() -> None:
     """A source that works in a thread may go on for ever: whoever waits is told when the time is over."""
-    policy = replace(STEADY, load_timeout=0.05)
+    policy = replace(STEADY, load_timeout=1.0)
     release = anyio.Event()
     async with instance(policy=policy, grace_seconds=0.1) as one:
 

@@ -154,7 +154,7 @@ async def test_an_unknown_user_is_not_served_stale() -> None:
 async def test_a_source_too_slow_is_stood_in_for() -> None:
     """A load that takes too long counts as a source that is down."""
     database = Database()
-    async with instance(database, policy=replace(STEADY, load_timeout=0.02)) as one:
+    async with instance(database, policy=replace(STEADY, load_timeout=1.0)) as one:
         await one.get()
         one.clock.advance(900)
         database.hold()

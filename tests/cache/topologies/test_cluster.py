@@ -308,16 +308,16 @@ async def test_a_slot_that_moves_is_followed(cluster: ValkeyCluster) -> None:
         assert (counters.get("fault", "redis"), counters.get("renewed", "redis")) == (0, 1)
 
 
-async def test_a_half_moved_slot_fails_no_request(unharmed: ValkeyCluster) -> None:
+async def test_a_half_moved_slot_fails_no_request(cluster: ValkeyCluster) -> None:
     """While a bucket's keys are on two nodes its users come from the source, and the others notice nothing."""
-    async with instance(Database(), url=unharmed.url, options=QUICK, deaf=True) as one:
+    async with instance(Database(), url=cluster.url, options=QUICK, deaf=True) as one:
         await one.cache.invalidate(None)
         for key in USERS:
             await one.get(key)
         slot = _slot(USERS[0])
-        source = unharmed.owner(slot)
-        others = [master for master in unharmed.masters if master is not source]
-        with unharmed.of(source) as old, unharmed.of(others[0]) as new:
+        source = cluster.owner(slot)
+        others = [master for master in cluster.masters if master is not source]
+        with cluster.of(source) as old, cluster.of(others[0]) as new:
             names = [client.execute_command("CLUSTER", "MYID") for client in (old, new)]
             new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
             old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
