@@ -41,7 +41,7 @@ class PydanticStruct(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return its JSON schema, with the structs inside it as components of their own."""
+        """Return its JSON schema, and that of the structs inside it."""
         return handler(_model_of(cls).__pydantic_core_schema__)
 
 

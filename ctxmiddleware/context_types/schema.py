@@ -110,7 +110,9 @@ def _description(kind: inspect.Type) -> str:
             return f"{name} {values}"
         case inspect.CustomType(cls=cls) if is_pydantic(cls):
             fields = cls.model_fields.items()  # type: ignore[attr-defined]  # pydantic's own
-            return f"{name} {cls.__qualname__} {[(field, str(each.annotation)) for field, each in fields]}"
+            read = [(field, str(each.annotation), str(each.validation_alias)) for field, each in fields]
+            written = [str(each.serialization_alias) for _, each in fields]
+            return f"{name} {cls.__qualname__} {read} {written}"
         case inspect.CustomType(cls=cls):
             return f"{name} {cls.__qualname__}"
     return name

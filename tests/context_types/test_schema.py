@@ -212,6 +212,10 @@ class Second(enum.Enum):
     B = 1
 
 
+def _aliased(one: str, two: str) -> type:
+    return pydantic.create_model("Model", one=(bool, pydantic.Field(alias=one)), two=(bool, pydantic.Field(alias=two)))
+
+
 def _layout(*names: str, **options: Any) -> type:
     return msgspec.defstruct("Rights", [(name, bool) for name in names], **options)
 
@@ -227,6 +231,7 @@ def _layout(*names: str, **options: Any) -> type:
         (_holding(bool), _holding(int)),
         (_holding(pydantic.create_model("Model", one=(int, ...))),
          _holding(pydantic.create_model("Model", two=(int, ...)))),
+        (_aliased("a", "b"), _aliased("b", "a")),
     ],
 )  # fmt: skip
 def test_layouts_that_would_be_read_as_each_other_are_told_apart(one: Any, other: Any) -> None:
