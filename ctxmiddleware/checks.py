@@ -102,6 +102,13 @@ def keys_faults(keys: object) -> list[str]:
     return [f"encryption_keys was {_kind(keys)}; it is a list of keys"]
 
 
+def outage_faults(outage: object) -> list[str]:
+    """Return what is wrong with the exceptions that mean a source cannot be reached."""
+    if isinstance(outage, tuple) and all(isinstance(each, type) and issubclass(each, Exception) for each in outage):
+        return []
+    return [f"outage was {outage!r}; it is a tuple of exception classes"]
+
+
 def is_active_faults(is_active: object) -> list[str]:
     """Return what is wrong with what says whether a user may act; None is right."""
     if is_active is None or _is_ordinary(is_active):

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Final, TypeAlias
 
 from . import environment, settings
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ctxmiddleware", description="Look after an installation of ctxmiddleware.")
+    parser.add_argument("--version", action="version", version=f"ctxmiddleware {version('ctxmiddleware')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_add_settings, _add_sql, _add_admin, _add_hash):
         add(commands)

@@ -65,6 +65,9 @@ class PluginCore(Generic[T]):
         is_active: whether a context's user may act; the default reads `employee.is_active` of a UserContext.
         copy: gives each request a copy of its own where contexts can be changed; with False requests share them, and
             what one changes the others see.
+        outage: exceptions of your source's driver that mean it cannot be reached, such as
+            `sqlalchemy.exc.OperationalError`: what is known is served stale, or the answer is a 503. `OSError` and
+            `TimeoutError` mean that already.
         clock: monotonic seconds, for tests that move them.
 
     Raises:
@@ -90,6 +93,7 @@ class PluginCore(Generic[T]):
         zones_ttl: float = 86400.0,
         is_active: Callable[[T], bool] | None = None,
         copy: bool = True,
+        outage: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         kind: type[Any] = UserContext if context_type is None else context_type
@@ -105,6 +109,7 @@ class PluginCore(Generic[T]):
         faults.add(*checks.naming_faults(identify or ScopeUser(), source), *checks.namespace_faults(namespace))
         if redis is not None and namespace is None:
             faults.add(*checks.label_faults(source))
+        faults.add(*checks.outage_faults(outage))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))
         pseudonyms = faults.built(lambda: Pseudonyms(log_key))
         faults.refuse()
@@ -129,6 +134,7 @@ class PluginCore(Generic[T]):
             # What many users have in common; their own rows are theirs alone.
             shared_rows=(Slot, Region) if is_reference else (),
             copy_mutable=copy,
+            outage=outage,
             clock=clock,
             pseudonyms=pseudonyms,
         )

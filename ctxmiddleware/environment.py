@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Final
 
 from .errors import ConfigurationError
 from .secret import Secret
 from .settings import ADMIN_TOKEN, LOG_KEY, Rule, Settings
 from .shown import shown
+
+logger = logging.getLogger("ctxmiddleware.environment")
+
+PREFIX: Final = "CTX_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ def read(environ: Mapping[str, str]) -> Reading:
             values[each.name] = rule.read(text)
         except (ValueError, OverflowError):
             faults.append(f"{rule.variable} held {shown(text, secret=rule.secret)}; allowed is {rule.allowed}")
+    _warn_of_unknown(environ)
     return Reading(Settings(**values), frozenset(given), (*faults, *_contradictions(given)))
 
 
@@ -82,6 +89,16 @@ def log_key(environ: Mapping[str, str] = os.environ) -> Secret | None:
         ConfigurationError: no application would take it.
     """
     return from_env({LOG_KEY: environ.get(LOG_KEY, "")}).log_key
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """Log variables with our prefix that nothing reads: a misspelt one would be silently without effect."""
+    known = {each.metadata["rule"].variable for each in fields(Settings)}
+    for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+        near = get_close_matches(name, known, n=1)
+        logger.warning(
+            "%s is no variable of ctxmiddleware and has no effect%s", name, f": did you mean {near[0]}?" if near else ""
+        )
 
 
 def _contradictions(given: Container[str]) -> list[str]:

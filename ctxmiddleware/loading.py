@@ -42,6 +42,7 @@ class Loading(Generic[T]):
         source: what is asked.
         context_type: what it is to give; anything else it gives is an error.
         exact: whether a subclass is refused: Redis gives back exactly the type it was told to decode.
+        outage: exceptions of the source's own driver that say it cannot be reached, beside OSError.
         prepare: brings a context into the form in which every tier gives it, or raises SourceError.
         load_timeout: seconds a load may take in all; a batch ends a little before.
     """
@@ -52,6 +53,7 @@ class Loading(Generic[T]):
         *,
         context_type: type[T],
         exact: bool = False,
+        outage: tuple[type[Exception], ...] = (),
         prepare: Callable[[T], T] | None = None,
         load_timeout: float = math.inf,
     ) -> None:
@@ -63,6 +65,7 @@ class Loading(Generic[T]):
         self._kind = _class_of(context_type)
         self._exact = exact and isinstance(context_type, type) and self._kind is not object
         self._prepare = prepare
+        self._outage: tuple[type[Exception], ...] = (OSError, *outage)
         self._finds_by: tuple[str, ...] = tuple(getattr(source, "finds_by", KINDS))
         self._own_states = getattr(source, "path_states", None)
         ways = ("fetch",) if self._fetch_many is None else ("fetch", "fetch_many")
@@ -130,8 +133,10 @@ class Loading(Generic[T]):
             raise self._misfit(identity)
         fetch = self._source.fetch
         if self._own_states is not None:
-            return self._fetched(await _whole(fetch(identity)))
-        answer = await self._paths.through("fetch", lambda: _whole(fetch(identity)), who=identity.cache_key)
+            return self._fetched(await _whole(fetch(identity), self._outage))
+        answer = await self._paths.through(
+            "fetch", lambda: _whole(fetch(identity), self._outage), who=identity.cache_key
+        )
         return self._fetched(answer)
 
     async def _many(self, identities: Sequence[Identity]) -> dict[Identity, Fetched[T] | Exception]:
@@ -140,7 +145,7 @@ class Loading(Generic[T]):
             raise SourceMisconfigured("the source has no fetch_many")
 
         async def call() -> object:
-            answer: object = await _whole(fetch_many(identities))
+            answer: object = await _whole(fetch_many(identities), self._outage)
             return answer
 
         if self._own_states is not None:
@@ -187,12 +192,14 @@ class Loading(Generic[T]):
         return type(value) is self._kind if self._exact else isinstance(value, self._kind)
 
 
-async def _whole(call: Awaitable[R]) -> R:
+async def _whole(call: Awaitable[R], outage: tuple[type[Exception], ...]) -> R:
     try:
         return await call
+    except SourceError:
+        raise
     except TimeoutError as error:
         raise OutOfTime("the source ran out of its own time") from error
-    except OSError as error:
+    except outage as error:
         raise SourceUnavailable(f"the source cannot be reached ({type(error).__name__})") from error
     except BaseException as error:
         if not is_stray(error):

@@ -10,6 +10,7 @@ from contextvars import ContextVar, Token
 from inspect import isawaitable
 from typing import Any, Final, Literal
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,7 +25,7 @@ from .identity.first_of import resolved
 from .lifespan import LifespanRun
 from .preflight import is_mistaken, is_preflight
 from .principal import Identity
-from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, unavailable
+from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable
 from .routing import checked_paths, is_excluded, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
@@ -258,6 +259,9 @@ def _denial_of(error: Exception) -> Denial:
     user: str | None = None
     if isinstance(error, _OfUser) and isinstance(error.__cause__, Exception):
         user, error = str(error), error.__cause__
+    if isinstance(error, HTTPException):
+        logger.info("refused with %s: identify raised HTTPException", error.status_code)
+        return rejected(error)
     if isinstance(error, BadCredential):
         logger.info("refused with 401: %s", error)
         return BAD_CREDENTIAL

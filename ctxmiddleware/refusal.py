@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal, TypeAlias, cast
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -15,7 +16,7 @@ from starlette.websockets import WebSocketClose
 
 from .accessors import Refusal
 
-Reason: TypeAlias = Refusal | Literal["unavailable", "failed"]
+Reason: TypeAlias = Refusal | Literal["unavailable", "failed", "rejected"]
 
 OnRefusal: TypeAlias = Callable[[HTTPConnection, Reason], "Response | Awaitable[Response | None] | None"]
 
@@ -33,16 +34,23 @@ class Denial:
         reason: the word `on_refusal` is called with.
         status: the HTTP status.
         headers: further headers of the answer.
+        detail: what an `identify` of the application's own tells the caller.
     """
 
     reason: Reason
     status: int
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    detail: str | None = None
 
     def response(self) -> Response:
         """Return the answer as problem details (RFC 9457), which tell the caller nothing about the inside."""
-        phrase = HTTPStatus(self.status).phrase
-        body = {"type": "about:blank", "title": phrase, "status": self.status, "reason": self.reason}
+        known = {status.value: status.phrase for status in HTTPStatus}
+        title = known.get(self.status, "Refused")
+        body: dict[str, object] = {
+            "type": "about:blank", "title": title, "status": self.status, "reason": self.reason
+        }  # fmt: skip
+        if self.detail is not None:
+            body["detail"] = self.detail
         # The next one who asks may be somebody else.
         headers = {**self.headers, "Cache-Control": "no-store"}
         return JSONResponse(body, self.status, headers, media_type="application/problem+json")
@@ -70,6 +78,11 @@ def unavailable(retry_after: float | None) -> Denial:
         retry_after = RETRY_AFTER
     seconds = max(1, math.ceil(retry_after))
     return Denial("unavailable", 503, {"Retry-After": str(seconds)})
+
+
+def rejected(error: HTTPException) -> Denial:
+    """Return the refusal that `identify` has raised, with its status, headers and detail."""
+    return Denial("rejected", error.status_code, error.headers or {}, error.detail)
 
 
 FAILED: Final = Denial("failed", 500)

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # Two full calls of the source.
 WARM_AT_ONCE = 200
+# A counter for each word of a source would grow without end where it writes an id into it.
+MOST_ORIGINS = 32
 
 
 def _as_it_is(context: T) -> T:
@@ -74,6 +76,8 @@ class Resolver(Generic[T]):
         self._counters = counters
         self._pseudonyms = pseudonyms or Pseudonyms()
         self._from_memory = counters.of("resolution", MEMORY)
+        self._origins: set[str] = set()
+        self._has_warned = False
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -131,8 +135,22 @@ class Resolver(Generic[T]):
         if found.stale:
             self._refuse_expired(identity)
             self._counters.add("stale")
-        self._counters.add("resolution", found.origin)
+        self._counters.add("resolution", self._origin_of(found))
         return found
+
+    def _origin_of(self, found: Found[T]) -> str:
+        """Return the label of an origin: a source's own words are counted up to `MOST_ORIGINS` different ones."""
+        if found.origin in self._origins:
+            return found.origin
+        if len(self._origins) >= MOST_ORIGINS:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "the source gave more than %s different origins: further ones are counted as 'other'", MOST_ORIGINS
+                )
+            return "other"
+        self._origins.add(found.origin)
+        return found.origin
 
     async def invalidate(self, name: str | None) -> InvalidationReport:
         """Forget the name of a cache key in every tenant, or all users where it is None.

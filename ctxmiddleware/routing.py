@@ -26,14 +26,18 @@ def checked_paths(exclude: Iterable[str]) -> tuple[str, ...]:
             f"exclude was the string {exclude!r}; it is a sequence of paths: exclude=({exclude!r},)"
         )
     paths = tuple(exclude)
-    faults = [
-        f"exclude held {path!r}; a path starts with '/'"
-        for path in paths
-        if not isinstance(path, str) or not path.startswith("/")
-    ]
+    faults = [fault for path in paths if (fault := _path_fault(path)) is not None]
     if faults:
         raise ConfigurationError(*faults)
     return tuple(path.rstrip("/") or "/" for path in paths)
+
+
+def _path_fault(path: object) -> str | None:
+    if not isinstance(path, str) or not path.startswith("/"):
+        return f"exclude held {path!r}; a path starts with '/'"
+    if "*" in path:
+        return f"exclude held {path!r}; there are no wildcards: '/static' excludes /static and all that lies below it"
+    return None
 
 
 def relative_path(scope: Scope) -> str:
@@ -68,8 +72,9 @@ E = TypeVar("E")
 def public(endpoint: E) -> E:
     """Mark an endpoint of Starlette, or of what is built on it, on which nobody is refused.
 
-    Below the decorator that makes the route. Where somebody is signed in and known the context is there as elsewhere;
-    everybody else gets in without one, whatever the reason, and is `excluded`.
+    Below the decorator that makes the route, and above those that wrap the function: the mark is of this object alone,
+    and neither a derived class nor a wrapper (`functools.wraps`) inherits it. Where somebody is signed in and known the
+    context is there as elsewhere; everybody else gets in without one, whatever the reason, and is `excluded`.
 
     Args:
         endpoint: a function or a class.
@@ -78,7 +83,8 @@ def public(endpoint: E) -> E:
         ConfigurationError: it cannot be marked; name its path in `exclude`.
     """
     try:
-        endpoint.__ctxmiddleware_public__ = True  # type: ignore[attr-defined]  # functions and classes take it
+        # Itself and no True: a derived class finds it, and a wrapper copies it.
+        endpoint.__ctxmiddleware_public__ = endpoint  # type: ignore[attr-defined]  # functions and classes take it
     except AttributeError:
         raise ConfigurationError(
             f"public was given {type(endpoint).__name__}, which cannot be marked; name its path in `exclude`"
@@ -87,8 +93,9 @@ def public(endpoint: E) -> E:
 
 
 def is_public(endpoint: object) -> bool:
-    """Return whether an endpoint is marked."""
-    return getattr(endpoint, "__ctxmiddleware_public__", None) is True
+    """Return whether an endpoint itself is marked."""
+    function = getattr(endpoint, "__func__", endpoint)
+    return function is not None and getattr(function, "__ctxmiddleware_public__", None) is function
 
 
 def leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:

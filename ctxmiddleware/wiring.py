@@ -69,6 +69,7 @@ def assemble(
     pseudonyms: Pseudonyms,
     shared_rows: tuple[type, ...] = (),
     copy_mutable: bool = True,
+    outage: tuple[type[Exception], ...] = (),
     clock: Callable[[], float] = time.monotonic,
 ) -> Assembly[T]:
     """Build what resolves, caches and joins; nothing is opened.
@@ -85,6 +86,7 @@ def assemble(
         source,
         context_type=context_type,
         exact=tier is not None,
+        outage=outage,
         prepare=_prepared_by(copier, None if tier is None else tier.codec.values),
         load_timeout=policy.load_timeout,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import ctxmiddleware
 from ctxmiddleware.cli import main
 from ctxmiddleware.migrations import catalogue
 
@@ -88,3 +89,10 @@ def test_a_closed_pipe_is_no_traceback(words: list[str]) -> None:
         os.close(writer)
     assert done.stderr == b""
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize("command", [COMMAND, [sys.executable, "-m", "ctxmiddleware"]])
+def test_it_says_its_version_and_runs_as_a_module(command: list[str]) -> None:
+    """As other commands do."""
+    done = subprocess.run([*command, "--version"], capture_output=True, check=True, timeout=60, text=True)
+    assert done.stdout == f"ctxmiddleware {ctxmiddleware.__version__}\n"

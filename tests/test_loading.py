@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from ctxmiddleware import Identity
+from ctxmiddleware import ConfigurationError, ContextPlugin, Identity
 from ctxmiddleware.cache.base import Ask, Fetched
 from ctxmiddleware.errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ctxmiddleware.loading import BATCH_SIZE, Loading
@@ -316,3 +316,29 @@ async def test_an_identity_of_another_kind_fails_alone() -> None:
     with pytest.raises(SourceMisconfigured, match="finds users by email"):
         await loading([Ask(identities[1].cache_key, math.inf)])
     assert (source.calls, source.batches) == ([identities[0]], [])
+
+
+class DriverDown(Exception):
+    """What a driver raises that cannot reach its database."""
+
+
+class Down(StaticSource[str]):
+    """A source whose driver cannot reach its database."""
+
+    async def fetch(self, identity: Identity) -> Loaded[str]:
+        raise DriverDown
+
+
+async def test_a_driver_s_own_outage_is_one_where_it_is_named() -> None:
+    """Elsewhere it stays what it is: an error of the source's code."""
+    with pytest.raises(SourceUnavailable, match=r"cannot be reached \(DriverDown\)"):
+        await Loading(Down({}), context_type=str, outage=(DriverDown,))([Ask(("", "eada@example.org"), math.inf)])
+    with pytest.raises(DriverDown):
+        await Loading(Down({}), context_type=str)([Ask(("", "eada@example.org"), math.inf)])
+
+
+@pytest.mark.parametrize("outage", [DriverDown, (BaseException,), ("DriverDown",), None])
+def test_an_outage_that_is_no_tuple_of_exceptions_is_refused(outage: Any) -> None:
+    """At construction, where it can be mended."""
+    with pytest.raises(ConfigurationError, match=r"outage was .*; it is a tuple of exception classes"):
+        ContextPlugin(source=StaticSource({}), context_type=str, outage=outage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -181,3 +182,54 @@ async def test_what_was_refused_stays_refused() -> None:
     assert answer.status == 401
     assert answer.kinds == ["http.response.start", "http.response.body"]
     assert b"secret" not in answer.body
+
+
+@public
+class Landing(HTTPEndpoint):
+    """A page for all visitors."""
+
+    async def get(self, request: Request) -> Response:
+        """Answer."""
+        return PlainTextResponse("welcome")
+
+
+class Account(Landing):
+    """A page that was derived from it."""
+
+    async def get(self, request: Request) -> Response:
+        """Answer."""
+        return PlainTextResponse("secret")
+
+
+@functools.wraps(welcome)
+async def wrapping(request: Request) -> Response:
+    """Answer in the place of a public endpoint."""
+    return PlainTextResponse("secret")
+
+
+def test_a_mark_is_of_the_object_itself() -> None:
+    """A class that is derived from a public one, and a function that wraps one, are not public."""
+    routes = [Route("/landing", Landing), Route("/account", Account), Route("/wrapping", wrapping)]
+    client = TestClient(UserContextMiddleware(Starlette(routes=routes), plugin=plugin_of(), required=True))
+    assert client.get("/landing").text == "welcome"
+    for path in ("/account", "/wrapping"):
+        answer = client.get(path)
+        assert (answer.status_code, "secret" in answer.text) == (401, False)
+
+
+def test_a_method_of_an_object_may_be_marked() -> None:
+    """By its function, which is the same for every object."""
+
+    class Pages:
+        @public
+        async def open(self, request: Request) -> Response:
+            return PlainTextResponse("welcome")
+
+        async def closed(self, request: Request) -> Response:
+            return PlainTextResponse("secret")
+
+    pages = Pages()
+    app = Starlette(routes=[Route("/open", pages.open), Route("/closed", pages.closed)])
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
+    assert client.get("/open").text == "welcome"
+    assert client.get("/closed").status_code == 401

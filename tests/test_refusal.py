@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import WebSocketRoute
@@ -16,8 +18,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ctxmiddleware import BadCredential, Identity, UserContextMiddleware
+from ctxmiddleware import BadCredential, ContextPlugin, Identity, UserContextMiddleware
 from ctxmiddleware.refusal import FAILED, denial_for, unavailable
+from ctxmiddleware.testing import StaticSource
 
 from .asgi import ask, http_scope, no_lifespan, websocket_scope
 from .people import ADA, BROKEN, DOWN, GONE, NOBODY, as_user, plugin_of
@@ -257,3 +260,20 @@ async def test_a_bad_credential_is_remembered_as_nothing() -> None:
 
     app = UserContextMiddleware(no_lifespan, plugin=plugin_of(identify=identify), required=True)
     assert [(await ask(app, http_scope())).status for _ in range(4)] == [401, 200, 401, 200]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("status", [401, 402, 429, 499])
+async def test_an_http_exception_of_identify_is_answered_as_it_is(required: bool, status: int) -> None:  # noqa: FBT001 - a parameter of the test
+    """With its status, its detail and its headers, whether contexts are required or not."""
+
+    def identify(scope: Scope) -> Identity | None:
+        raise HTTPException(status, "pay first", headers={"X-Plan": "free"})
+
+    plugin = ContextPlugin(source=StaticSource({}), context_type=str, identify=identify)
+    app = UserContextMiddleware(PlainTextResponse("inside"), plugin=plugin, required=required)
+    answer = await ask(app, http_scope("/"))
+    assert (answer.status, answer.headers["x-plan"]) == (status, "free")
+    body = json.loads(answer.body)
+    assert (body["detail"], body["reason"], body["status"]) == ("pay first", "rejected", status)

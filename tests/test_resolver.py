@@ -18,7 +18,7 @@ from ctxmiddleware.errors import InvalidationFailed, SourceError, SourceMisconfi
 from ctxmiddleware.loading import Loading
 from ctxmiddleware.principal import Identity
 from ctxmiddleware.reports import Confirmed, InvalidationReport, Silent
-from ctxmiddleware.resolver import WARM_AT_ONCE, Resolver
+from ctxmiddleware.resolver import MOST_ORIGINS, WARM_AT_ONCE, Resolver
 from ctxmiddleware.sources.base import Loaded
 from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock, StaticSource
@@ -288,3 +288,23 @@ async def test_a_subclass_of_the_context_type_would_lose_fields_on_its_way(tier:
         else:
             with pytest.raises(SourceMisconfigured, match="where context_type is str"):
                 await rig.resolver.resolve(ADA)
+
+
+async def test_origins_are_counted_apart_up_to_a_bound(caplog: pytest.LogCaptureFixture) -> None:
+    """A source that writes an id into its origin would fill memory with counters."""
+
+    class Ids(StaticSource[str]):
+        async def fetch(self, identity: Identity) -> Loaded[str]:
+            return Loaded("context", origin=f"row {identity.name}")
+
+        async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Loaded[str] | SourceError]:
+            return {each: await self.fetch(each) for each in identities}
+
+    async with _resolver(Ids({})) as rig:
+        for number in range(MOST_ORIGINS + 10):
+            resolution = await rig.resolver.resolve(Identity(f"user{number}@example.org"))
+            assert resolution.origin == f"row user{number}@example.org"
+        counted = rig.counters.by_label("resolution")
+    assert len(counted) == MOST_ORIGINS + 1
+    assert counted["other"] == 10
+    assert ["different origins" in record.message for record in caplog.records] == [True]

@@ -140,3 +140,10 @@ async def test_nobody_is_identified_on_an_excluded_path() -> None:
         assert scope["user_context_refusal"] == "excluded"
     assert (await ask(app, http_scope("/healthcare"))).status == 500
     assert (await ask(app, websocket_scope("/healthcare"))).kinds == ["websocket.close"]
+
+
+@pytest.mark.parametrize("path", ["/static/*", "/*", "*", "/a*b"])
+def test_a_wildcard_is_refused(path: str) -> None:
+    """It would be taken for a letter and exclude nothing."""
+    with pytest.raises(ConfigurationError, match=r"no wildcards|starts with '/'"):
+        checked_paths([path])

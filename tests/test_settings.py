@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ctxmiddleware import BigQueryZones, ConfigurationError, Secret
-from ctxmiddleware.environment import from_env
+from ctxmiddleware.environment import from_env, read
 from ctxmiddleware.settings import Settings, rules
 
 KEYS = [base64.b64encode(bytes(range(start, start + 32))).decode() for start in (0, 100)]
@@ -310,3 +310,12 @@ def test_no_secret_shows_itself() -> None:
     shown = repr(from_env(secrets))
     assert "hidden" not in shown.lower()
     assert secrets["CTX_ENCRYPTION_KEYS"] not in shown
+
+
+def test_a_variable_that_nothing_reads_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt one would be silently without effect; the nearest one is named."""
+    assert read({"CTX_TTLL": "3", "CTX_SOMETHING_OF_OURS": "x", "CTXX": "1"}).faults == ()
+    assert [record.message for record in caplog.records] == [
+        "CTX_SOMETHING_OF_OURS is no variable of ctxmiddleware and has no effect",
+        "CTX_TTLL is no variable of ctxmiddleware and has no effect: did you mean CTX_TTL?",
+    ]

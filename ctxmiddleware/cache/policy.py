@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -71,6 +71,13 @@ class CachePolicy:
     warm_users: int = 10_000
 
     def __post_init__(self) -> None:
+        wrong = [
+            f"CachePolicy.{each.name} was {value!r}; it is a number"
+            for each in fields(self)
+            if isinstance(value := getattr(self, each.name), bool) or not isinstance(value, (int, float))
+        ]
+        if wrong:
+            raise ConfigurationError(*wrong)
         faults = [
             f"CachePolicy.{name} was {value!r}, must be a number of seconds over 0 and at most {LONGEST:.0f}"
             for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout", "lease_wait")

@@ -13,7 +13,7 @@ import anyio
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
 from .arguments import Arguments
-from .rows import COLUMNS, require_columns, zone_from
+from .rows import COLUMNS, RowReader, require_columns
 from .threads import in_daemon_thread
 from .wording import without_addresses
 
@@ -197,13 +197,13 @@ class BigQueryZones:
             job_retry=None,  # type: ignore[arg-type]  # None switches it off, says the client's documentation
         )
         require_columns((field.name for field in result.schema), self._what)
-        zones = []
-        for number, row in enumerate(result, 1):
+        reader = RowReader(self._what)
+        for row in result:
             if given_up.is_set():
                 # Page after page of a table nobody waits for any more would fill the memory.
                 raise SourceUnavailable(f"the load of {self._what} was given up")
-            zones.append(zone_from(row, number, self._what))
-        return tuple(zones)
+            reader.read(row)
+        return reader.zones()
 
 
 def _installed() -> bool:

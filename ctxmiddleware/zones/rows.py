@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 from ..errors import SourceError
 from ..model import Zone
 
+logger = logging.getLogger("ctxmiddleware.zones")
+
 COLUMNS = ("id", "name", "region_code")
+_FAULTS_LOGGED = 5
 
 
 def require_columns(columns: Iterable[str], table: str) -> None:
@@ -48,6 +52,48 @@ def zone_from(row: Mapping[str, object], number: int, table: str) -> Zone:
         if not isinstance(value, str):
             raise SourceError(f"{table}, row {number}: {column} is {_kind(value)}, and must be {_expected(column)}")
     return Zone(**values)  # type: ignore[arg-type]  # each was just seen to be a str
+
+
+class RowReader:
+    """Turns rows into zones, and leaves out those that cannot be read: one bad row must not take all zones away.
+
+    Args:
+        table: what is read, for errors and the log.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._zones: list[Zone] = []
+        self._rows = 0
+        self._faults: list[SourceError] = []
+        self._left_out = 0
+
+    def read(self, row: Mapping[str, object]) -> None:
+        """Take the next row."""
+        self._rows += 1
+        try:
+            self._zones.append(zone_from(row, self._rows, self._table))
+        except SourceError as error:
+            self._left_out += 1
+            if len(self._faults) < _FAULTS_LOGGED:
+                self._faults.append(error)
+
+    def zones(self) -> tuple[Zone, ...]:
+        """Return the zones, with a warning that names the first rows that were left out.
+
+        Raises:
+            SourceError: no row can be read.
+        """
+        if self._faults and not self._zones:
+            raise self._faults[0]
+        if self._faults:
+            logger.warning(
+                "%s of %s rows of zones cannot be read and are left out: %s",
+                self._left_out,
+                self._rows,
+                "; ".join(map(str, self._faults)),
+            )
+        return tuple(self._zones)
 
 
 def _kind(value: object) -> str:

@@ -31,7 +31,7 @@ from ctxmiddleware import (
 )
 from examples.servers import Valkey
 from tests.cache.rig import PATIENT
-from tests.people import by_header_later, context_of
+from tests.people import context_of
 
 REQUESTS = 1_000_000
 USERS = 10_000
@@ -64,7 +64,19 @@ class Users(BatchSource[UserContext]):
         """Return all of them."""
         self.calls += 1
         await asyncio.sleep(self._rng.random() * 0.005)
-        return {each: Loaded(context_of(each.name), "source") for each in identities}
+        return {each: Loaded(context_of(mark_of(each)), "source") for each in identities}
+
+
+def mark_of(identity: Identity) -> str:
+    """Return what a context holds of whom it is for: the same text is an address and a subject, in two tenants."""
+    return json.dumps([identity.tenant, identity.key, identity.name])
+
+
+async def by_header(scope: Scope) -> Identity | None:
+    """Find a JSON object in a header, after others had their turn."""
+    await asyncio.sleep(0)
+    sent = dict(scope["headers"]).get(b"x-user")
+    return None if sent is None else Identity(**json.loads(sent))
 
 
 def seen_by(request: Request) -> list[str | None]:
@@ -138,48 +150,49 @@ class Crowd:
 
     async def _work(self, numbers: Iterator[int], requests: int, tell: Tell) -> None:
         for number in numbers:
-            email = self._somebody()
-            await self._one(email)
-            if email is not None and self._rng.random() < self._draw.invalidated:
-                await self._plugin.invalidate(email)
+            identity = self._somebody()
+            await self._one(identity)
+            if identity is not None and self._rng.random() < self._draw.invalidated:
+                await self._plugin.invalidate(identity)
                 self.outcomes["invalidations"] += 1
             if number % TELL_EVERY == 0:
                 tell(f"  {number:,} of {requests:,} requests, {self.outcomes['mix-ups']} mix-ups")
 
-    def _somebody(self) -> str | None:
+    def _somebody(self) -> Identity | None:
         if self._rng.random() < ANONYMOUS:
             return None
-        # Half of the requests are a twentieth of the users'.
-        return f"user{self._rng.randrange(self._draw.users // (20 if self._rng.random() < 0.5 else 1))}@example.org"
+        # Half of the requests are a twentieth of the users'. Four of them share each text.
+        number = self._rng.randrange(self._draw.users // (20 if self._rng.random() < 0.5 else 1))
+        text, tenant = f"user{number // 4}@example.org", "acme" if number % 2 else ""
+        return Identity(text, tenant=tenant) if number % 4 < 2 else Identity(subject=text, tenant=tenant)
 
-    async def _one(self, email: str | None) -> None:
-        request = asyncio.create_task(self._request(email))
+    async def _one(self, identity: Identity | None) -> None:
+        request = asyncio.create_task(self._request(identity))
         timer = None
         if self._rng.random() < CANCELLED:
             # Most within a few turns of the event loop, which is where a hit is; the rest while something is awaited.
             delay = 0.0 if self._rng.random() < 0.5 else self._rng.random() * 0.01
             timer = asyncio.get_running_loop().call_later(delay, request.cancel)
         try:
-            self._compare(email, *await request)
+            self._compare(identity, *await request)
         except asyncio.CancelledError:
             self.outcomes["cancelled"] += 1
         finally:
             if timer is not None:
                 timer.cancel()
 
-    async def _request(self, email: str | None) -> tuple[int, bytes]:
+    async def _request(self, identity: Identity | None) -> tuple[int, bytes]:
         sent: list[Message] = []
 
         async def send(message: Message) -> None:
             sent.append(message)
             await asyncio.sleep(0)
 
-        spelled = None if email is None else self._rng.choice((email, email.upper(), f" {email}"))
-        await self._app(self._scope(spelled), _receive, send)
+        await self._app(self._scope(identity), _receive, send)
         return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
-    def _scope(self, email: str | None) -> Scope:
-        headers = [] if email is None else [(b"x-user", email.encode())]
+    def _scope(self, identity: Identity | None) -> Scope:
+        headers = [] if identity is None else [(b"x-user", self._spelled(identity))]
         path = self._rng.choice(("/whole", "/pieces"))
         return {
             "type": "http",
@@ -191,21 +204,28 @@ class Crowd:
             "headers": headers,
         }
 
-    def _compare(self, email: str | None, status: int, body: bytes) -> None:
+    def _spelled(self, identity: Identity) -> bytes:
+        name = identity.name
+        if identity.key == "email":
+            name = self._rng.choice((name, name.upper(), f" {name}"))
+        return json.dumps({identity.key: name, "tenant": identity.tenant}).encode()
+
+    def _compare(self, identity: Identity | None, status: int, body: bytes) -> None:
+        expected = None if identity is None else mark_of(identity)
         if status != 200:
             self.outcomes[f"status {status}"] += 1
             return
         self.outcomes["answered"] += 1
         found = json.loads(body)
-        if not found or any(each != email for each in found):
+        if not found or any(each != expected for each in found):
             self.outcomes["mix-ups"] += 1
-            self.examples.append(f"asked by {email}, answered {found}")
+            self.examples.append(f"asked by {expected}, answered {found}")
 
 
 async def _measure(requests: int, redis: str, draw: Draw, inside: Callable[[ASGIApp], ASGIApp], tell: Tell) -> Crowd:
     rng, policy = random.Random(draw.seed), replace(POLICY, max_users=draw.users // 5)
     source = Users(rng)
-    plugin = ContextPlugin(source=source, identify=by_header_later, redis=redis, redis_options=REDIS, policy=policy)
+    plugin = ContextPlugin(source=source, identify=by_header, redis=redis, redis_options=REDIS, policy=policy)
     app = inside(Starlette(routes=[Route("/whole", whole), Route("/pieces", in_pieces)]))
     async with plugin:
         crowd = Crowd(UserContextMiddleware(app, plugin=plugin), plugin, rng, draw)

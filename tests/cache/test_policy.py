@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -159,3 +160,10 @@ def test_all_faults_are_told_at_once() -> None:
         CachePolicy(ttl=0, stale_for=-1, max_users=0)
     assert len(told.value.faults) == 3
     CachePolicy(stale_for=0)
+
+
+@pytest.mark.parametrize("value", ["15m", None, True, [900]])
+def test_a_time_that_is_no_number_is_a_configuration_error(value: Any) -> None:
+    """It names the field and what it was."""
+    with pytest.raises(ConfigurationError, match=r"CachePolicy\.ttl was .*; it is a number"):
+        CachePolicy(ttl=value)

@@ -301,6 +301,12 @@ async def test_too_many_keys_are_no_key_set(published: Publisher, clock: FakeClo
         await asked(_bearer(published, clock), signed())
 
 
+async def test_a_null_in_a_key_set_is_as_good_as_absent(published: Publisher, clock: FakeClock) -> None:
+    """Some issuers write null for what they leave out; a private half that is null is none."""
+    published.publish(key_set(EC, use=None, key_ops=None, alg=None, d=None))
+    assert await asked(_bearer(published, clock), signed()) is not None
+
+
 def _is_fetched(bearer: BearerJWT, published: Publisher, fetches: int) -> bool:
     source = bearer._published
     assert source is not None

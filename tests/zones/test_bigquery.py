@@ -90,15 +90,35 @@ GOOD: dict[str, str | None] = {"id": "a", "name": "A", "region_code": "R1"}
     ],
     ids=["id", "name", "region_code"],
 )
-async def test_a_null_is_an_error_that_names_its_place(
-    warehouse: BigQueryStandIn, bad: dict[str, None], message: str
+async def test_a_row_with_a_null_is_left_out_and_named(
+    warehouse: BigQueryStandIn, bad: dict[str, None], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Table, row and field are told, on a later page too, and no zone comes of it."""
-    rows: list[dict[str, str | None]] = [*([GOOD] * 11), {**GOOD, **bad}]
+    """The other zones are there, on a later page too; one warning names table, row and field."""
+    rows: list[dict[str, str | None]] = [*({**GOOD, "id": f"{number}"} for number in range(11)), {**GOOD, **bad}]
     warehouse.put("geo.bad", rows)
-    with pytest.raises(SourceError) as caught:
+    zones = await zones_of(warehouse, "geo.bad").fetch()
+    assert {zone.id for zone in zones} == {f"{number}" for number in range(11)}
+    assert [record.message for record in caplog.records] == [
+        f"1 of 12 rows of zones cannot be read and are left out: {message}"
+    ]
+
+
+@one_loop
+async def test_many_bad_rows_are_one_warning(warehouse: BigQueryStandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """It counts them, and names the first ones."""
+    warehouse.put("geo.bad", [{**GOOD, "id": "1"}, *([{**GOOD, "name": None}] * 20)])
+    assert len(await zones_of(warehouse, "geo.bad").fetch()) == 1
+    (record,) = caplog.records
+    assert record.message.startswith("20 of 21 rows of zones cannot be read")
+    assert record.message.count("name is NULL") == 5
+
+
+@one_loop
+async def test_a_table_of_bad_rows_only_is_an_error(warehouse: BigQueryStandIn) -> None:
+    """It is no table of zones, and the last good zones stay in force."""
+    warehouse.put("geo.bad", [{**GOOD, "name": None}] * 2)
+    with pytest.raises(SourceError, match=r"geo\.bad, row 1: name is NULL"):
         await zones_of(warehouse, "geo.bad").fetch()
-    assert str(caught.value) == message
 
 
 @one_loop

@@ -168,13 +168,15 @@ def _registry(algorithm: str) -> Any:
     return OneOnly(algorithms=[algorithm], strict_check_header=False)
 
 
-def _key(member: Mapping[str, Any]) -> Key | None:
+def _key(published: Mapping[str, Any]) -> Key | None:
+    # Some issuers write null for what they leave out.
+    member = {name: value for name, value in published.items() if value is not None}
     # One that is published with its private half could be anybody's by now.
     uses = member.get("key_ops", ["verify"])
     if member.get("use", "sig") != "sig" or "d" in member or not isinstance(uses, list) or "verify" not in uses:
         return None
     try:
-        key, algorithms = _by_type(dict(member))
+        key, algorithms = _by_type(member)
     except Exception:  # noqa: BLE001 - the library's own errors and others; the other keys of the set are good
         return None
     stated, name = member.get("alg"), member.get("kid")
