@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 from .accessors import require
 from .admin.guard import AdminGuard
-from .core import PluginCore, arguments_from_env
+from .core import PluginCore, PluginOptions, arguments_from_env
 from .errors import ConfigurationError
 from .identity.base import Identify
 from .middleware import UserContextMiddleware
@@ -24,6 +24,7 @@ from .routing import checked_paths
 from .sources.base import ContextSource
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class ContextPlugin(PluginCore[T]):
@@ -32,32 +33,62 @@ class ContextPlugin(PluginCore[T]):
     Its arguments are those of `PluginCore`, its base, which is all of it but its place in an app.
     """
 
+    @overload
     @classmethod
     def from_env(
         cls,
         environ: Mapping[str, str] = os.environ,
         *,
+        source: ContextSource[S],
         identify: Identify | None = None,
-        source: ContextSource[UserContext] | None = None,
         admin_guard: AdminGuard | None = None,
         name: str = "default",
-    ) -> ContextPlugin[UserContext]:
+        **options: Unpack[PluginOptions[S]],
+    ) -> ContextPlugin[S]: ...
+
+    @overload
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        source: None = None,
+        identify: Identify | None = None,
+        admin_guard: AdminGuard | None = None,
+        name: str = "default",
+        **options: Unpack[PluginOptions[UserContext]],
+    ) -> ContextPlugin[UserContext]: ...
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        source: ContextSource[Any] | None = None,
+        identify: Identify | None = None,
+        admin_guard: AdminGuard | None = None,
+        name: str = "default",
+        **options: Unpack[PluginOptions[Any]],
+    ) -> ContextPlugin[Any]:
         """Build the plugin from environment variables; `ctxmiddleware settings` lists them.
 
         Args:
             environ: the variables.
+            source: where contexts come from; None is Supabase as the variables describe it.
             identify: finds out who asks; None is `BearerJWT` where a variable says how tokens are verified, and else
                 `ScopeUser()`.
-            source: where contexts come from; None is Supabase as the variables describe it.
             admin_guard: who may use the admin besides whoever has `CTX_ADMIN_TOKEN`.
             name: keeps several plugins apart.
+            **options: further arguments of ContextPlugin, such as `context_type` and `policy`, each in the place of
+                what the environment says.
 
         Raises:
             ConfigurationError: one or more variables cannot be; the message names them all.
         """
-        build = cast("type[ContextPlugin[UserContext]]", cls)
-        arguments = arguments_from_env(environ, identify=identify, source=source, admin_guard=admin_guard, name=name)
-        return build(**arguments)
+        arguments = arguments_from_env(
+            environ, identify=identify, source=source, admin_guard=admin_guard, name=name, options=options
+        )
+        return cast("type[ContextPlugin[Any]]", cls)(**arguments)
 
     def install(
         self,

@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from ctxmiddleware import BearerJWT, ConfigurationError, ContextPlugin, Identity, ScopeUser, UserContext
+from ctxmiddleware import BearerJWT, CachePolicy, ConfigurationError, ContextPlugin, Identity, ScopeUser, UserContext
 from ctxmiddleware.core import arguments_from_env
 from ctxmiddleware.environment import read
 from ctxmiddleware.testing import StaticSource
@@ -282,3 +283,17 @@ def test_an_extra_that_is_missing_is_told_at_the_start(library: str, extra: str,
     given = [library, *(f"{name}={value}" for name, value in (SUPABASE | environ).items())]
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True, check=True, timeout=60)
     assert f"pip install 'ctxmiddleware[{extra}]'" in done.stdout
+
+
+def test_it_takes_what_the_constructor_takes() -> None:
+    """A model of one's own keeps the environment's settings, and an argument that is given stands in for them."""
+    source: StaticSource[str] = StaticSource({})
+    environ = {"CTX_TTL": "60", "CTX_STALE_FOR": "7", "CTX_ADMIN_TOKEN": "a-token-of-the-admin"}
+    plugin = ContextPlugin.from_env(environ, source=source, context_type=str, is_active=bool)
+    assert (plugin._assembly.cache.policy.ttl, plugin._assembly.cache.policy.stale_for) == (60.0, 7.0)
+    assert plugin.is_active("") is False
+    policy = CachePolicy(ttl=5)
+    plugin = ContextPlugin.from_env(environ, source=source, context_type=str, policy=policy, copy=False)
+    assert plugin._assembly.cache.policy is policy
+    with pytest.raises(ConfigurationError, match="context_type Any cannot travel"):
+        ContextPlugin.from_env(source=source, context_type=Any, redis="redis://127.0.0.1:1/0")
