@@ -110,6 +110,7 @@ class Filling(Generic[V]):
         """Make one call of the source for these flights, and land them all."""
         with self.flights.aboard(batch):
             flights = await self._in_time(self.flights.still_wanted(batch))
+            await self.keeping.release([flight for flight in batch if flight.landed])
             if flights:
                 asked_at = self._clock()
                 answers = await self._ask(flights)

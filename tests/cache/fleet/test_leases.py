@@ -13,6 +13,7 @@ import redis
 
 from ctxmiddleware.cache.base import Fence
 from ctxmiddleware.cache.looking import MOST_AGAINS
+from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lease import Leases
@@ -232,6 +233,23 @@ async def test_the_lease_of_an_overtaken_load_holds_nobody_up(redis_url: str, na
             assert await second.value() == "new"
             first.database.release()
         assert await first.value() == "new"
+
+
+async def test_a_load_that_is_not_wanted_any_more_gives_its_lease_back(redis_url: str, server: Any) -> None:
+    """Overtaken while it waited for its turn it is not made, and the next one, under the same generation, is."""
+    policy = replace(STEADY, max_loads=1, lease_wait=600.0)
+    async with _fleet(redis_url, policy=policy, options=replace(PATIENT, lease=600.0)) as fleet:
+        first = fleet.instances[0]
+        first.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(first.value, CROWD[0])
+            await first.database.started(1)
+            tasks.start_soon(first.value, ADA)
+            await eventually_async(lambda: len(list(server.scan_iter("ctx:*:l:*"))) == 2)
+            first.cache.hearing.forget(digest_of(ADA[1]), None, b"")
+            first.database.release()
+            await first.database.started(2)
+        assert first.database.calls == [CROWD[0][1], ADA[1]]
 
 
 async def test_leases_end_with_their_loads(redis_url: str, server: Any) -> None:
