@@ -114,8 +114,9 @@ class Loading(Generic[T]):
         # An identity of the wrong kind would fail the whole batch.
         fitting = [identity for identity in dict.fromkeys(identities) if identity.key in self._finds_by]
         split = Split(self._many, self._one)
-        with anyio.move_on_after(self._within):
-            await split.ask(fitting)
+        if fitting:
+            with anyio.move_on_after(self._within):
+                await split.ask(fitting)
         late = SourceUnavailable(f"the source did not answer within {self._load_timeout:g} s")
         return [self._answer_to(identity, split.found, late) for identity in identities]
 

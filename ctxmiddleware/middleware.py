@@ -224,13 +224,14 @@ def _from_environment() -> PluginCore[Any] | ConfigurationError:
 
 
 async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refusal | None]:
-    identity = plugin.identify(scope)
+    try:
+        identity = plugin.identify(scope)
+        if identity is not None and not isinstance(identity, Identity):
+            identity = await resolved(identity)
+    except HTTPException as error:
+        raise _Rejected from error
     if identity is None:
         return None, "anonymous"
-    if not isinstance(identity, Identity):
-        identity = await resolved(identity)
-        if identity is None:
-            return None, "anonymous"
     scope[f"{plugin.scope_key}_identity"] = identity
     resolution = plugin.peek(identity)
     if resolution is None:
@@ -254,14 +255,18 @@ class _OfUser(Exception):
     """Carries what stands in logs for the user whose context could not be had; why is its cause."""
 
 
+class _Rejected(Exception):
+    """Carries the answer that `identify` has raised; anybody else's exception of that kind is a failure."""
+
+
 def _denial_of(error: Exception) -> Denial:
     """Log why an identified request cannot be answered, and return what its caller is told: nothing of the inside."""
     user: str | None = None
     if isinstance(error, _OfUser) and isinstance(error.__cause__, Exception):
         user, error = str(error), error.__cause__
-    if isinstance(error, HTTPException):
-        logger.info("refused with %s: identify raised HTTPException", error.status_code)
-        return rejected(error)
+    if isinstance(error, _Rejected) and isinstance(error.__cause__, HTTPException):
+        logger.info("refused with %s: identify raised HTTPException", error.__cause__.status_code)
+        return rejected(error.__cause__)
     if isinstance(error, BadCredential):
         logger.info("refused with 401: %s", error)
         return BAD_CREDENTIAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ OnRefusal: TypeAlias = Callable[[HTTPConnection, Reason], "Response | Awaitable[
 
 RETRY_AFTER: Final = 1.0
 
+# What the answer says by itself.
+_OURS: Final = frozenset({"cache-control", "content-length", "content-type"})
+_WITHOUT_BODY: Final = frozenset({204, 205, 304})
+
 # A close before the handshake ends is a 403 to the client; the code is for hosts that tell it apart.
 _CLOSE_CODES: Final = {401: 1008, 403: 1008, 503: 1013, 500: 1011}
 
@@ -40,7 +45,7 @@ class Denial:
     reason: Reason
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    detail: str | None = None
+    detail: object = None
 
     def response(self) -> Response:
         """Return the answer as problem details (RFC 9457), which tell the caller nothing about the inside."""
@@ -51,8 +56,11 @@ class Denial:
         }  # fmt: skip
         if self.detail is not None:
             body["detail"] = self.detail
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OURS}
         # The next one who asks may be somebody else.
-        headers = {**self.headers, "Cache-Control": "no-store"}
+        headers["Cache-Control"] = "no-store"
+        if self.status in _WITHOUT_BODY:
+            return Response(status_code=self.status, headers=headers)
         return JSONResponse(body, self.status, headers, media_type="application/problem+json")
 
 
@@ -82,7 +90,15 @@ def unavailable(retry_after: float | None) -> Denial:
 
 def rejected(error: HTTPException) -> Denial:
     """Return the refusal that `identify` has raised, with its status, headers and detail."""
-    return Denial("rejected", error.status_code, error.headers or {}, error.detail)
+    return Denial("rejected", error.status_code, error.headers or {}, _encodable(error.detail))
+
+
+def _encodable(detail: object) -> object:
+    try:
+        json.dumps(detail, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError):
+        return str(detail).encode(errors="replace").decode()
+    return detail
 
 
 FAILED: Final = Denial("failed", 500)

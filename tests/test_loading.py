@@ -318,6 +318,15 @@ async def test_an_identity_of_another_kind_fails_alone() -> None:
     assert (source.calls, source.batches) == ([identities[0]], [])
 
 
+async def test_a_batch_of_the_wrong_kind_does_not_reach_the_source() -> None:
+    """Asked for nobody it might fail, and be asked again."""
+    source = ByEmail({})
+    loading: Loading[str] = Loading(source, context_type=str)
+    answers = await loading([Ask(Identity(subject=each).cache_key, math.inf) for each in "78"])
+    assert [type(each) for each in answers] == [SourceMisconfigured] * 2
+    assert (source.calls, source.batches) == ([], [])
+
+
 class DriverDown(Exception):
     """What a driver raises that cannot reach its database."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ctxmiddleware import BadCredential, ContextPlugin, Identity, UserContextMiddleware
+from ctxmiddleware import BadCredential, ContextPlugin, Identity, Loaded, UserContextMiddleware
 from ctxmiddleware.refusal import FAILED, denial_for, unavailable
 from ctxmiddleware.testing import StaticSource
 
@@ -277,3 +278,55 @@ async def test_an_http_exception_of_identify_is_answered_as_it_is(required: bool
     assert (answer.status, answer.headers["x-plan"]) == (status, "free")
     body = json.loads(answer.body)
     assert (body["detail"], body["reason"], body["status"]) == ("pay first", "rejected", status)
+
+
+async def test_an_http_exception_of_a_source_is_a_failure() -> None:
+    """Its detail is not meant for who asks."""
+
+    class Leaking(StaticSource[str]):
+        async def fetch(self, identity: Identity) -> Loaded[str]:
+            raise HTTPException(404, "SELECT of a secret")
+
+    plugin = ContextPlugin(source=Leaking({}), context_type=str, identify=lambda scope: Identity("ada@example.com"))
+    answer = await ask(UserContextMiddleware(PlainTextResponse("inside"), plugin=plugin), http_scope("/"))
+    assert (answer.status, json.loads(answer.body)["reason"], b"secret" in answer.body) == (500, "failed", False)
+
+
+async def test_an_http_exception_cannot_make_its_answer_storable_or_unreadable() -> None:
+    """It is problem details that nobody stores, whatever the exception's headers say."""
+
+    def identify(scope: Scope) -> Identity | None:
+        headers = {"cache-control": "public, max-age=600", "content-type": "text/html", "Content-Length": "1"}
+        raise HTTPException(403, "no", headers=headers)
+
+    plugin = ContextPlugin(source=StaticSource({}), context_type=str, identify=identify)
+    answer = await ask(UserContextMiddleware(PlainTextResponse("inside"), plugin=plugin), http_scope("/"))
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert json.loads(answer.body)["detail"] == "no"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_http_exception_without_a_body_is_answered_without(status: int) -> None:
+    """As its status demands."""
+
+    def identify(scope: Scope) -> Identity | None:
+        raise HTTPException(status)
+
+    plugin = ContextPlugin(source=StaticSource({}), context_type=str, identify=identify)
+    answer = await ask(UserContextMiddleware(PlainTextResponse("inside"), plugin=plugin), http_scope("/"))
+    assert (answer.status, answer.body) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"), [({"a"}, "{'a'}"), ({"why": [1]}, {"why": [1]}), (math.nan, "nan"), ("\ud800", "?")]
+)
+async def test_a_detail_that_json_cannot_write_is_told_as_text(detail: Any, told: object) -> None:
+    """FastAPI's may be anything."""
+
+    def identify(scope: Scope) -> Identity | None:
+        raise HTTPException(403, detail)
+
+    plugin = ContextPlugin(source=StaticSource({}), context_type=str, identify=identify)
+    answer = await ask(UserContextMiddleware(PlainTextResponse("inside"), plugin=plugin), http_scope("/"))
+    assert (answer.status, json.loads(answer.body)["detail"]) == (403, told)

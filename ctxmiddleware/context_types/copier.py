@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..errors import SourceMisconfigured
 from . import schema
-from .fields import LEAVES, declared_fields
+from .fields import LEAVES, all_fields
 
 logger = logging.getLogger("ctxmiddleware.context_types")
 
@@ -65,8 +65,8 @@ def is_immutable(value: Any) -> bool:
     if kind in _IMMUTABLE or isinstance(value, Enum):
         return True
     if isinstance(value, (tuple, frozenset)):
-        return all(map(is_immutable, value))
-    names = declared_fields(kind)
+        return not getattr(value, "__dict__", None) and all(map(is_immutable, value))
+    names = all_fields(value)
     return names is not None and _is_frozen(kind) and all(is_immutable(getattr(value, name, None)) for name in names)
 
 

@@ -42,7 +42,7 @@ class Part(NamedTuple):
 
 
 def parts_of(kind: Any) -> list[Part]:
-    """Return a type and all types inside it, each struct or class once.
+    """Return a type and all types inside it, the inside of each struct or class once.
 
     Args:
         kind: a type.
@@ -119,8 +119,24 @@ def _description(kind: inspect.Type) -> str:
 
 
 def _fields(kind: Any) -> str:
-    names = [(field.name, field.encode_name, field.required) for field in kind.fields]
-    return f"{getattr(kind.cls, '__qualname__', kind.cls)} {names}"
+    # A default is part of what is stored: with `omit_defaults` it is not written, and read as the default of then.
+    fields = [(field.name, field.encode_name, field.required, _default(field)) for field in kind.fields]
+    return f"{getattr(kind.cls, '__qualname__', kind.cls)} {fields}"
+
+
+def _default(field: Any) -> str:
+    if field.default is msgspec.NODEFAULT:
+        factory = field.default_factory
+        return getattr(factory, "__qualname__", type(factory).__qualname__)
+    try:
+        # The same in every process, also of a set.
+        return msgspec.json.encode(field.default, enc_hook=_qualname, order="deterministic").decode()
+    except (TypeError, ValueError):
+        return _qualname(field.default)
+
+
+def _qualname(value: object) -> str:
+    return type(value).__qualname__
 
 
 def _is_mutable(kind: inspect.Type) -> bool:
@@ -158,13 +174,13 @@ def _walk(part: Part, seen: set[object]) -> Iterator[Part]:
             yield part
             return
         kind = kind.type
+    yield part._replace(type=kind)
     if id(kind) in seen or (isinstance(kind, inspect.CustomType) and kind.cls in seen):
         return
     if isinstance(kind, inspect.StructType | inspect.DataclassType | inspect.TypedDictType | inspect.NamedTupleType):
         seen.add(id(kind))
     if isinstance(kind, inspect.CustomType) and is_pydantic(kind.cls):
         seen.add(kind.cls)
-    yield part._replace(type=kind)
     is_inside = part.is_pydantic or (isinstance(kind, inspect.CustomType) and is_pydantic(kind.cls))
     for name, inner in _inner(kind):
         yield from _walk(Part(f"{part.path}{name}".lstrip("."), inner, is_inside), seen)

@@ -135,7 +135,7 @@ class BigQueryZones:
         Raises:
             SourceUnavailable: BigQuery cannot be reached, is out of order, over quota or too slow.
             SourceMisconfigured: BigQuery refuses, and will until somebody mends the installation.
-            SourceError: a row does not fit; the message names the table and the field.
+            SourceError: too many rows do not fit; the message names the table and the field of the first.
         """
         with anyio.move_on_after(self._timeout):
             return await in_daemon_thread("ctxmiddleware-zones", self._load)

@@ -12,6 +12,7 @@ logger = logging.getLogger("ctxmiddleware.zones")
 
 COLUMNS = ("id", "name", "region_code")
 _FAULTS_LOGGED = 5
+_LEFT_OUT_AT_MOST = 5
 
 
 def require_columns(columns: Iterable[str], table: str) -> None:
@@ -82,9 +83,10 @@ class RowReader:
         """Return the zones, with a warning that names the first rows that were left out.
 
         Raises:
-            SourceError: no row can be read.
+            SourceError: more than half of the rows cannot be read, or more than five and a tenth of them: what is known
+                from before is better then.
         """
-        if self._faults and not self._zones:
+        if 2 * self._left_out > self._rows or self._left_out > max(_LEFT_OUT_AT_MOST, self._rows // 10):
             raise self._faults[0]
         if self._faults:
             logger.warning(

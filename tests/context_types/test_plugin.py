@@ -229,12 +229,28 @@ class Derived(Base, frozen=True):
     rights: list[str] = []
 
 
-async def test_a_derived_class_that_can_be_changed_is_copied() -> None:
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """Cannot be changed."""
+
+    name: str
+
+
+class Undeclared(Declared):
+    """Can be changed in what it does not declare."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.rights: list[str] = []
+
+
+@pytest.mark.parametrize(("kind", "derived"), [(Base, Derived), (Declared, Undeclared)])
+async def test_a_derived_class_that_can_be_changed_is_copied(kind: type[Any], derived: type[Any]) -> None:
     """The declared type says nothing of it."""
-    async with ContextPlugin(source=StaticSource({ADA: Derived("ada")}), context_type=Base) as plugin:
+    async with ContextPlugin(source=StaticSource({ADA: derived("ada")}), context_type=kind) as plugin:
         for _ in range(2):
             context = (await plugin.resolve(ADA)).context
-            assert isinstance(context, Derived)
+            assert isinstance(context, derived)
             assert context.rights == []
             context.rights.append("admin")
 

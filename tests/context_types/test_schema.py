@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from functools import cached_property
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import attrs
@@ -78,7 +79,7 @@ def test_all_fields_are_named_at_once() -> None:
 
 def test_a_type_that_holds_itself_is_read_once() -> None:
     """A tree of members is no endless type."""
-    assert [part.path for part in parts_of(Tree)] == ["", "name", "inside"]
+    assert [part.path for part in parts_of(Tree)] == ["", "name", "inside", "inside[]"]
     serializer: Serializer[Tree] = Serializer(Tree)
     tree = Tree("a", [Tree("b", [])])
     encoded = serializer.encode(tree)
@@ -220,6 +221,18 @@ def _layout(*names: str, **options: Any) -> type:
     return msgspec.defstruct("Rights", [(name, bool) for name in names], **options)
 
 
+def _with_role(role: Any, kind: Any = str) -> type:
+    return msgspec.defstruct("Rights", [("role", kind, role)], omit_defaults=True)
+
+
+def _twice(*kinds: type) -> type:
+    return msgspec.defstruct("Rights", [(f"part{number}", kind) for number, kind in enumerate(kinds)])
+
+
+TEAM = msgspec.defstruct("Team", [("owner", str), ("member", str)], array_like=True)
+ORGANISATION = msgspec.defstruct("Organisation", [("member", str), ("owner", str)], array_like=True)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -232,12 +245,24 @@ def _layout(*names: str, **options: Any) -> type:
         (_holding(pydantic.create_model("Model", one=(int, ...))),
          _holding(pydantic.create_model("Model", two=(int, ...)))),
         (_aliased("a", "b"), _aliased("b", "a")),
+        (_with_role("viewer"), _with_role("admin")),
+        (_with_role(frozenset({"a"}), frozenset[str]), _with_role(frozenset({"b"}), frozenset[str])),
+        (_twice(TEAM, ORGANISATION, TEAM), _twice(TEAM, ORGANISATION, ORGANISATION)),
     ],
 )  # fmt: skip
 def test_layouts_that_would_be_read_as_each_other_are_told_apart(one: Any, other: Any) -> None:
-    """By names and order of fields and by members: what one release stored another must not read as other rights."""
+    """By names, order and defaults of fields and by members: what one release stored is not read as other rights."""
     assert Serializer(one).described != Serializer(other).described
     assert Serializer(one).described == Serializer(one).described
+
+
+def test_a_default_is_described_alike_in_every_process() -> None:
+    """Whatever order a set has there, and where an object is in memory."""
+    kind = _with_role(frozenset("abcdefghij"), frozenset[str])
+    assert '["a","b","c","d","e","f","g","h","i","j"]' in Serializer(kind).described.decode()
+    made = msgspec.defstruct("Rights", [("names", list[str], msgspec.field(default_factory=list))])
+    assert "'list')" in Serializer(made).described.decode()
+    assert " at 0x" not in Serializer(_with_role(object(), Path)).described.decode()
 
 
 @pytest.mark.parametrize("kind", [Any, object, dict, list])

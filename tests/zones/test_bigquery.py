@@ -106,17 +106,19 @@ async def test_a_row_with_a_null_is_left_out_and_named(
 @one_loop
 async def test_many_bad_rows_are_one_warning(warehouse: BigQueryStandIn, caplog: pytest.LogCaptureFixture) -> None:
     """It counts them, and names the first ones."""
-    warehouse.put("geo.bad", [{**GOOD, "id": "1"}, *([{**GOOD, "name": None}] * 20)])
-    assert len(await zones_of(warehouse, "geo.bad").fetch()) == 1
+    warehouse.put("geo.bad", [*([{**GOOD, "name": None}] * 20), *({**GOOD, "id": f"{each}"} for each in range(180))])
+    assert len(await zones_of(warehouse, "geo.bad").fetch()) == 180
     (record,) = caplog.records
-    assert record.message.startswith("20 of 21 rows of zones cannot be read")
+    assert record.message.startswith("20 of 200 rows of zones cannot be read")
     assert record.message.count("name is NULL") == 5
 
 
 @one_loop
-async def test_a_table_of_bad_rows_only_is_an_error(warehouse: BigQueryStandIn) -> None:
+@pytest.mark.parametrize(("good", "bad"), [(0, 2), (2, 3), (53, 6), (179, 21)])
+async def test_a_table_of_many_bad_rows_is_an_error(warehouse: BigQueryStandIn, good: int, bad: int) -> None:
     """It is no table of zones, and the last good zones stay in force."""
-    warehouse.put("geo.bad", [{**GOOD, "name": None}] * 2)
+    rows = [*([{**GOOD, "name": None}] * bad), *({**GOOD, "id": f"{each}"} for each in range(good))]
+    warehouse.put("geo.bad", rows)
     with pytest.raises(SourceError, match=r"geo\.bad, row 1: name is NULL"):
         await zones_of(warehouse, "geo.bad").fetch()
 
