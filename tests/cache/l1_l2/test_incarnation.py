@@ -106,8 +106,10 @@ def _failover_that_loses_the_link(own: Valkey, other: Valkey) -> Iterator[TcpPro
 
 
 def _replicated(own: Valkey) -> None:
+    """Wait until the replica has all that was written: WAIT counts from the last write of its own connection."""
     with _client(own) as client:
-        assert client.wait(1, 5000) == 1
+        client.set("replicated", "1", px=60_000)
+        assert client.wait(1, 30_000) == 1
 
 
 def _fail_over(own: Valkey, other: Valkey, switch: Switch) -> None:
