@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from .admin.asking import any_of
 from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
+from .clock import monotonic
 from .faults import Faults
 from .identity.base import Identify
 from .identity.scope_user import ScopeUser
@@ -94,7 +94,7 @@ class PluginCore(Generic[T]):
         is_active: Callable[[T], bool] | None = None,
         copy: bool = True,
         outage: tuple[type[Exception], ...] = (),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         kind: type[Any] = UserContext if context_type is None else context_type
         is_reference = kind is UserContext

@@ -47,11 +47,13 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         memory: entries this process has forgotten.
         redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
         confirmed: the instances that have confirmed it, this one first.
-        silent: the instances that listen, or did lately, and have not.
-        others_stop_within: seconds after which no other instance that reaches Redis serves what was invalidated: 0
-            where all that are known have confirmed it, or None where no other instance can be told. One that is cut
-            off from Redis asks the source, and where that is down too it may serve what it knows for the policy's
-            `stale_for`.
+        silent: the instances in the list of Redis that have not, each with an upper bound that holds whatever it is cut
+            off from.
+        unlisted_stop_within: seconds after which an instance stops that Redis has lost from its list; None where none
+            can be missing.
+        unlisted_because: why one can be missing.
+        others_stop_within: seconds after which no other instance serves what was invalidated, an upper bound: 0 where
+            all have confirmed it and none can be missing, or None where no other instance can be told.
         duration_ms: milliseconds it took.
     """
 
@@ -60,6 +62,8 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
     redis: Literal["done", "failed", "absent"]
     confirmed: tuple[Confirmed, ...]
     silent: tuple[Silent, ...] = ()
+    unlisted_stop_within: float | None = None
+    unlisted_because: str | None = None
     others_stop_within: float | None
     duration_ms: float
 

@@ -14,6 +14,7 @@ import msgspec
 from .cache.base import Entry, Found
 from .cache.shared import NOWHERE, Reach, SharedTierFailed
 from .cache.tiered import TieredCache
+from .clock import monotonic
 from .errors import InvalidationFailed, SourceUnavailable
 from .loading import Loading
 from .principal import Identity
@@ -64,7 +65,7 @@ class Resolver(Generic[T]):
         own: Callable[[T], T] = _as_it_is,
         counters: Counters,
         pseudonyms: Pseudonyms | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._cache = cache
@@ -225,6 +226,13 @@ class Resolver(Generic[T]):
             redis="absent" if not self._shared else "failed" if failure else "done",
             confirmed=(Confirmed(reach.me or f"{os.getpid()}", 0.0), *confirmed),
             silent=tuple(Silent(instance, seconds) for instance, seconds in reach.silent),
-            others_stop_within=max([0.0, *(seconds for _, seconds in reach.silent)]) if is_told else None,
+            unlisted_stop_within=None if reach.unlisted is None else reach.unlisted[0],
+            unlisted_because=None if reach.unlisted is None else reach.unlisted[1],
+            others_stop_within=max([0.0, *_bounds(reach)]) if is_told else None,
             duration_ms=round(duration_ms, 3),
         )
+
+
+def _bounds(reach: Reach) -> list[float]:
+    unlisted = () if reach.unlisted is None else (reach.unlisted[0],)
+    return [*unlisted, *(seconds for _, seconds in reach.silent)]

@@ -200,6 +200,15 @@ class Settings:
             "Seconds memory is trusted without having asked Redis.",
         ),
     )
+    stale_untrusted_for: float | None = _setting(
+        None,
+        Rule(
+            "CTX_STALE_UNTRUSTED_FOR",
+            _SECONDS_STALE,
+            readers.number(least=0, most=LONGEST),
+            "Seconds past that trust for which it is served while Redis and database are down; else CTX_STALE_FOR.",
+        ),
+    )
     replica_lag: float = _setting(
         10.0,
         Rule(

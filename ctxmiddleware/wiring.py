@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from .cache.redis.codec import Codec
 from .cache.redis.options import RedisOptions
 from .cache.redis.seal import Seal
 from .cache.tiered import TieredCache
+from .clock import monotonic
 from .context_types.copier import Copier
 from .context_types.serializer import Serializer
 from .environment import Reading
@@ -70,7 +70,7 @@ def assemble(
     shared_rows: tuple[type, ...] = (),
     copy_mutable: bool = True,
     outage: tuple[type[Exception], ...] = (),
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = monotonic,
 ) -> Assembly[T]:
     """Build what resolves, caches and joins; nothing is opened.
 
@@ -204,6 +204,7 @@ def _policy(settings: Settings) -> CachePolicy:
         refresh_ahead=settings.refresh_ahead,
         stale_for=settings.stale_for,
         untrusted_ttl=settings.untrusted_ttl,
+        stale_untrusted_for=settings.stale_untrusted_for,
         soft_timeout=settings.soft_timeout,
         load_timeout=settings.load_timeout,
         max_loads=settings.max_loads,

@@ -29,7 +29,17 @@ _USER: Final[dict[str, Any]] = {
 _INSTANCE: Final[dict[str, Any]] = {"type": "object", "required": ["instance"]}
 _REPORT: Final[dict[str, Any]] = {
     "type": "object",
-    "required": ["reach", "memory", "redis", "confirmed", "silent", "others_stop_within", "duration_ms"],
+    "required": [
+        "reach",
+        "memory",
+        "redis",
+        "confirmed",
+        "silent",
+        "unlisted_stop_within",
+        "unlisted_because",
+        "others_stop_within",
+        "duration_ms",
+    ],
     "properties": {
         "reach": {"enum": ["fleet", "this process only"]},
         "memory": {"type": "integer", "minimum": 0, "description": "entries this process has forgotten"},
@@ -42,6 +52,8 @@ _REPORT: Final[dict[str, Any]] = {
             "type": "array",
             "items": {**_INSTANCE, "properties": {"instance": {"type": "string"}, "stops_within": {"type": "number"}}},
         },
+        "unlisted_stop_within": {"type": ["number", "null"], "minimum": 0},
+        "unlisted_because": {"type": ["string", "null"]},
         "others_stop_within": {"type": ["number", "null"], "minimum": 0},
         "duration_ms": {"type": "number", "minimum": 0},
     },

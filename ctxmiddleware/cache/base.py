@@ -30,8 +30,9 @@ class Entry(Generic[V]):
         expires_at: monotonic seconds at which its time to live ends.
         trusted_until: monotonic seconds until which its own look proves that no news of an invalidation can have been
             missed; the channel may prove it for longer.
-        grace: seconds past its time, or past the trust in it, that it may be served while the source is down.
+        grace: seconds past its time that it may be served while the source is down.
         fence: the generations it was loaded under, or None where Redis had no part in it.
+        untrusted_grace: seconds past the trust in it that it may be served while the source is down.
         size: bytes it holds in memory.
         visited: whether it was read since eviction passed it last.
         recent: whether it was read since it was last told who is asked for.
@@ -49,6 +50,7 @@ class Entry(Generic[V]):
     trusted_until: float
     grace: float
     fence: Fence | None = None
+    untrusted_grace: float = 0.0
     size: int = 0
     visited: bool = False
     recent: bool = False

@@ -132,6 +132,9 @@ class Filling(Generic[V]):
     async def _ask(self, flights: Sequence[Flight[V]]) -> Sequence[Fetched[V] | Exception]:
         self._counters.add("load", "calls")
         self._counters.add("load", "started", len(flights))
+        is_listed = self.keeping.is_listed
+        for flight in flights:
+            flight.closed = not is_listed
         asks = [Ask(each.key, _moved_ago(each)) for each in flights]
         late = self._policy.load_timeout
         failure: Exception
@@ -176,9 +179,18 @@ class Filling(Generic[V]):
             entry.epoch = flight.epoch
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
-            # What took longer than it is trusted, and nobody can confirm, may have been invalidated meanwhile.
-            is_trusted = self._clock() < self._trust.of(entry) or flight.key in confirmed
+            self._land(flight, entry, is_confirmed=flight.key in confirmed)
+
+    def _land(self, flight: Flight[V], entry: Entry[V], *, is_confirmed: bool) -> None:
+        # What took longer than it is trusted, and cannot be confirmed, may have been invalidated meanwhile.
+        until = self._trust.of(entry) if not flight.closed else entry.loaded_at + self._policy.untrusted_ttl
+        is_trusted = is_confirmed or self._clock() < until
+        grace = self._policy.longest_untold - self._policy.untrusted_ttl
+        if is_trusted or flight.closed or self._clock() < until + grace:
             self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
+        else:
+            error = SourceUnavailable("the source answered later than an answer is trusted that Redis cannot confirm")
+            self.flights.fail(flight, error)
 
     def _loaded(self, flight: Flight[V], answer: Fetched[V] | Exception, asked_at: float) -> Entry[V] | Exception:
         if isinstance(answer, Exception):
@@ -189,7 +201,13 @@ class Filling(Generic[V]):
             return error
         fence = None if flight.look is None else flight.look.fence
         return self._policy.entry(
-            answer.value, answer.origin, asked_at, lifetime, shared=self.keeping.is_shared, fence=fence
+            answer.value,
+            answer.origin,
+            asked_at,
+            lifetime,
+            shared=self.keeping.is_shared,
+            listed=not flight.closed,
+            fence=fence,
         )
 
     def _storing(self, flight: Flight[V], entry: Entry[V], fence: Fence) -> Storing[V]:

@@ -28,6 +28,8 @@ class Flight(Generic[V]):
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
     `alone` is one that leaves the shared tier alone.
+    `closed` is one whose source was asked while no report of other instances counted this one in: a caller that comes
+    after its call has begun waits for another.
     `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """
 
@@ -38,6 +40,7 @@ class Flight(Generic[V]):
         self.overtaken = False
         self.doubted = False
         self.alone = False
+        self.closed = False
         self.epoch = 0
         self.lease = b""
         self.agains = 0

@@ -30,6 +30,11 @@ class Hearing(Generic[V]):
         """Seconds that trust in memory lasts after the last proof that nothing was missed."""
         return self._trust.lasts
 
+    @property
+    def longest_untold(self) -> float:
+        """Seconds after an invalidation within which this instance, not told of it, stops serving what it had."""
+        return self._trust.longest_untold
+
     def now(self) -> float:
         """Return the monotonic second by which memory is trusted."""
         return self._clock()

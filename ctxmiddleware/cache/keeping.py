@@ -69,6 +69,11 @@ class Keeping(Generic[V]):
         """Whether there is a tier the fleet shares."""
         return self._shared is not None
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in; where there are none, nothing is missing."""
+        return self._shared is None or self._shared.is_listed
+
     def forget(self, name: str | None, generation: bytes | None = None) -> int:
         """Drop a name, or everybody where it is None, from memory and from what is in the air; return how many.
 

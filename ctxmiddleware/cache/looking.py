@@ -144,7 +144,9 @@ class Looking(Generic[V]):
     def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
         """Return what is known under the generations in force; stale where it may only stand in for the source."""
         held, epoch = flight.held, flight.epoch
-        ours = None if held is None or held.fence != look.fence else self._policy.confirmed(held, asked_at, epoch)
+        ours = None
+        if held is not None and held.fence == look.fence:
+            ours = self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed)
         theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
@@ -161,6 +163,7 @@ class Looking(Generic[V]):
             asked_at,
             stored.lifetime,
             shared=True,
+            listed=self._keeping.is_listed,
             fence=fence,
             age=stored.age,
             epoch=epoch,

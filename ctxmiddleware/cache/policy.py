@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from enum import Enum, auto
+from types import NoneType
 from typing import TypeVar
 
 from ..errors import ConfigurationError
@@ -37,6 +38,8 @@ class CachePolicy:
         refresh_ahead: share of its time after which a hit starts a refresh behind the answer; 1 for never.
         stale_for: seconds past its time that a context is still served while the source is down; 0 for never.
         untrusted_ttl: seconds memory is trusted without having asked Redis whether there was an invalidation.
+        stale_untrusted_for: seconds past that trust for which a context is still served while Redis and the source are
+            both down; None for as long as `stale_for`. With 0 a right that was revoked ends with trust.
         soft_timeout: seconds a caller waits for the source where a context past its time is known that may stand in.
         load_timeout: seconds a load may take in all before its callers are told that the source is unavailable.
         lease_wait: seconds a load waits for another instance's load of the same user before it asks the source itself.
@@ -59,6 +62,7 @@ class CachePolicy:
     refresh_ahead: float = 0.8
     stale_for: float = 300.0
     untrusted_ttl: float = 5.0
+    stale_untrusted_for: float | None = None
     soft_timeout: float = 0.5
     load_timeout: float = 30.0
     lease_wait: float = 10.0
@@ -74,7 +78,8 @@ class CachePolicy:
         wrong = [
             f"CachePolicy.{each.name} was {value!r}; it is a number"
             for each in fields(self)
-            if isinstance(value := getattr(self, each.name), bool) or not isinstance(value, (int, float))
+            if isinstance(value := getattr(self, each.name), bool)
+            or not isinstance(value, (int, float) if each.default is not None else (int, float, NoneType))
         ]
         if wrong:
             raise ConfigurationError(*wrong)
@@ -83,10 +88,11 @@ class CachePolicy:
             for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout", "lease_wait")
             if not 0 < (value := getattr(self, name)) <= LONGEST
         ]
-        if not 0 <= self.stale_for <= LONGEST:
-            faults.append(
-                f"CachePolicy.stale_for was {self.stale_for!r}, must be a number of seconds from 0 to {LONGEST:.0f}"
-            )
+        faults += [
+            f"CachePolicy.{name} was {value!r}, must be a number of seconds from 0 to {LONGEST:.0f}"
+            for name in ("stale_for", "stale_untrusted_for")
+            if (value := getattr(self, name)) is not None and not 0 <= value <= LONGEST
+        ]
         if not 0 <= self.jitter < 1:
             faults.append(f"CachePolicy.jitter was {self.jitter!r}, must be a share from 0 to less than 1")
         if not 0 < self.refresh_ahead <= 1:
@@ -114,6 +120,15 @@ class CachePolicy:
         # A source that counts down to a time of its own may be past it already, and NaN compares with nothing.
         return min(ttl, LONGEST) if ttl > 0 else 0.0
 
+    @property
+    def longest_untold(self) -> float:
+        """Seconds after an invalidation within which an instance that was not told of it stops serving what it had."""
+        return self.untrusted_ttl + self._untrusted_grace
+
+    @property
+    def _untrusted_grace(self) -> float:
+        return self.stale_for if self.stale_untrusted_for is None else self.stale_untrusted_for
+
     def grace(self, *, known: bool) -> float:
         """Return the seconds past its time that a value may be served while the source is down."""
         return self.stale_for if known else 0.0
@@ -126,6 +141,7 @@ class CachePolicy:
         lifetime: float,
         *,
         shared: bool,
+        listed: bool = True,
         fence: Fence | None = None,
         age: float = 0.0,
         epoch: int = 0,
@@ -138,25 +154,33 @@ class CachePolicy:
             asked_at: monotonic seconds before the tier or the source was asked: what happened since may be missed.
             lifetime: seconds it is served from the time its source was asked.
             shared: whether other processes can invalidate it, which ends trust in it after `untrusted_ttl`.
+            listed: whether the reports of other processes count this one in; an entry of one that they do not know of
+                answers the callers of its load and nobody else.
             fence: the generations it was loaded under.
             age: seconds between asking the source and `asked_at`.
             epoch: the epoch of trust at `asked_at` or before.
         """
         loaded_at = asked_at - age
-        trusted_until = asked_at + self.untrusted_ttl if shared else math.inf
+        trusted_until = asked_at + (self.untrusted_ttl if listed else 0.0) if shared else math.inf
         grace = self.grace(known=value is not None)
         entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, grace, fence, epoch=epoch)
+        if value is not None and listed:
+            entry.untrusted_grace = self._untrusted_grace
         return self._dated(entry, asked_at)
 
-    def confirmed(self, entry: Entry[V], asked_at: float, epoch: int = 0) -> Entry[V]:
+    def confirmed(self, entry: Entry[V], asked_at: float, epoch: int = 0, *, listed: bool = True) -> Entry[V]:
         """Return an entry whose generations were found unchanged.
 
         Args:
             entry: what memory holds.
             asked_at: monotonic seconds before Redis was asked.
             epoch: the epoch of trust at `asked_at` or before.
+            listed: whether the reports of other processes count this one in.
         """
-        return self._dated(replace(entry, trusted_until=asked_at + self.untrusted_ttl, epoch=epoch), asked_at)
+        found = replace(entry, trusted_until=asked_at + (self.untrusted_ttl if listed else 0.0), epoch=epoch)
+        if not listed:
+            found.untrusted_grace = 0.0
+        return self._dated(found, asked_at)
 
     def is_due(self, entry: Entry[V], now: float) -> bool:
         """Return whether an entry is old enough to be loaded again behind the answers it still gives."""
@@ -196,4 +220,4 @@ def judge(entry: Entry[V], now: float, trust: Trust) -> Verdict:
 
 def stale_until(entry: Entry[V], trust: Trust) -> float:
     """Return the monotonic second after which an entry is not served even while the source is down."""
-    return min(entry.expires_at, trust.of(entry)) + entry.grace
+    return min(entry.expires_at + entry.grace, trust.of(entry) + entry.untrusted_grace)

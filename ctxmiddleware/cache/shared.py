@@ -64,11 +64,14 @@ class Reach:
         me: the name of this instance; empty where it has none.
         confirmed: instances that have forgotten, and the milliseconds after which each had said so.
         silent: instances that have not said so, and the seconds within which each stops serving what it had.
+        unlisted: where the list of instances may be incomplete, the seconds within which one that is not in it stops,
+            and why it may be.
     """
 
     me: str = ""
     confirmed: tuple[tuple[str, float], ...] = ()
     silent: tuple[tuple[str, float], ...] = ()
+    unlisted: tuple[float, str] | None = None
 
 
 NOWHERE: Final = Reach()
@@ -80,6 +83,11 @@ class Listener(Protocol):
     @property
     def lasts(self) -> float:
         """Seconds that trust in memory lasts after the last proof that nothing was missed."""
+        ...
+
+    @property
+    def longest_untold(self) -> float:
+        """Seconds after an invalidation within which an instance that was not told of it stops serving what it had."""
         ...
 
     def now(self) -> float:
@@ -192,6 +200,11 @@ class SharedTier(Protocol[V]):
 
     def listen(self, listener: Listener) -> None:
         """Tell an instance what is heard of the others from now on; called once, before anything else."""
+        ...
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in, for as long as it may serve what it gets now."""
         ...
 
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 import anyio
 
+from ..clock import monotonic
 from ..errors import SourceUnavailable
 from ..stats import MEMORY, Counters
 from .base import Entry, Found, Key
@@ -57,7 +57,7 @@ class TieredCache(Generic[V]):
         *,
         shared: SharedTier[V] | None = None,
         counters: Counters,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         rng: random.Random | None = None,
         drain_seconds: float = DRAIN_SECONDS,
         share: tuple[type, ...] = (),
@@ -72,7 +72,7 @@ class TieredCache(Generic[V]):
             share=share,
             digest=None if shared is None else digest_of,
         )
-        self.trust = Trust(policy.untrusted_ttl)
+        self.trust = Trust(policy.untrusted_ttl, policy.longest_untold)
         self._filling: Filling[V] = Filling(
             policy,
             self.memory,

@@ -23,12 +23,15 @@ class Trust:
 
     Args:
         lasts: seconds trust lasts after a proof.
+        longest_untold: seconds after an invalidation within which an instance that was not told of it stops serving
+            what it had.
     """
 
-    __slots__ = ("ended_at", "epoch", "lasts", "told_from", "until")
+    __slots__ = ("ended_at", "epoch", "lasts", "longest_untold", "told_from", "until")
 
-    def __init__(self, lasts: float) -> None:
+    def __init__(self, lasts: float, longest_untold: float = 0.0) -> None:
         self.lasts = lasts
+        self.longest_untold = max(lasts, longest_untold)
         self.epoch = 0
         self.until = -math.inf
         self.ended_at = math.inf

@@ -108,6 +108,7 @@ class Warming(Generic[V]):
             asked_at,
             stored.lifetime,
             shared=True,
+            listed=self._keeping.is_listed,
             fence=found.fence,
             age=stored.age,
             epoch=epoch,

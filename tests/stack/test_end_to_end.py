@@ -57,7 +57,9 @@ async def test_an_invalidation_reaches_the_other_process(
         project.execute("update hr.employees set job_title = 'Scout' where id = 2")
         try:
             report = (await first.post("/api/admin/cache/invalidate/Bob@Example.com", headers=ADMIN)).json()
-            assert (report["reach"], report["redis"], report["others_stop_within"]) == ("fleet", "done", 0.0)
+            assert (report["reach"], report["redis"]) == ("fleet", "done")
+            # This Redis was started a moment ago.
+            assert report["others_stop_within"] == report["unlisted_stop_within"] > 60
             assert (len(report["confirmed"]), report["silent"]) == (2, [])
             for client in (first, second):
                 assert (await client.get("/me", headers=BOB)).json()["title"] == "Scout"

@@ -17,7 +17,8 @@ from ..shared import Reach
 from .channel import Channel, Confirmation, read_entry
 from .incarnation import MARK_MS
 from .keys import KeySpace
-from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW, Listening
+from .lua.channel import LISTED_MS, Roll
+from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW
 from .options import RedisOptions
 from .order import answer_of
 from .servers.driver import Call, Spread, TooFewReplicas
@@ -42,15 +43,24 @@ class Announcer:
         me: the instance's name.
         token: makes a value never used before.
         options: times, and how many replicas must have it.
+        is_named: says whether Redis has told which server it is; if not, its list of instances may be an old one.
     """
 
     def __init__(
-        self, keys: KeySpace, channel: Channel, *, me: str, token: Callable[[], bytes], options: RedisOptions
+        self,
+        keys: KeySpace,
+        channel: Channel,
+        *,
+        me: str,
+        token: Callable[[], bytes],
+        options: RedisOptions,
+        is_named: Callable[[], bool] = lambda: True,
     ) -> None:
         self._keys = keys
         self._channel = channel
         self._me = me
         self._token = token
+        self._is_named = is_named
         self._confirm_timeout = options.confirm_timeout
         # Half of what an answer may take: the other half is for the script itself.
         self._replicas = options.replicas, max(1, int(min(options.timeout, options.invalidation_wait) * 500))
@@ -71,19 +81,20 @@ class Announcer:
             one = self._keys.of(("", name))
             pairs, digest = [(one.generation, one.mark)], digest_of(name)
         carry_out = self._in_steps if isinstance(way.client, Spread) else self._at_once
-        announcement.listening = await carry_out(way, announcement.token, pairs, keep_ms, digest)
+        announcement.roll = await carry_out(way, announcement.token, pairs, keep_ms, digest)
+        announcement.is_named = self._is_named()
 
     async def _at_once(
         self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
-    ) -> Sequence[Listening]:
+    ) -> Roll:
         keys = [*(key for pair in pairs for key in pair), *self._keys.channel()[:3]]
         call = Call(INVALIDATE, keys, (token, MARK_MS, keep_ms, digest, self._me), *self._replicas)
-        (listening,) = await self._run(way, token, [call])
-        return cast("Sequence[Listening]", listening)
+        (roll,) = await self._run(way, token, [call])
+        return cast("Roll", roll)
 
     async def _in_steps(
         self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
-    ) -> Sequence[Listening]:
+    ) -> Roll:
         # Where the channel is on another server than the generations, whoever reads the former ones in between has
         # been told beforehand not to trust what he reads.
         await self._announce(way, token, "intent", digest, b"")
@@ -92,17 +103,15 @@ class Announcer:
         lacking = [reply for reply in replies if isinstance(reply, TooFewReplicas)]
         generations = [answer_of(RENEW, token, reply) for reply in replies if not isinstance(reply, TooFewReplicas)]
         # Done it is all the same: unsaid, everybody would doubt what he looks up for a while.
-        listening = await self._announce(way, token, "done", digest, generations[0] if digest and not lacking else b"")
+        roll = await self._announce(way, token, "done", digest, generations[0] if digest and not lacking else b"")
         if lacking:
             raise lacking[0]
-        return listening
+        return roll
 
-    async def _announce(
-        self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes
-    ) -> Sequence[Listening]:
+    async def _announce(self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes) -> Roll:
         call = Call(ANNOUNCE, self._keys.channel()[:3], (token, kind, digest, generation, self._me))
-        (listening,) = await self._run(way, token, [call])
-        return cast("Sequence[Listening]", listening)
+        (roll,) = await self._run(way, token, [call])
+        return cast("Roll", roll)
 
     async def _run(self, way: Way, token: bytes, calls: Sequence[Call]) -> list[Any]:
         replies = await way.run(calls)
@@ -110,7 +119,7 @@ class Announcer:
 
 
 class Announcement:
-    """One invalidation on its way, inside `with`: who listens, and who has confirmed it.
+    """One invalidation on its way, inside `with`, with the list of instances at that time.
 
     Args:
         channel: where confirmations arrive.
@@ -121,7 +130,8 @@ class Announcement:
 
     def __init__(self, channel: Channel, token: bytes, me: str, timeout: float) -> None:
         self.token = token
-        self.listening: Sequence[Listening] = ()
+        self.roll = Roll([], 0, 0)
+        self.is_named = True
         self._channel = channel
         self._me = me
         self._timeout = timeout
@@ -143,12 +153,30 @@ class Announcement:
         with anyio.move_on_after(self._timeout):
             while not live <= heard.keys():
                 await self._bell.wait()
-        silent = tuple((name, lasts) for name, (lasts, _) in sorted(others.items()) if name not in heard)
-        return Reach(self._me, tuple(sorted(heard.items())), silent)
+        silent = tuple(
+            (name, _left(longest, age_ms)) for name, (longest, age_ms) in sorted(others.items()) if name not in heard
+        )
+        return Reach(self._me, tuple(sorted(heard.items())), silent, self._unlisted())
 
     def _others(self) -> Iterator[tuple[str, tuple[float, int]]]:
-        for entry, age_ms in self.listening:
-            with contextlib.suppress(ValueError, OverflowError):  # somebody else writes there
-                name, lasts = read_entry(entry)
+        for entry, age_ms in self.roll.listening:
+            with contextlib.suppress(ValueError, OverflowError):  # something else writes there
+                name, longest = read_entry(entry)
                 if name != self._me:
-                    yield name, (lasts, age_ms)
+                    yield name, (longest, age_ms)
+
+    def _unlisted(self) -> tuple[float, str] | None:
+        """Return within how many seconds an instance stops that is not in the list, and why there may be one."""
+        longest = max(self._channel.longest_untold, self.roll.longest_ms / 1000)
+        if not self.is_named:
+            return longest, "Redis does not say which server it is (allow INFO), so that its list may be an old one"
+        age = self.roll.age_ms / 1000
+        if age >= LISTED_MS / 1000 + longest:
+            return None
+        return _left(longest, self.roll.age_ms), f"Redis has kept the list of instances for {age:.0f} s only"
+
+
+def _left(longest: float, age_ms: int) -> float:
+    """Return the seconds for which an instance may serve that was last listed so many milliseconds ago."""
+    # It stops to keep what it loads at the end of LISTED_MS.
+    return max(0.0, min(longest, longest + (LISTED_MS - age_ms) / 1000))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from ...clock import monotonic
 from ...stats import CHANNEL, Counters
 from ..shared import Listener
-from .lua.channel import Beat
+from .lua.channel import LISTED_MS, Beat
 
 CONFIRMED: Final = b"confirmed"
 LANDED: Final = b"landed"
@@ -64,6 +64,11 @@ class Follower:
     def lasts(self) -> float:
         """Seconds that trust in memory lasts after a proof."""
         return self._listener.lasts
+
+    @property
+    def longest_untold(self) -> float:
+        """Seconds after an invalidation within which this instance, not told of it, stops serving what it had."""
+        return self._listener.longest_untold
 
     def now(self) -> float:
         """Return the monotonic second by which memory is trusted."""
@@ -154,14 +159,15 @@ class Confirmation:
 class Channel:
     """What all event loops of a process know of the channel.
 
-    Only one of them listens at a time; where its event loop ends, another goes on where it was.
+    Only one of them listens at a time; where its event loop ends, another goes on where it was. `longest_untold` is the
+    longest time, in seconds, for which an instance that ever registered serves what it was not told to forget.
 
     Args:
         landed: told of loads by other instances that somebody here waits for.
         clock: monotonic seconds.
     """
 
-    def __init__(self, landed: Callable[[Sequence[bytes]], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, landed: Callable[[Sequence[bytes]], None], clock: Callable[[], float] = monotonic) -> None:
         self._landed = landed
         self._clock = clock
         self._lock = threading.Lock()
@@ -169,6 +175,8 @@ class Channel:
         self._ear_until = 0.0
         self._heard_until = -math.inf
         self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
+        self._listed_until = -math.inf
+        self.longest_untold = 0.0
         self.own: set[bytes] = set()
         self.inbox_place = NOWHERE
 
@@ -194,6 +202,19 @@ class Channel:
     def is_heard(self) -> bool:
         """Return whether an ear hears what is said."""
         return self._clock() < self._heard_until
+
+    def now(self) -> float:
+        """Return the monotonic second by which this instance is listed."""
+        return self._clock()
+
+    def listed(self, beat: Beat, asked_at: float) -> None:
+        """Take note that a beat, asked for at a monotonic second, has put this instance into the list."""
+        self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
+        self.longest_untold = max(self.longest_untold, beat.longest_ms / 1000)
+
+    def is_listed(self) -> bool:
+        """Return whether this instance stays in the list for as long as it may serve what it gets now."""
+        return self._clock() < self._listed_until
 
     def expect(self, token: bytes, confirmation: Confirmation) -> None:
         """Take note of an invalidation by this process, which instances are to confirm."""
@@ -228,20 +249,25 @@ class Channel:
             confirmation.wake()
 
 
-def entry_of(instance: str, lasts: float) -> bytes:
-    """Return what an instance is registered as among those who listen, with the seconds it trusts its memory for."""
-    return f"{int(lasts * 1000)} {instance}".encode()
+def entry_of(instance: str, longest_untold: float) -> bytes:
+    """Return what an instance registers as, with the seconds for which it serves what it was not told to forget."""
+    return f"{math.ceil(longest_untold * 1000)} {instance}".encode()
+
+
+def registering(instance: str, longest_untold: float) -> tuple[bytes, int, int]:
+    """Return the arguments by which an instance registers with a beat."""
+    return entry_of(instance, longest_untold), math.ceil(longest_untold * 1000), LISTED_MS
 
 
 def read_entry(entry: bytes) -> tuple[str, float]:
-    """Return the name of a registered instance, and the seconds it trusts its memory for.
+    """Return the name of a registered instance, and the seconds for which it serves what it was not told to forget.
 
     Raises:
         ValueError: it is no entry.
         OverflowError: neither.
     """
-    lasts_ms, _, instance = entry.decode(errors="replace").partition(" ")
-    return instance, int(lasts_ms) / 1000
+    longest_ms, _, instance = entry.decode(errors="replace").partition(" ")
+    return instance, int(longest_ms) / 1000
 
 
 def read_fields(item: Sequence[bytes]) -> dict[bytes, bytes]:

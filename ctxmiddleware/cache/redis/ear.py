@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import msgspec
 
-from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, entry_of, read_fields, read_news
+from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, read_fields, read_news, registering
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
 from .servers.driver import Connection, Refused, leads_elsewhere
@@ -19,9 +19,6 @@ from .wire import Streams, Wire
 
 logger = logging.getLogger("ctxmiddleware.redis")
 
-# At least so long an instance that is not heard of any more is told of as silent; where it trusts its memory for
-# longer, until that has ended.
-REMEMBERED_MS: Final = 60_000
 INBOX_MS: Final = 60_000
 
 
@@ -77,8 +74,7 @@ class Ear:
         self._inbox = keys.inbox + me
         self._generations = generations.encode()
         self._me = me
-        self._entry = entry_of(me, follower.lasts)
-        self._remembered = max(REMEMBERED_MS, int(2000 * follower.lasts))
+        self._registering = registering(me, follower.longest_untold)
         self._options = options
         self._token = token
         self._unconfirmed: list[News] = []
@@ -161,13 +157,13 @@ class Ear:
         """Confirm what was heard, ask for the channel's state where that is due, and wait for news."""
         wait = self._follower.is_following
         confirmed, self._unconfirmed = self._unconfirmed, []
-        asked_at = self._follower.now()
+        asked_at, listed_at = self._follower.now(), self._channel.now()
         is_due = not wait or anyio.current_time() >= self._beat_at + self._options.beat / 2
         if confirmed:
             wire.put(POST, *self._confirmations(confirmed))
         if is_due:
             self._beat_at = anyio.current_time()
-            wire.put(BEAT, (*self._keys[:3], self._inbox), (self._entry, self._remembered))
+            wire.put(BEAT, (*self._keys[:3], self._inbox), self._registering)
         if wait:
             places = (self._follower.place, self._channel.inbox_place)
             wire.put_wait(self._options.beat, (self._keys.stream, self._inbox), places)
@@ -175,7 +171,9 @@ class Ear:
         if confirmed:
             await wire.answer(POST)
         if is_due:
-            self._follower.beat(await wire.answer(BEAT), asked_at)
+            beat = await wire.answer(BEAT)
+            self._channel.listed(beat, listed_at)
+            self._follower.beat(beat, asked_at)
             self._found()
         if wait:
             self._take(await wire.news(self._options.beat))

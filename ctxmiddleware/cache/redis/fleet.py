@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -14,17 +15,19 @@ from ...stats import Counters
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer, instance_name
-from .channel import LANDED, Channel, Follower, entry_of
+from .channel import LANDED, Channel, Follower, entry_of, registering
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
 from .landings import Landings
-from .lua.channel import LEAVE, POST
+from .lua.channel import BEAT, LEAVE, POST
 from .options import RedisOptions
+from .order import answer_of
 from .servers.driver import Call, TooFewReplicas, connection_for
 from .session import Session
 from .way import Way
 
 LONGEST_BEAT: Final = 1.0
+REGISTERED_EVERY: Final = 10.0
 
 
 class Fleet:
@@ -35,10 +38,19 @@ class Fleet:
         counters: where events are counted.
         options: times.
         token: makes a value never used before.
+        is_named: says whether Redis has told which server it is.
     """
 
-    def __init__(self, keys: KeySpace, counters: Counters, options: RedisOptions, token: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        keys: KeySpace,
+        counters: Counters,
+        options: RedisOptions,
+        token: Callable[[], bytes],
+        is_named: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._keys = keys
+        self._is_named = is_named
         self._counters = counters
         self._options = options
         self._token = token
@@ -60,11 +72,17 @@ class Fleet:
     def listen(self, listener: Listener) -> None:
         """Tell somebody what is heard from now on."""
         self._follower = Follower(listener, self._counters, self._channel.own)
+        self._channel.longest_untold = listener.longest_untold
 
     @property
     def is_heard(self) -> bool:
         """Whether this process hears what the others invalidate."""
         return self._follower is not None and self._follower.is_following and self._channel.is_heard()
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in for as long as it may serve what it gets now."""
+        return self._follower is None or self._channel.is_listed()
 
     async def begin(self, tasks: TaskGroup, way: Way) -> None:
         """Listen in one more event loop, in a task that ends when it is cancelled."""
@@ -74,9 +92,26 @@ class Fleet:
             return
         ear = self._ear(way, self._follower)
         tasks.start_soon(ear.listen)
+        tasks.start_soon(self._stay_listed, way, self._follower)
         # Whoever looks before he is known as a listener is told of nothing that happens in between.
         with anyio.move_on_after(2 * self._options.timeout):
             await ear.settled.wait()
+
+    async def _stay_listed(self, way: Way, follower: Follower) -> None:
+        """Register over the pool where the channel is not heard, until it is cancelled."""
+        keys = self._keys.channel()
+        while True:
+            await anyio.sleep(REGISTERED_EVERY)
+            if self._channel.is_heard():
+                continue
+            token, asked_at = self._token(), self._channel.now()
+            call = Call(
+                BEAT, [*keys[:3], keys.inbox + self.me], (token, *registering(self.me, follower.longest_untold))
+            )
+            # Where Redis does not answer, nothing is looked up in it either.
+            with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
+                (reply,) = await way.run([call])
+                self._channel.listed(answer_of(BEAT, token, reply), asked_at)
 
     def leave(self) -> Call | None:
         """Listen in one event loop less, and return what to tell Redis at the end of the last one.
@@ -88,7 +123,7 @@ class Fleet:
             is_last = not self._loops
         if self._follower is None or not is_last:
             return None
-        entry = entry_of(self.me, self._follower.lasts)
+        entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
     async def invalidate(self, session: Session, name: str | None, keep_ms: int) -> Reach:
@@ -100,7 +135,14 @@ class Fleet:
         wait = self._options.invalidation_wait
         if not await session.take_place(wait):
             raise SharedTierFailed(f"no connection to Redis was free for {wait:g} s")
-        announcer = Announcer(self._keys, self._channel, me=self.me, token=self._token, options=self._options)
+        announcer = Announcer(
+            self._keys,
+            self._channel,
+            me=self.me,
+            token=self._token,
+            options=self._options,
+            is_named=self._is_named,
+        )
         with announcer.begin() as announcement:
             try:
                 with anyio.fail_after(wait):

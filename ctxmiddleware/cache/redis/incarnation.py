@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from ...clock import monotonic
 from ...stats import REDIS, Counters
-from .keys import KeySpace
+from .keys import ChannelKeys, KeySpace
 from .lua.invalidation import ADMIT
 from .servers.connection import Command, Send
 
@@ -48,6 +48,8 @@ class Incarnation:
     snapshot, hold generations that had been replaced. Both have another run id or replication id than the one that is
     kept beside the generations. Everyone's generations are renewed there before anything is read from it.
 
+    `is_named` tells whether the server has said which one it is.
+
     Args:
         keys: of the namespace.
         counters: where it is counted that generations were renewed.
@@ -60,17 +62,18 @@ class Incarnation:
         keys: KeySpace,
         counters: Counters,
         token: Callable[[], bytes],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._space = keys
         # Of one server all buckets together; of a cluster each, since another server may have it tomorrow.
         everyone = [key for pair in keys.everyone() for key in pair]
-        self._everything = _Scope([*keys.incarnation(), keys.channel().state, *everyone])
+        self._everything = _Scope([*keys.incarnation(), *_channel_of(keys.channel()), *everyone])
         self._buckets: dict[int, _Scope] = {}
         self._counters = counters
         self._token = token
         self._clock = clock
         self._warned = False
+        self.is_named = True
 
     async def check(self, send: Send, buckets: frozenset[int] | None = None) -> None:
         """Ask a server which one it is, and renew everyone's generations where it is not the one that was known.
@@ -89,6 +92,7 @@ class Incarnation:
         server, replication, *kept = await send(questions)
         _refuse_replica(replication)
         current = _name(server, replication)
+        self.is_named = current is not None
         if current is None:
             self._warn()
             return
@@ -106,7 +110,7 @@ class Incarnation:
         if bucket not in self._buckets:
             keys = (
                 *self._space.incarnation(bucket),
-                self._space.channel(bucket).state,
+                *_channel_of(self._space.channel(bucket)),
                 *self._space.everyone()[bucket],
             )
             self._buckets[bucket] = _Scope([*keys])
@@ -138,6 +142,10 @@ class Incarnation:
                 "Redis does not say which server it is: allow INFO, or contexts that were invalidated come back with "
                 "a failover that lost the invalidation, and with a restart from an old snapshot"
             )
+
+
+def _channel_of(keys: ChannelKeys) -> tuple[str, str]:
+    return keys.state, keys.listeners
 
 
 def _refuse_replica(replication: object) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Generic, TypeVar
 
 import anyio
 
+from ...clock import monotonic
 from ...perloop import PerLoop
 from ...secret import Secret
 from ...stats import REDIS, Counters
@@ -65,7 +65,7 @@ class RedisTier(Generic[V]):
         counters: Counters,
         options: RedisOptions | None = None,
         token: Callable[[], bytes] = lambda: secrets.token_bytes(16),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._target = checked(target)
         self.codec = codec
@@ -76,7 +76,7 @@ class RedisTier(Generic[V]):
         self._token = token
         self._clock = clock
         self._incarnation = Incarnation(self._keys, counters, token, clock)
-        self._fleet = Fleet(self._keys, counters, self._options, token)
+        self._fleet = Fleet(self._keys, counters, self._options, token, lambda: self._incarnation.is_named)
         self._leases = Leases(
             self._ask,
             self._keys,
@@ -97,6 +97,11 @@ class RedisTier(Generic[V]):
     def is_heard(self) -> bool:
         """Return whether this process hears what the others invalidate."""
         return self._fleet.is_heard
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in for as long as it may serve what it gets now."""
+        return self._fleet.is_listed
 
     @property
     def instance(self) -> str:

@@ -34,6 +34,7 @@ class Recorder:
 
     # A quarter of it is the time between two beats of the channel.
     lasts = 0.4
+    longest_untold = 1.0
 
     def __init__(self) -> None:
         self.forgotten: list[tuple[bytes | None, bytes | None]] = []

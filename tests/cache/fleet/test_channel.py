@@ -21,6 +21,7 @@ from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
 from ctxmiddleware.cache.redis.ear import Ear, EarOptions
 from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lua.channel import LISTED_MS
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
 from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.cache.redis.servers.driver import Connection, connection_for
@@ -102,6 +103,11 @@ def name_of(one: Instance) -> str:
     return one.redis.instance
 
 
+def listed(server: Any) -> int:
+    """Return how many instances are in the list."""
+    return int(server.zcount(CHANNEL.listeners, "(0", "+inf"))
+
+
 def in_memory(one: Instance, key: tuple[str, str] = ADA) -> str | None:
     """Return what an instance answers by memory alone."""
     entry = one.cache.peek(key)
@@ -165,7 +171,7 @@ async def test_an_instance_that_stops_hearing_asks_redis_once_its_trust_has_ende
         async with instance(url=redis_url, clock=pair.clock, policy=POLICY, options=hasty) as third:
             await eventually_async(lambda: is_heard(third))
             _, reach = await third.cache.invalidate(ADA[1])
-        assert (name_of(pair.two), LASTS) in reach.silent
+        assert (name_of(pair.two), POLICY.longest_untold) in reach.silent
         assert name_of(pair.two) not in dict(reach.confirmed)
         assert in_memory(pair.two) == f"{ADA[1]} 1"
         pair.clock.advance(LASTS)
@@ -286,8 +292,8 @@ async def test_an_instance_that_leaves_is_not_waited_for(redis_url: str, server:
         await pair.both_know()
         async with instance(url=redis_url) as third:
             await eventually_async(lambda: is_heard(third))
-            assert server.zcard(CHANNEL.listeners) == 3
-        assert server.zcard(CHANNEL.listeners) == 2
+            assert listed(server) == 3
+        assert listed(server) == 2
         _, reach = await pair.one.cache.invalidate(ADA[1])
         assert (len(reach.confirmed), reach.silent) == (1, ())
 
@@ -309,11 +315,13 @@ async def test_a_dead_instance_is_reported_for_as_long_as_its_fleet_trusts_memor
     async with instance(url=redis_url, policy=policy) as one:
         await eventually_async(partial(is_heard, one))
         now = server.time()[0] * 1000
-        dead = {entry_of("dead", 300): now - 290_000, entry_of("long dead", 300): now - 610_000}
+        longest = policy.longest_untold
+        gone = 1000 * longest + LISTED_MS + 10_000
+        dead = {entry_of("dead", longest): now - 290_000, entry_of("long dead", longest): now - gone}
         server.zadd(CHANNEL.listeners, dead)
-        await eventually_async(lambda: server.zcard(CHANNEL.listeners) == 2)
+        await eventually_async(lambda: listed(server) == 2)
         _, reach = await one.cache.invalidate(ADA[1])
-        assert reach.silent == (("dead", 300.0),)
+        assert reach.silent == (("dead", longest),)
 
 
 async def test_an_own_invalidation_drops_nothing_that_was_loaded_after_it(redis_url: str) -> None:
@@ -589,7 +597,7 @@ async def test_a_listener_from_the_future_is_forgotten(redis_url: str, server: A
     async with _pair(redis_url) as pair:
         await pair.both_know()
         server.zadd(CHANNEL.listeners, {entry_of("early", 5): server.time()[0] * 1000 + 86_400_000})
-        await eventually_async(lambda: server.zcard(CHANNEL.listeners) == 2)
+        await eventually_async(lambda: listed(server) == 2)
 
 
 async def test_a_break_of_the_channel_costs_the_source_nothing(redis_url: str, server: Any) -> None:
@@ -625,6 +633,11 @@ class Busy:
         self.hottest, self.recall, self._tier = tier.hottest, tier.recall, tier
         self.is_busy = False
         self.looks = 0
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in."""
+        return self._tier.is_listed
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[str] | None]:
         """Look, or say that nobody can say now."""

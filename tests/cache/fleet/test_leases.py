@@ -409,6 +409,11 @@ class Hasty:
         self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
         self._first = first
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of other instances count this one in."""
+        return self._tier.is_listed
+
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
         """Claim, after that."""
         await self._first()

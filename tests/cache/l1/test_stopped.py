@@ -10,6 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from ctxmiddleware.cache.redis.lua.channel import Beat
 from ctxmiddleware.testing import FakeClock
 from tests.backends import ASYNCIO
 from tests.cache.machine.fake_server import FakeServer
@@ -54,10 +55,13 @@ class Rig:
 async def _rig() -> AsyncIterator[Rig]:
     clock, gates, database = FakeClock(), Gates(), Database()
     server = FakeServer(clock)
+    tiers = FakeTier(server, gates.wait), FakeTier(server, anyio.lowlevel.checkpoint)
     async with (
-        instance(database, shared=FakeTier(server, gates.wait), clock=clock) as one,
-        instance(database, shared=FakeTier(server, anyio.lowlevel.checkpoint), clock=clock) as other,
+        instance(database, shared=tiers[0], clock=clock) as one,
+        instance(database, shared=tiers[1], clock=clock) as other,
     ):
+        for tier in tiers:
+            tier.channel.listed(Beat(b"", 0, b"0-0"), clock())
         yield Rig(one, other, gates, clock)
 
 

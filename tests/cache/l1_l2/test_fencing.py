@@ -151,6 +151,8 @@ class Hesitant:
         self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
         self.asked, self.go_on = anyio.Event(), anyio.Event()
 
+    is_listed = True
+
     async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
         self.asked.set()
         await self.go_on.wait()

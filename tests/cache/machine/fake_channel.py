@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
-from ctxmiddleware.cache.redis.lua.channel import Beat
-from ctxmiddleware.cache.redis.lua.invalidation import Listening
-
-REMEMBERED_SECONDS = 60.0
+from ctxmiddleware.cache.redis.channel import read_entry
+from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat, Roll
 
 Kind = Literal["intent", "done"]
 Item = list[bytes]
@@ -76,13 +74,13 @@ class FakeChannel:
     place: int = 0
     stream: list[Announced] = field(default_factory=list)
     listeners: dict[bytes, float] = field(default_factory=dict)
+    begun: float | None = None
+    longest: float = 0.0
     inboxes: dict[str, list[tuple[int, Item]]] = field(default_factory=dict)
     ears: list[Connected] = field(default_factory=list)
 
-    def announce(
-        self, kind: Kind, digest: bytes, generation: bytes, token: bytes, sender: str, version: int
-    ) -> list[Listening]:
-        """Put an announcement into the stream, and return who listens."""
+    def announce(self, kind: Kind, digest: bytes, generation: bytes, token: bytes, sender: str, version: int) -> Roll:
+        """Put an announcement into the stream, and return the list of instances."""
         incarnation = self._living()
         self.number += 1
         self.place += 1
@@ -90,14 +88,21 @@ class FakeChannel:
             Announced(self.place, incarnation, self.number, kind, digest, generation, token, sender, version)
         )
         self._wake()
-        return [(entry, int((self.clock() - at) * 1000)) for entry, at in self.listeners.items()]
+        now = self.clock()
+        listening = [(entry, int((now - at) * 1000)) for entry, at in self.listeners.items()]
+        age = 0.0 if self.begun is None else now - self.begun
+        return Roll(listening, int(age * 1000), int(self.longest * 1000))
 
     def beat(self, entry: bytes) -> Beat:
         """Take note of a listener, and return the state."""
         incarnation, now = self._living(), self.clock()
-        self.listeners = {each: at for each, at in self.listeners.items() if now - at < REMEMBERED_SECONDS}
+        self.longest = max(self.longest, read_entry(entry)[1])
+        self.begun = now if self.begun is None else self.begun
+        listed = LISTED_MS / 1000 + self.longest
+        self.listeners = {each: at for each, at in self.listeners.items() if now - at < listed}
         self.listeners[entry] = now
-        return Beat(incarnation, self.number, b"%d-0" % (self.stream[-1].place if self.stream else 0))
+        place = b"%d-0" % (self.stream[-1].place if self.stream else 0)
+        return Beat(incarnation, self.number, place, int(self.longest * 1000))
 
     def post(self, inbox: str, item: Item) -> None:
         """Put something into a listener's own stream."""
@@ -117,8 +122,13 @@ class FakeChannel:
     def flush(self) -> None:
         """Lose everything."""
         self.lose_state()
-        self.stream, self.listeners, self.inboxes = [], {}, {}
+        self.lose_list()
+        self.stream, self.inboxes = [], {}
         self.touched(None)
+
+    def lose_list(self) -> None:
+        """Lose the list of instances, as where it is evicted."""
+        self.listeners, self.begun, self.longest = {}, None, 0.0
 
     def snapshot(self) -> FakeChannel:
         """Return what a copy holds."""
@@ -130,8 +140,9 @@ class FakeChannel:
         self.cut_off()
         copy = older.snapshot()
         self.place, self.stream = copy.place, copy.stream
-        self.listeners, self.inboxes = copy.listeners, copy.inboxes
+        self.inboxes = copy.inboxes
         self.lose_state()
+        self.lose_list()
 
     def cut_off(self) -> None:
         """Lose every connection."""

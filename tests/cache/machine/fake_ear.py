@@ -90,7 +90,7 @@ class FakeEar:
     def leave(self) -> None:
         """Go for good."""
         self.break_off()
-        self._server.listeners.pop(self._ear._entry, None)
+        self._server.listeners.pop(self._ear._registering[0], None)
 
     def send(self, *, beats: bool) -> None:
         """Confirm what was heard, ask for the state where that is due, and ask for news."""
@@ -119,7 +119,7 @@ class FakeEar:
                 kind, value = words[2 * place], words[2 * place + 1]
                 self._server.post(inbox, [b"k", _bytes(kind), b"v", _bytes(value)])
         if trip.beats:
-            self.arriving.append(self._server.beat(self._ear._entry))
+            self.arriving.append(self._server.beat(self._ear._registering[0]))
         trip.state = "reading" if trip.waits else "answered"
         self.read()
 
@@ -155,6 +155,7 @@ class FakeEar:
     def _answered_by(self, beat: Beat) -> None:
         trip = self._trip
         assert trip is not None
+        self._channel.listed(beat, trip.asked_at)
         self.follower.beat(beat, trip.asked_at)
         if not trip.waits:
             self._trip = None

@@ -11,7 +11,7 @@ from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.redis.announcing import Announcement
 from ctxmiddleware.cache.redis.channel import Channel, Follower
-from ctxmiddleware.cache.redis.lua.invalidation import Listening
+from ctxmiddleware.cache.redis.lua.channel import Roll
 from ctxmiddleware.cache.shared import (
     ASK,
     Claim,
@@ -134,6 +134,7 @@ class FakeTier:
     def listen(self, listener: Listener) -> None:
         """Tell an instance what is heard of the others, by an ear that is moved on by hand."""
         follower = Follower(listener, Counters(), self.channel.own)
+        self.channel.longest_untold = listener.longest_untold
         self.ear = FakeEar(
             self._server.channel,
             self.channel,
@@ -143,6 +144,11 @@ class FakeTier:
             lambda announced, taken: None if announced.token in self._own else self._heard(announced, taken),
             self._doubted,
         )
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the reports of the others count this instance in."""
+        return self.ear is None or self.channel.is_listed()
 
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
         """Let every instance load by itself."""
@@ -181,11 +187,11 @@ class FakeTier:
     async def _carry_out(self, announcement: Announcement, name: str | None, keep_ms: int, version: int) -> None:
         token = announcement.token
         if not self.in_steps:
-            announcement.listening = await self._do(lambda: self._renew_and_announce(name, keep_ms, token, version))
+            announcement.roll = await self._do(lambda: self._renew_and_announce(name, keep_ms, token, version))
             return
         await self._do(lambda: self._announce("intent", name, b"", token, version))
         generation = await self._do(lambda: self._renew(name, keep_ms, token, version))
-        announcement.listening = await self._do(lambda: self._announce("done", name, generation, token, version))
+        announcement.roll = await self._do(lambda: self._announce("done", name, generation, token, version))
 
     async def _do(self, command: Callable[[], T]) -> T:
         await self._wait()
@@ -199,7 +205,7 @@ class FakeTier:
             raise SharedTierFailed("the reply was lost")
         return answer
 
-    def _renew_and_announce(self, name: str | None, keep_ms: int, token: bytes, version: int) -> list[Listening]:
+    def _renew_and_announce(self, name: str | None, keep_ms: int, token: bytes, version: int) -> Roll:
         generation = self._renew(name, keep_ms, token, version)
         return self._announce("done", name, generation, token, version)
 
@@ -208,7 +214,7 @@ class FakeTier:
         self._bumped(token)
         return generation
 
-    def _announce(self, kind: Kind, name: str | None, generation: bytes, token: bytes, version: int) -> list[Listening]:
+    def _announce(self, kind: Kind, name: str | None, generation: bytes, token: bytes, version: int) -> Roll:
         digest = b"" if name is None else digest_of(name)
         return self._server.channel.announce(kind, digest, generation, token, self.me, version)
 

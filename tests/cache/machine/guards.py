@@ -67,8 +67,8 @@ GUARDS = (
     Guard(
         "confirming an entry of another generation",
         _LOOKING,
-        "held is None or held.fence != look.fence else self._policy",
-        "held is None else self._policy",
+        "held is not None and held.fence == look.fence:",
+        "held is not None:",
     ),
     Guard(
         "serving by memory for longer than it is trusted",

@@ -250,7 +250,9 @@ class Instance:
             world.counts["invalidations that failed loud"] += 1
             return
         world.counts["invalidations"] += 1
-        world.invalidations.append(Invalidation(self.number, name, version, world.loop.time(), world.server.is_down))
+        world.invalidations.append(
+            Invalidation(self.number, name, version, world.loop.time(), reach, world.server.is_down)
+        )
         for each in world.instances:
             if each.tier.me in dict(reach.confirmed):
                 world.counts["confirmed"] += 1

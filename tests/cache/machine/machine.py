@@ -161,7 +161,9 @@ class Machine(Scenes):
                 server.fail_over_to(self.world.older)
 
     @rule(
-        seconds=st.sampled_from([0.1, 0.5, 1.0, 2.0, 2.5, 5.0, 8.5, 12.0, 60.0]), steps=st.integers(0, 60), seed=SEEDS
+        seconds=st.sampled_from([0.1, 0.5, 1.0, 2.0, 2.5, 5.0, 8.5, 12.0, 60.0, 310.0]),
+        steps=st.integers(0, 60),
+        seed=SEEDS,
     )
     def time_passes(self, seconds: float, steps: int, seed: int) -> None:
         """The clock goes on, or the process was stopped for a while."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.policy import CachePolicy
+from ctxmiddleware.cache.shared import Reach
 
 KEYS: tuple[Key, ...] = tuple((partition, name) for partition in ("", "acme") for name in ("ada", "bob", "cy"))
 NAMED = {digest_of(name): name for name in ("ada", "bob", "cy", "nobody")}
@@ -23,13 +24,22 @@ class Violation(AssertionError):
 
 @dataclass
 class Invalidation:
-    """One that returned well: nothing older than `version` may be served afterwards."""
+    """One that returned well: nothing older than `version` may be served afterwards, but for what its report says."""
 
     instance: int
     name: str | None
     version: int
     ended_at: float
+    reach: Reach
     redis_was_down: bool = False
+
+    def stops_within(self, me: str) -> float:
+        """Return the seconds within which, by its report, an instance stops serving what is older."""
+        silent = dict(self.reach.silent)
+        if me in silent:
+            return silent[me]
+        is_listed = me in dict(self.reach.confirmed) or me == self.reach.me
+        return self.reach.unlisted[0] if self.reach.unlisted and not is_listed else 0.0
 
 
 class Asked(NamedTuple):

@@ -94,6 +94,11 @@ class ChannelRules(RuleBasedStateMachine):
         """The state of the channel is evicted."""
         self.world.server.channel.lose_state()
 
+    @rule()
+    def lose_the_list(self) -> None:
+        """The list of instances is evicted."""
+        self.world.server.channel.lose_list()
+
     @rule(name=NAMES, steps=st.integers(0, 20), seed=SEEDS)
     def renew_by_hand(self, name: str, steps: int, seed: int) -> None:
         """Somebody puts a new generation in force and announces nothing; who is connected hears that it was touched."""

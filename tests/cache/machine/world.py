@@ -91,9 +91,9 @@ class World:
         for each in self.invalidations[:done]:
             if each.name not in (None, name) or each.ended_at > since:
                 continue
-            is_told = since >= each.ended_at + POLICY.untrusted_ttl
-            # Cut off from Redis an instance may serve what it knows while the source is down too.
-            excused = stale and each.redis_was_down and each.instance != instance
-            if (each.instance == instance or is_told) and not excused:
+            # Memory alone is trusted for so long, and stands in for the source for as long as the report has said.
+            reported = each.stops_within(self.instances[instance].tier.me)
+            allowed = reported if stale else min(reported, POLICY.untrusted_ttl)
+            if each.instance == instance or since >= each.ended_at + allowed:
                 versions.append(each.version)
         return max(versions)

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from .script import COMMON, script
 
+# Past its last beat an instance goes on serving from memory for so long, and is listed until what it has loaded by then
+# is over.
+LISTED_MS: Final = 300_000
+
+Listening: TypeAlias = tuple[bytes, int]
+"""An instance in the list, as it registered, and the milliseconds since its last beat."""
+
+
+class Roll(NamedTuple):
+    """The list of instances.
+
+    Args:
+        listening: the instances.
+        age_ms: milliseconds since the list was begun; 0 where there is none.
+        longest_ms: the longest time for which one that ever registered serves what it was not told to forget.
+    """
+
+    listening: list[Listening]
+    age_ms: int
+    longest_ms: int
+
 
 class Beat(NamedTuple):
-    """The state of the channel: its incarnation, the number of the last announcement, and its place in the stream."""
+    """The state of the channel.
+
+    Args:
+        incarnation: another one whenever its state was lost.
+        number: of the last announcement.
+        place: of the last announcement in the stream.
+        longest_ms: as in `Roll`.
+    """
 
     incarnation: bytes
     number: int
     place: bytes
+    longest_ms: int = 0
 
 
 # What happened is announced in the stream, with a number one higher than the last: whoever misses one notices. The
@@ -46,29 +75,39 @@ local function now_ms()
   local now = redis.call('TIME')
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
-local function listeners(key)
-  local found, now = {}, now_ms()
-  local held = redis.call('ZRANGE', only('zset', key), 0, -1, 'WITHSCORES')
+-- What is known of the list stands in it, with a score below 0, and so is lost only together with it.
+local function noted(all, what)
+  local score = redis.call('ZSCORE', only('zset', all), what)
+  return score and -tonumber(score)
+end
+local function listeners(all)
+  local found, now, begun = {}, now_ms(), noted(all, 'begun')
+  local held = redis.call('ZRANGE', all, '(0', '+inf', 'BYSCORE', 'WITHSCORES')
   for place = 1, #held, 2 do
     found[#found + 1] = {held[place], math.max(0, now - tonumber(held[place + 1]))}
   end
-  return found
+  return {found, begun and math.max(0, now - begun) or 0, noted(all, 'longest') or 0}
 end
 """
 
-# Who listens says so, and is forgotten some time after he last did.
+# An instance is listed for as long as it may serve by what it has heard at its last beat.
 _BEAT: Final = """
 local state, stream, all, inbox = unpack(KEYS, 1, 4)
 local held = incarnation(state, stream)
 local now = now_ms()
 only('stream', inbox)
-redis.call('ZREMRANGEBYSCORE', only('zset', all), '-inf', now - tonumber(ARGV[3]))
--- The clock of a former master may have been ahead: such an entry would never be forgotten.
-redis.call('ZREMRANGEBYSCORE', all, now + 60000, '+inf')
-redis.call('ZADD', all, now, ARGV[2])
+local longest = math.max(tonumber(ARGV[3]), noted(all, 'longest') or 0)
+redis.call('ZREMRANGEBYSCORE', all, '(0', now - longest - tonumber(ARGV[4]))
+-- The clock of a former master may have been ahead: such an entry would never end.
+local ahead = redis.call('ZREMRANGEBYSCORE', all, now + 60000, '+inf')
+if ahead > 0 or not noted(all, 'begun') then
+  redis.call('ZADD', all, -now, 'begun')
+end
+redis.call('ZADD', all, -longest, 'longest', now, ARGV[2])
 keep(state, stream, all)
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
-return {ARGV[1], {held, tonumber(redis.call('HGET', state, 'n') or 0), last[1] and last[1][1] or '0-0'}}
+local number = tonumber(redis.call('HGET', state, 'n') or 0)
+return {ARGV[1], {held, number, last[1] and last[1][1] or '0-0', longest}}
 """
 
 _LEAVE: Final = """

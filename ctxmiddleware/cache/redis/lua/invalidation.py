@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
-from .channel import CHANNEL
+from .channel import CHANNEL, Roll
 from .script import COMMON, script
-
-Listening: TypeAlias = tuple[bytes, int]
-"""Who listens to the channel, and the milliseconds since he last said so."""
 
 _RENEWING: Final = """
 local function renew(last)
@@ -51,17 +48,18 @@ if stored == current and known ~= '' and known ~= current then
 end
 local renewed = 0
 if lost then
-  for first = 4, #KEYS, 2 do
+  for first = 5, #KEYS, 2 do
     if redis.call('PTTL', KEYS[first]) ~= -2 then
       redis.call('SET', KEYS[first], next_after(KEYS[first]), 'KEEPTTL')
       renewed = renewed + 1
     end
   end
-  for first = 4, renewed > 0 and #KEYS or 0, 2 do
+  for first = 5, renewed > 0 and #KEYS or 0, 2 do
     redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
   end
-  -- News it had lost may have numbers that are given again: whoever listens begins anew.
-  redis.call('DEL', KEYS[3])
+  -- News it had lost may have numbers that are given again, and instances may have registered that it has not listed:
+  -- channel and list begin anew.
+  redis.call('DEL', KEYS[3], KEYS[4])
   redis.call('SET', KEYS[2], '', 'PX', mark_ms)
 end
 redis.call('SET', KEYS[1], current, 'PX', kept_ms)
@@ -72,10 +70,10 @@ return {ARGV[1], renewed}
 RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])
 
 # The same and its announcement in one step: nobody can renew and die before the others are told.
-INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, list[Listening]])
+INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, Roll])
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
-ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, list[Listening]])
+ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, Roll])
 
 # Everyone's generations are new before a server that may hold old ones is called by its name.
 ADMIT: Final = script(COMMON + _ADMIT, tuple[bytes, int])

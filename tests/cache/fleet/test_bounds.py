@@ -1,0 +1,293 @@
+"""Whether what a report says of instances that have not confirmed holds, whatever they are cut off from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from ctxmiddleware.cache.policy import CachePolicy
+from ctxmiddleware.cache.redis import fleet
+from ctxmiddleware.cache.redis.channel import entry_of
+from ctxmiddleware.cache.redis.ear import Ear
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.lua.channel import LISTED_MS
+from ctxmiddleware.cache.shared import Reach
+from ctxmiddleware.errors import SourceUnavailable
+from ctxmiddleware.testing import FakeClock
+from examples.servers import TcpProxy, Valkey
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, PATIENT, STEADY, Database, Instance, instance
+from tests.cache.switch import Switch
+from tests.waiting import eventually_async
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+
+LISTENERS = KeySpace("test", b"").channel().listeners
+LONGEST = STEADY.longest_untold
+QUICK = replace(PATIENT, timeout=0.5, confirm_timeout=0.05, probe_every=0.05, check_every=0.05)
+
+
+@pytest.fixture
+def own() -> Iterator[Valkey]:
+    """A Valkey that this test may stop and restart."""
+    with Valkey.start() as server:
+        yield server
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[Any]:
+    """A client of the server, for what is done by hand."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def _is_listed(one: Instance) -> bool:
+    assert one.redis is not None
+    return one.redis.is_listed and one.redis.is_heard()
+
+
+@asynccontextmanager
+async def _listed(url: str, **arguments: Any) -> AsyncIterator[Instance]:
+    async with instance(url=url, **arguments) as one:
+        await eventually_async(partial(_is_listed, one))
+        yield one
+
+
+async def _invalidate(one: Instance) -> Reach:
+    _, reach = await one.cache.invalidate(ADA[1])
+    return reach
+
+
+def _is_old_enough(server: Any) -> None:
+    """Let the list look as old as it has to be before none can be missing."""
+    now = server.time()[0] * 1000
+    server.zadd(LISTENERS, {"begun": -(now - LISTED_MS - 1000 * LONGEST - 60_000)})
+
+
+async def _value(one: Instance) -> str | None:
+    try:
+        return (await one.get()).entry.value
+    except SourceUnavailable:
+        return None
+
+
+@pytest.mark.parametrize("stale_untrusted_for", [None, 0.0, 40.0])
+async def test_an_instance_that_is_cut_off_from_everything_stops_in_the_time_reported(
+    redis_url: str, stale_untrusted_for: float | None
+) -> None:
+    """With neither Redis nor a source it serves the old context until its bound, and not beyond."""
+    policy, clock = replace(STEADY, stale_untrusted_for=stale_untrusted_for), FakeClock()
+    port = redis.Redis.from_url(redis_url).connection_pool.connection_kwargs["port"]
+    with TcpProxy.start("127.0.0.1", port) as way:
+        url, database = f"redis://127.0.0.1:{way.port}/0", Database()
+        async with (
+            _listed(redis_url, policy=policy, clock=clock, options=QUICK) as one,
+            _listed(url, policy=policy, clock=clock, options=QUICK, database=database) as other,
+        ):
+            old = await other.value()
+            way.refuse()
+            database.error = SourceUnavailable("down")
+            (silent,) = (await _invalidate(one)).silent
+            stops_within = policy.untrusted_ttl + (300.0 if stale_untrusted_for is None else stale_untrusted_for)
+            assert silent == (other.redis.instance if other.redis else "", stops_within)
+            clock.advance(stops_within - 0.1)
+            assert await _value(other) == old
+            clock.advance(0.1)
+            assert await _value(other) is None
+
+
+async def test_all_that_are_listed_have_confirmed_and_none_can_be_missing(redis_url: str, server: Any) -> None:
+    """The list is older than any instance may serve that is not in it."""
+    async with _listed(redis_url) as one, _listed(redis_url):
+        _is_old_enough(server)
+        reach = await _invalidate(one)
+        assert (len(reach.confirmed), reach.silent, reach.unlisted) == (1, (), None)
+
+
+@pytest.mark.parametrize("loss", ["flushall", "deleted", "never there before", "another type"])
+async def test_a_young_list_may_lack_an_instance(redis_url: str, server: Any, loss: str) -> None:
+    """An instance that was in the former list, and is cut off, would be in no report."""
+    async with _listed(redis_url) as one:
+        if loss != "never there before":
+            _is_old_enough(server)
+            assert (await _invalidate(one)).unlisted is None
+        if loss == "flushall":
+            server.flushall()
+        elif loss != "never there before":
+            server.delete(LISTENERS)
+        if loss == "another type":
+            server.set(LISTENERS, "garbage")
+        reach = await _invalidate(one)
+        assert reach.unlisted is not None
+        assert reach.unlisted[0] == LONGEST
+        assert "has kept the list of instances for" in reach.unlisted[1]
+
+
+async def test_a_list_that_gets_older_bounds_what_it_lacks(redis_url: str, server: Any) -> None:
+    """The last second at which an instance may be unlisted and serve is known."""
+    async with _listed(redis_url) as one:
+        now = server.time()[0] * 1000
+        server.zadd(LISTENERS, {"begun": -(now - LISTED_MS - 100_000)})
+        reach = await _invalidate(one)
+        assert reach.unlisted is not None
+        assert LONGEST - 110 < reach.unlisted[0] <= LONGEST - 100
+
+
+@pytest.mark.parametrize("what", ["from an old file", "empty"])
+async def test_a_restarted_server_has_a_young_list(own: Valkey, what: str) -> None:
+    """What it remembers is from before its run: an instance may have come after the file was written."""
+    async with _listed(own.url, options=QUICK) as one:
+        with redis.Redis.from_url(own.url) as client:
+            _is_old_enough(client)
+            assert (await _invalidate(one)).unlisted is None
+            if what == "from an old file":
+                client.save()
+        own.kill()
+        own.restart()
+        reach = await _invalidate(one)
+        assert reach.unlisted is not None
+        assert reach.unlisted[0] == LONGEST
+
+
+async def test_the_longest_time_is_that_of_all_who_ever_registered(redis_url: str, server: Any) -> None:
+    """Not the caller's own: an instance with another policy may be the one that is missing."""
+    policy = CachePolicy(stale_for=3600.0)
+    async with _listed(redis_url) as one:
+        async with _listed(redis_url, policy=policy):
+            pass
+        async with _listed(redis_url) as newcomer:
+            reach = await _invalidate(newcomer)
+            assert reach.unlisted is not None
+            assert reach.unlisted[0] == policy.longest_untold
+        # Not in Redis any more, but known here since the next beat.
+        await eventually_async(lambda: _longest_known(one) == policy.longest_untold)
+        server.flushall()
+        reach = await _invalidate(one)
+        assert reach.unlisted is not None
+        assert reach.unlisted[0] == policy.longest_untold
+
+
+def _longest_known(one: Instance) -> float:
+    assert one.redis is not None
+    return one.redis._fleet._channel.longest_untold
+
+
+async def test_an_instance_keeps_its_place_for_as_long_as_it_may_serve(redis_url: str, server: Any) -> None:
+    """Partitioned for minutes it is still listed, with the time that is left to it; then it is struck off."""
+    async with _listed(redis_url) as one:
+        now = server.time()[0] * 1000
+        ages = {"first": 200_000, "second": LISTED_MS + 100_000, "third": LISTED_MS + 1000 * LONGEST + 60_000}
+        server.zadd(LISTENERS, {entry_of(name, LONGEST): now - age for name, age in ages.items()})
+        await eventually_async(lambda: server.zcount(LISTENERS, "(0", "+inf") == 3)
+        silent = dict((await _invalidate(one)).silent)
+        assert silent.keys() == {"first", "second"}
+        assert silent["first"] == LONGEST
+        assert LONGEST - 110 < silent["second"] <= LONGEST - 100
+
+
+async def test_a_server_that_does_not_say_which_one_it_is_has_no_list_to_rely_on(own: Valkey) -> None:
+    """Whether the list is from before its run nothing tells."""
+    with redis.Redis.from_url(own.url) as client:
+        client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "-info")
+        async with _listed(f"redis://narrow:secret@127.0.0.1:{own.port}/0") as one:
+            _is_old_enough(client)
+            reach = await _invalidate(one)
+            assert reach.unlisted is not None
+            assert reach.unlisted[0] == LONGEST
+            assert "allow INFO" in reach.unlisted[1]
+
+
+async def test_an_instance_that_no_report_counts_in_keeps_nothing(own: Valkey) -> None:
+    """It has never reached Redis: what it loads answers those who waited for it; nothing stands in for the source."""
+    database = Database()
+    own.kill()
+    async with instance(database, url=own.url, options=QUICK) as one:
+        assert one.redis is not None
+        assert not one.redis.is_listed
+        assert (await one.get()).stale is False
+        await one.get()
+        assert len(database.calls) == 2
+        database.error = SourceUnavailable("down")
+        assert await _value(one) is None
+        own.restart()
+        database.error = None
+        await eventually_async(partial(_is_listed, one))
+        await eventually_async(one.redis.is_up)
+        await one.get()
+        calls = len(database.calls)
+        assert (await one.get()).origin == "memory"
+        assert len(database.calls) == calls
+
+
+async def test_a_caller_waits_for_no_call_that_an_unlisted_instance_began_before(own: Valkey) -> None:
+    """The user may have been invalidated since it began, and nothing would have told."""
+    database = Database()
+    own.kill()
+    async with instance(database, url=own.url, options=QUICK) as one, anyio.create_task_group() as callers:
+        database.hold()
+        answers: list[str | None] = []
+
+        async def ask() -> None:
+            answers.append(await one.value())
+
+        callers.start_soon(ask)
+        await database.started(1)
+        database.rows[ADA[1]] = "new"
+        callers.start_soon(ask)
+        await database.started(2)
+        database.release()
+        await eventually_async(lambda: len(answers) == 2)
+        assert sorted(map(str, answers)) == [f"{ADA[1]} 1", "new"]
+
+
+async def test_an_instance_that_does_not_hear_the_channel_stays_listed(
+    own: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its look-ups work, so that it may serve: it registers over the connections that they take."""
+    monkeypatch.setattr(fleet, "REGISTERED_EVERY", 0.05)
+
+    async def deaf(ear: Ear) -> None:
+        ear.settled.set()
+        await anyio.sleep(math.inf)
+
+    monkeypatch.setattr(Ear, "listen", deaf)
+    async with instance(url=own.url) as one:
+        assert one.redis is not None
+        await eventually_async(lambda: one.redis is not None and one.redis.is_listed)
+        assert not one.redis.is_heard()
+        with redis.Redis.from_url(own.url) as client:
+            assert [name.split()[1].decode() for name in client.zrange(LISTENERS, "(0", "+inf", byscore=True)] == [
+                one.redis.instance
+            ]
+
+
+async def test_an_answer_that_comes_later_than_the_report_says_is_not_given(own: Valkey) -> None:
+    """The source answered after minutes, and Redis cannot say whether the user was invalidated meanwhile."""
+    database, clock = Database(), FakeClock()
+    policy = replace(STEADY, stale_untrusted_for=0.0)
+    with Switch.start("127.0.0.1", own.port) as way:
+        async with (
+            _listed(way.url, database=database, clock=clock, policy=policy, options=QUICK) as one,
+            anyio.create_task_group() as callers,
+        ):
+            database.hold()
+            answers: list[str | None] = []
+
+            async def ask() -> None:
+                answers.append(await _value(one))
+
+            callers.start_soon(ask)
+            await database.started(1)
+            way.refuse()
+            clock.advance(policy.longest_untold)
+            database.release()
+            await eventually_async(lambda: len(answers) == 1)
+            assert answers == [None]
