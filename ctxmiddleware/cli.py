@@ -10,11 +10,11 @@ from importlib.metadata import version
 from typing import Final, TypeAlias
 
 from . import environment, settings
-from .core import arguments_from_env
 from .errors import ConfigurationError, ContextError
 from .identity.scope_user import ScopeUser
 from .migrations import catalogue
 from .model import UserContext
+from .plugin_options import arguments_from_env
 from .principal import Identity
 from .pseudonym import Pseudonyms
 from .remote import AdminClient

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import anyio
 
-from . import checks, environment, wiring
+from . import checks, wiring
 from .accessors import scope_key
 from .admin.app import AdminApp
-from .admin.asking import any_of
 from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
@@ -270,52 +269,6 @@ class PluginCore(Generic[T]):
                         yield assembly
                 finally:
                     tasks.cancel_scope.cancel()
-
-
-class PluginOptions(TypedDict, Generic[T], total=False):
-    """Arguments of ContextPlugin that `from_env` takes too; one that is given is not read from the environment."""
-
-    context_type: type[T]
-    zones: ZoneSource
-    zones_for: Callable[[T, ZoneSnapshot], T]
-    zones_ttl: float
-    redis: str | Secret | Client
-    redis_options: RedisOptions
-    policy: CachePolicy
-    encryption_keys: Iterable[str | Secret]
-    log_key: str | Secret
-    namespace: str
-    is_active: Callable[[T], bool]
-    copy: bool
-    outage: tuple[type[Exception], ...]
-    clock: Callable[[], float]
-
-
-def arguments_from_env(
-    environ: Mapping[str, str],
-    *,
-    identify: Identify | None = None,
-    source: ContextSource[Any] | None = None,
-    admin_guard: AdminGuard | None = None,
-    name: str = "default",
-    options: PluginOptions[Any] | None = None,
-) -> dict[str, Any]:
-    """Return the arguments of a plugin as environment variables describe it, and options where they are given.
-
-    Raises:
-        ConfigurationError: one or more variables cannot be; the message names them all.
-    """
-    faults = [*checks.name_faults(name), *checks.identify_faults(identify), *checks.guard_faults(admin_guard)]
-    if source is not None:
-        faults += checks.source_faults(source)
-    reading = environment.read(environ)
-    # What collects errors keeps the locals of the frames that raised them.
-    del environ
-    parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)
-    if admin_guard is not None:
-        token = parts["admin_guard"]
-        parts["admin_guard"] = admin_guard if token is None else any_of(token, admin_guard)
-    return {"source": source, "identify": identify, **parts, "name": name, **(options or {})}
 
 
 def _is_employed(context: UserContext) -> bool:

@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .accessors import Refusal, context_variable, scope_key
 from .address import LONGEST
-from .core import PluginCore, arguments_from_env
+from .core import PluginCore
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .freed import FREED_KEY, Freed
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
+from .plugin_options import arguments_from_env
 from .preflight import is_mistaken, is_preflight
 from .principal import Identity
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable

@@ -14,11 +14,12 @@ from starlette.routing import Mount
 
 from .accessors import require
 from .admin.guard import AdminGuard
-from .core import PluginCore, PluginOptions, arguments_from_env
+from .core import PluginCore
 from .errors import ConfigurationError
 from .identity.base import Identify
 from .middleware import UserContextMiddleware
 from .model import UserContext
+from .plugin_options import PluginOptions, arguments_from_env
 from .refusal import OnRefusal
 from .routing import checked_paths
 from .sources.base import ContextSource

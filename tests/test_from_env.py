@@ -14,8 +14,8 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 
 from ctxmiddleware import BearerJWT, CachePolicy, ConfigurationError, ContextPlugin, Identity, ScopeUser, UserContext
-from ctxmiddleware.core import arguments_from_env
 from ctxmiddleware.environment import read
+from ctxmiddleware.plugin_options import arguments_from_env
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.wiring import parts_from
 

@@ -33,7 +33,7 @@ from ctxmiddleware import (
     UserContext,
     UserContextMiddleware,
 )
-from ctxmiddleware.core import arguments_from_env
+from ctxmiddleware.plugin_options import arguments_from_env
 
 PORT, LOOP, REDIS_SECONDS = "CHAOS_PORT", "CHAOS_LOOP", "CHAOS_REDIS_SECONDS"
 ADMIN = "/api/admin/cache"

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from ctxmiddleware import ContextPlugin, UserContext, UserContextMiddleware, get_user_context
-from ctxmiddleware.core import arguments_from_env
+from ctxmiddleware.plugin_options import arguments_from_env
 from examples.servers import Postgres, SupabaseFront, SupabaseProject
 from examples.servers.bigquery import BigQueryStandIn
 from tests.cache.rig import PATIENT

@@ -12,7 +12,7 @@ import redis
 
 from ctxmiddleware import ContextPlugin, Employee, Region, Slot, UserContext
 from ctxmiddleware.cache.redis.codec import MAX_BYTES
-from ctxmiddleware.core import arguments_from_env
+from ctxmiddleware.plugin_options import arguments_from_env
 from ctxmiddleware.testing import StaticSource
 from tests.backends import asyncio_only
 from tests.cache.rig import PATIENT
