@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Literal, TypeAlias
 
+from . import forking
+
 Ticket: TypeAlias = int
 """By which a call's end is told from that of a call of before."""
 
@@ -84,7 +86,12 @@ class RateBreaker:
         self._rate = rate
         self._first_pause = open_for
         self._longest_pause = open_at_most
-        self._pause = open_for
+        self.begin_anew()
+        forking.register(self)
+
+    def begin_anew(self) -> None:
+        """Know nothing of the calls so far, in a forked process."""
+        self._pause = self._first_pause
         self._opens_until: float | None = None
         self._tries_until: float | None = None
         # Another one with each change and each try: a ticket of an earlier one tells nothing of now.

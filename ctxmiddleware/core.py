@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import anyio
 
-from . import checks, wiring
+from . import checks, forking, wiring
 from .accessors import scope_key
 from .admin.app import AdminApp
 from .admin.guard import AdminGuard
@@ -119,13 +120,14 @@ class PluginCore(Generic[T]):
         self.identify: Identify = identify if identify is not None else ScopeUser()
         default: Callable[[Any], bool] = _is_employed if is_reference else _is_anybody
         self.is_active: Callable[[T], bool] = is_active or default
-        self._assembly: wiring.Assembly[T] = wiring.assemble(
+        self._redis: Secret | Client | None = Secret(redis) if isinstance(redis, str) else redis
+        self._assemble = partial(
+            wiring.assemble,
             namespace=wiring.namespace_of(name, namespace),
             source=source,
             zones=zones,
             zones_ttl=zones_ttl,
             zones_for=join,
-            redis=redis,
             redis_options=redis_options,
             policy=policy or CachePolicy(),
             context_type=kind,
@@ -138,14 +140,28 @@ class PluginCore(Generic[T]):
             pseudonyms=pseudonyms,
         )
         self._source = source
-        self._resolver = self._assembly.resolver
-        self._started_at = datetime.now(UTC)
+        self._begin()
         self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)
         self._watching = Watching(self._resolver, self._assembly.cache, self._loop.ensure)
         self.admin: Final = AdminApp(self, admin_guard, self.pseudonyms)
+        forking.register(self)
 
     def __repr__(self) -> str:
         return f"<ContextPlugin {self.name!r}: {self._assembly.cache.memory!r}>"
+
+    def _begin(self) -> None:
+        self._assembly: wiring.Assembly[T] = self._assemble(redis=self._redis)
+        self._resolver = self._assembly.resolver
+        self._started_at = datetime.now(UTC)
+
+    def begin_anew(self) -> None:
+        """Know nothing in a forked process: what its parent invalidates from now on, or loads, it is not told of.
+
+        What its parent has opened stays the parent's.
+        """
+        self._redis = wiring.redis_after_fork(self._redis)
+        self._begin()
+        self._watching.turn_to(self._resolver, self._assembly.cache)
 
     async def resolve(self, email_or_identity: str | Identity) -> Resolution[T]:
         """Return what is known of a user, from the nearest place that knows it.

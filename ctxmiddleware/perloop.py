@@ -102,7 +102,7 @@ class PerLoop(Generic[R]):
         """Return this loop's resource, or None where nobody has opened it, or no event loop is running."""
         try:
             keeper = self._keeper.get()
-        except anyio.NoEventLoopError:
+        except RuntimeError:  # NoEventLoopError is one, too; in a forked process the library seems to run still
             return None
         return None if keeper is None else keeper.resource
 

@@ -47,13 +47,17 @@ class Watching(Generic[T]):
         opened: Callable[[], Awaitable[object]],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.resolver = resolver
-        self.cache = cache
         self.opened = opened
         self.wall_clock = wall_clock
         self._at_once = max(1, min(AT_ONCE, cache.policy.max_waiting // 2))
+        self.turn_to(resolver, cache)
         self._gate: RunVar[anyio.Semaphore] = RunVar("watches that resolve")
         self._is_open: RunVar[bool] = RunVar("whether watches are told of news", default=False)
+
+    def turn_to(self, resolver: Resolver[T], cache: TieredCache[T]) -> None:
+        """Let watches, those that exist included, ask these from now on."""
+        self.resolver = resolver
+        self.cache = cache
 
     def watch(self, identity: Identity) -> Watch[T]:
         """Return the changes of one user, from now on."""

@@ -247,6 +247,15 @@ def _zones(settings: Settings) -> ZoneSource | None:
     )
 
 
+def redis_after_fork(redis: Secret | Client | None) -> Secret | Client | None:
+    """Return what a forked process asks in the place of what its parent was given."""
+    if redis is None or isinstance(redis, Secret):
+        return redis
+    from .cache.redis.servers.connection import twin_of
+
+    return twin_of(redis)
+
+
 def _redis_tier(
     target: str | Secret | Client,
     namespace: str,

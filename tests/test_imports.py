@@ -19,7 +19,7 @@ ROOT = Path(ctxmiddleware.__file__).parent
 FACE = "ctxmiddleware"
 WINGS = ("identity", "cache", "sources", "zones")
 GROUND = (
-    "model", "errors", "stats", "breaker", "address", "principal", "secret", "perloop", "shown", "faults", "bell",
+    "model", "errors", "stats", "breaker", "address", "principal", "secret", "perloop", "shown", "faults", "bell", "forking",
     "bounded", "context_types.difference", "context_types.fields", "context_types.schema",
     "context_types.pydantic_support",
 )  # fmt: skip

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from .. import forking
+
 KEPT: Final = 10_000
 
 
@@ -26,12 +28,17 @@ class Attempts:
         self._burst = burst
         self._every = every
         self._clock = clock
-        # Of each peer, when its bucket is full again.
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-        self._lock = threading.Lock()
+        self.begin_anew()
+        forking.register(self)
 
     def __len__(self) -> int:
         return len(self._full_at)
+
+    def begin_anew(self) -> None:
+        """Count anew in a forked process."""
+        # Of each peer, when its bucket is full again.
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     def wait(self, peer: str) -> int:
         """Return the whole seconds for which a peer is not looked at; 0 where it is."""

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from starlette.types import Scope
 
+from .. import forking
 from ..routing import relative_path
 from .attempts import Attempts
 
@@ -89,6 +90,11 @@ class Refused:
 
     def __init__(self, lines: Attempts | None = None) -> None:
         self._lines = Attempts(burst=200, every=1.0) if lines is None else lines
+        self.begin_anew()
+        forking.register(self)
+
+    def begin_anew(self) -> None:
+        """Count anew in a forked process."""
         self._lock = threading.Lock()
         self._unwritten = 0
 

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from .. import forking
+
 _MOST_INVALIDATED: Final = 10_000
 
 
@@ -21,9 +23,14 @@ class FreshlyInvalidated:
     def __init__(self, lag: float, clock: Callable[[], float]) -> None:
         self._lag = lag
         self._clock = clock
-        self._lock = threading.Lock()
         self._until: dict[str, float] = {}
         self._everybody_until = 0.0
+        self.begin_anew()
+        forking.register(self)
+
+    def begin_anew(self) -> None:
+        """Keep in a forked process what is known: the replica lags for it, too."""
+        self._lock = threading.Lock()
 
     def note(self, email: str | None, ago: float) -> None:
         """Record that a normalised address, or every one where it is None, was invalidated so many seconds ago."""

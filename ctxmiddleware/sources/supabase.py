@@ -112,7 +112,7 @@ class SupabaseSource(BatchSource[UserContext]):
         self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock)
         self._paths = Paths(("rpc", "batch", "tables"), clock)
         self._wall_clock = wall_clock
-        self._rng = rng or random.Random()  # noqa: S311 - it scatters pauses
+        self._rng = rng or random.SystemRandom()  # forked processes must not pause for equal times
         self._sleep = sleep
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from .. import forking
 from ..bounded import read_limited
 from ..errors import SourceError, SourceMisconfigured
 from ..perloop import PerLoop
@@ -58,6 +59,7 @@ class Transport:
         # How old the connections of a client that was given may become is its owner's affair.
         self._options = options if client is None else replace(options, recycle=_FOR_EVER, keepalive=_FOR_EVER)
         self._client = client
+        self._client_use = forking.OneProcess()
         self._tls = tls
         self._clock = clock
         self._pools: PerLoop[Pool[_Connection]] = PerLoop("the connections to Supabase", self._open)
@@ -99,6 +101,11 @@ class Transport:
             NoReply: no connection became free, or it failed, or took too long.
             SourceError: the reply is too large or cannot be decompressed.
         """
+        if self._client is not None and not self._client_use.claim():
+            raise SourceMisconfigured(
+                "the HTTP client given was used before this process was forked, and its connections are the parent's: "
+                "leave client= out, or make client and plugin after the fork"
+            )
         pool = await self._pools.ensure()
         reply = await self._on_a_connection(pool, call, fresh=False)
         if reply is None:

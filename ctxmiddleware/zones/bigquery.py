@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from .. import forking
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
 from .arguments import Arguments
@@ -124,10 +125,16 @@ class BigQueryZones:
         self._credentials = credentials
         self._api_endpoint = _endpoint(api_endpoint)
         self._client = client
-        self._threads = threading.BoundedSemaphore(_MOST_THREADS)
+        self._client_use = forking.OneProcess()
+        self.begin_anew()
+        forking.register(self)
 
     def __repr__(self) -> str:
         return f"<BigQueryZones {self._what} by project {self._project}>"
+
+    def begin_anew(self) -> None:
+        """Count threads anew in a forked process, which has none of its parent's."""
+        self._threads = threading.BoundedSemaphore(_MOST_THREADS)
 
     async def fetch(self) -> Sequence[Zone]:
         """Return all zones, within the timeout whatever the server does.
@@ -156,6 +163,11 @@ class BigQueryZones:
             self._threads.release()
 
     def _ask(self, given_up: threading.Event) -> tuple[Zone, ...]:
+        if self._client is not None and not self._client_use.claim():
+            raise SourceMisconfigured(
+                "the BigQuery client given was used before this process was forked, and its connections are the "
+                "parent's: leave client= out, or make client and plugin after the fork"
+            )
         client = self._client or self._connected()
         try:
             return self._run(client, given_up)

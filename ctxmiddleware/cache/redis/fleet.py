@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
+from ... import forking
 from ...stats import Counters
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
@@ -57,6 +58,7 @@ class Fleet:
         self._me = ""
         self._lock = threading.Lock()
         self._loops = 0
+        self._epoch = forking.epoch()
         self._follower: Follower | None = None
         self.landings = Landings(lambda key: keys.of(key).lease.encode())
         self._channel = Channel(self.landings.landed)
@@ -121,7 +123,8 @@ class Fleet:
         with self._lock:
             self._loops -= 1
             is_last = not self._loops
-        if self._follower is None or not is_last:
+        # In a forked process the place of this instance is its parent's to leave.
+        if self._follower is None or not is_last or self._epoch != forking.epoch():
             return None
         entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))

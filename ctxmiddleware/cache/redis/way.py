@@ -8,6 +8,7 @@ from typing import Final
 import anyio
 
 from .incarnation import Incarnation
+from .servers.connection import Twin
 from .servers.driver import Call, Link, look_at, put_in_step, run
 
 CLOSE_SECONDS: Final = 2.0
@@ -59,7 +60,7 @@ class Way:
             await put_in_step(self.client)
 
     async def close(self) -> None:
-        """Close a client of ours."""
-        if self.is_ours:
+        """Close a client of ours, or one that was made in the place of a given one."""
+        if self.is_ours or isinstance(self.client, Twin):
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self.client.aclose()

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import RunVar
 
+from ... import forking
 from ...errors import SourceUnavailable
 from ...perloop import spawn
 from . import keys
@@ -64,16 +65,21 @@ class PublishedKeys:
         self._changed = changed
         self._times = times or FetchTimes()
         self._clock = clock
+        self._flight: RunVar[anyio.Event | None] = RunVar("a fetch of keys", None)
+        self.begin_anew()
+        forking.register(self)
+
+    def __repr__(self) -> str:
+        return f"<PublishedKeys: {len(self._keys)}>"
+
+    def begin_anew(self) -> None:
+        """Fetch the keys anew in a forked process."""
         self._keys: Sequence[Key] = ()
         self._document: object = None
         self._tried_at = self._failed_at = -math.inf
         self._is_failing = False
         self._unknown: OrderedDict[str, float] = OrderedDict()
-        self._flight: RunVar[anyio.Event | None] = RunVar("a fetch of keys", None)
         self.confirmed_at = -math.inf
-
-    def __repr__(self) -> str:
-        return f"<PublishedKeys: {len(self._keys)}>"
 
     def known(self, token: Opened) -> list[Key] | None:
         """Return the keys that may have signed a token, or None where they have to be fetched to know.

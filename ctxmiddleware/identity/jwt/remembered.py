@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ... import forking
 from ...principal import Identity
 
 
@@ -31,14 +32,19 @@ class Remembered:
         self._wall_clock = wall_clock
         self._clock = clock
         self._secret = secrets.token_bytes(32)
-        self._lock = threading.Lock()
-        self._known: dict[bytes, _Known] = {}
+        self.begin_anew()
+        forking.register(self)
 
     def __len__(self) -> int:
         return len(self._known)
 
     def __repr__(self) -> str:
         return f"<Remembered: {len(self)} tokens>"
+
+    def begin_anew(self) -> None:
+        """Forget all in a forked process."""
+        self._lock = threading.Lock()
+        self._known: dict[bytes, _Known] = {}
 
     def get(self, token: str) -> Identity | None:
         """Return whom a token names, or None where it has to be verified."""

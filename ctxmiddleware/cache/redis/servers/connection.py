@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -32,6 +32,10 @@ How: TypeAlias = Secret | RedisCluster
 """How a server is spoken to: as a URL says, or as a ready client of a cluster does."""
 
 _OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_func", "himport_registry")
+
+
+# What a pool puts among the arguments of its connections by itself.
+_OF_A_POOL: Final = ("maint_notifications_pool_handler", "himport_registry", "event_dispatcher")
 
 
 class _Watched(AbstractConnection):
@@ -180,3 +184,42 @@ async def once(how: How, place: Place, commands: Sequence[Command], seconds: flo
     finally:
         with anyio.CancelScope(shield=True):
             await connection.disconnect(nowait=True)
+
+
+class Twin(Redis):
+    """A client that was made as a ready one was, in a forked process, and is ours to close."""
+
+
+class _MadeBeforeFork(AbstractConnection):
+    async def _connect(self) -> None:
+        raise RedisConnectionError(
+            "the Redis client given was connected before this process was forked, and its pool cannot be made again "
+            "here: give ContextPlugin a URL, or make client and plugin after the fork"
+        )
+
+    def repr_pieces(self) -> list[tuple[str, object]]:
+        return []
+
+    def _host_error(self) -> str:
+        return "none"
+
+
+def twin_of(client: Redis | RedisCluster) -> Redis | RedisCluster:
+    """Return the client that a forked process uses where its parent uses this one.
+
+    Two processes that write to one connection read each other's answers. A client that has no connection yet is
+    returned as it is, and so is one of a cluster, whose connections are not used.
+    """
+    if isinstance(client, RedisCluster):
+        return client
+    pool = client.connection_pool
+    if not pool._available_connections and not pool._in_use_connections:
+        return client
+    if type(pool) not in (ConnectionPool, BlockingConnectionPool):
+        return Twin.from_pool(ConnectionPool(connection_class=_MadeBeforeFork))
+    made: dict[str, Any] = {name: value for name, value in pool.connection_kwargs.items() if name not in _OF_A_POOL}
+    if isinstance(pool, BlockingConnectionPool):
+        made["timeout"] = pool.timeout
+    return Twin.from_pool(
+        type(pool)(connection_class=pool.connection_class, max_connections=pool.max_connections, **made)
+    )
