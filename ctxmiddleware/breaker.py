@@ -14,6 +14,9 @@ Ticket: TypeAlias = int
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 
+Health: TypeAlias = Literal["unknown", "ok", "failing", "probing"]
+"""A backend as its last call has shown it: `unknown` before the first, `probing` where the next call is a trial."""
+
 # Whose calls failed is known of so many a second; those of more are counted as if each were another's.
 _MOST_KNOWN = 1000
 
@@ -92,6 +95,7 @@ class RateBreaker:
     def begin_anew(self) -> None:
         """Know nothing of the calls so far, in a forked process."""
         self._pause = self._first_pause
+        self._last: Health = "unknown"
         self._opens_until: float | None = None
         self._tries_until: float | None = None
         # Another one with each change and each try: a ticket of an earlier one tells nothing of now.
@@ -112,6 +116,14 @@ class RateBreaker:
         if until is None:
             return "closed"
         return "open" if self._clock() < until else "half-open"
+
+    @property
+    def health(self) -> Health:
+        """What the calls so far have shown."""
+        state = self.state
+        if state == "closed":
+            return self._last
+        return "failing" if state == "open" else "probing"
 
     @property
     def retry_after(self) -> float:
@@ -142,6 +154,7 @@ class RateBreaker:
         with self._lock:
             if ticket != self._ticket:
                 return False
+            self._last = "ok"
             if self._opens_until is None:
                 self._current().answered += 1
                 return False
@@ -162,6 +175,7 @@ class RateBreaker:
         with self._lock:
             if ticket != self._ticket:
                 return False
+            self._last = "failing"
             if self._opens_until is not None:
                 self._failed_try(who)
                 return False

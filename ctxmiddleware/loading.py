@@ -82,6 +82,13 @@ class Loading(Generic[T]):
         states: Mapping[str, State] = self._paths.states() if self._own_states is None else self._own_states()
         return states
 
+    def path_health(self) -> Mapping[str, str]:
+        """Return what the calls so far have shown of each way to the source."""
+        if self._own_states is None:
+            return self._paths.health()
+        health: Mapping[str, str] = getattr(self._source, "path_health", self._own_states)()
+        return health
+
     def tell_source(self, name: str | None, ago: float) -> None:
         """Tell the source of an invalidation, if it wants to know.
 

@@ -58,7 +58,6 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
     if tier is None:
         return None
     hits, misses = counters.get("hit", REDIS), counters.get("miss", REDIS)
-    is_up = tier.is_up()
     return RedisStats(
         hits=hits,
         misses=misses,
@@ -69,7 +68,7 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
         rejected=counters.get("rejected", REDIS),
         unstorable=counters.get("unstorable", REDIS),
         renewed=counters.get("renewed", REDIS),
-        state="not open" if is_up is None else "up" if is_up else "down",
+        state=tier.health(),
         instance=tier.instance,
         channel="heard" if tier.is_heard() else "not heard",
         heard=counters.get("heard", CHANNEL),
@@ -79,7 +78,7 @@ def _redis(assembly: Assembly[object]) -> RedisStats | None:
 
 def _loads(assembly: Assembly[object]) -> LoadStats:
     counts = {event: assembly.counters.get("load", event) for event in _LOAD_EVENTS}
-    return LoadStats(**counts, paths=assembly.loading.path_states())
+    return LoadStats(**counts, paths=assembly.loading.path_health())
 
 
 def _zones(assembly: Assembly[object]) -> ZonesStats | None:

@@ -81,10 +81,12 @@ class MemoryStats(TierStats, frozen=True, kw_only=True):
 class RedisStats(TierStats, frozen=True, kw_only=True):
     """The tier the fleet shares, as this process sees it.
 
-    `faults` counts commands that failed or timed out, `busy` look-ups given up for want of a free connection,
+    `faults` counts commands that failed or timed out, a channel that could not be opened at the start included, `busy`
+    look-ups given up for want of a free connection,
     `overtaken` values found that were stored before an invalidation, `rejected` values that were not ours, `unstorable`
     contexts that msgpack cannot hold, `renewed` how often all that it held was forgotten because the server
-    was not the one it had been, and `state` is `"up"`, or `"down"` while only a background probe asks it.
+    was not the one it had been, and `state` is `"unknown"` before Redis has answered or failed, `"ok"` after a command
+    that was answered, and `"failing"` after one that was not, or while only a background probe asks it.
     `instance` is this process's name among those that share it; `channel` is `"heard"` while it hears what they
     invalidate, `heard` counts what it heard, and `missed` how often it knew that it had missed something.
     """
@@ -95,7 +97,7 @@ class RedisStats(TierStats, frozen=True, kw_only=True):
     rejected: int
     unstorable: int
     renewed: int
-    state: Literal["up", "down", "not open"]
+    state: Literal["unknown", "ok", "failing", "not open"]
     instance: str
     channel: Literal["heard", "not heard"]
     heard: int
@@ -109,7 +111,9 @@ class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
     loaded, loaded in vain, and invalidated meanwhile; `shared` counts callers that joined a load under way, `behind`
     refreshes behind an answer, `slow` callers served stale because the source was slow, `refused` loads for which the
     queue was full, `leased` users who were being loaded by another instance, `warmed` contexts taken from Redis at the
-    start. `paths` tells the state of each way to the source: `"closed"`, `"open"` or `"half-open"`.
+    start. `paths` tells the state of each way to the source: `"unknown"` before the first call, `"ok"` or
+    `"failing"` as the last one ended, `"failing"` while none is made, and `"probing"` while one tries whether it
+    answers again.
     """
 
     calls: int

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TypeVar
 
-from ..breaker import RateBreaker, State, Ticket
+from ..breaker import Health, RateBreaker, State, Ticket
 from ..errors import SourceUnavailable
 from .exchange import OutOfTime, WayClosed
 
@@ -44,6 +44,10 @@ class Paths:
     def states(self) -> dict[str, State]:
         """Return the state of each way."""
         return {name: breaker.state for name, breaker in self._breakers.items()}
+
+    def health(self) -> dict[str, Health]:
+        """Return what the calls so far have shown of each way."""
+        return {name: breaker.health for name, breaker in self._breakers.items()}
 
     async def through(
         self, path: str, call: Callable[[], Awaitable[R]], *, who: Hashable | None = None, many: bool = False

@@ -10,7 +10,7 @@ from typing import Final, Self, TypeAlias
 
 import anyio
 
-from ..breaker import State
+from ..breaker import Health, State
 from ..errors import ConfigurationError, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import UserContext
 from ..principal import Identity, Kind
@@ -181,6 +181,10 @@ class SupabaseSource(BatchSource[UserContext]):
     def path_states(self) -> Mapping[str, State]:
         """Return whether each way to the database is open to calls."""
         return self._paths.states()
+
+    def path_health(self) -> Mapping[str, Health]:
+        """Return what the calls so far have shown of each way to the database."""
+        return self._paths.health()
 
     async def _in_batches(self, asked: Sequence[str]) -> Answers:
         """Return what the function for many gave, up to where the rest had better go one by one."""

@@ -53,6 +53,7 @@ class Ear:
         me: the instance's name.
         options: times.
         token: makes a value never used before.
+        heard: called with None when the channel answers, and with an error when it is lost.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Ear:
         me: str,
         options: EarOptions,
         token: Callable[[], bytes],
+        heard: Callable[[Exception | None], None] = lambda _: None,
     ) -> None:
         self._connect = connect
         self._channel = channel
@@ -77,6 +79,7 @@ class Ear:
         self._registering = registering(me, follower.longest_untold)
         self._options = options
         self._token = token
+        self._tell = heard
         self._unconfirmed: list[News] = []
         self._beat_at = -math.inf
         self._is_lost = False
@@ -201,6 +204,7 @@ class Ear:
         return inboxes, [INBOX_MS, *(word for value in values for word in (CONFIRMED, value))]
 
     def _lost(self, error: Exception) -> None:
+        self._tell(error)
         if not self._is_lost:
             self._is_lost = True
             logger.warning(
@@ -210,6 +214,7 @@ class Ear:
             )
 
     def _found(self) -> None:
+        self._tell(None)
         self.settled.set()
         self._channel.heard(self._turn)
 

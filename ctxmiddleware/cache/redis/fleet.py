@@ -86,13 +86,19 @@ class Fleet:
         """Whether the reports of other instances count this one in for as long as it may serve what it gets now."""
         return self._follower is None or self._channel.is_listed()
 
-    async def begin(self, tasks: TaskGroup, way: Way) -> None:
-        """Listen in one more event loop, in a task that ends when it is cancelled."""
+    async def begin(self, tasks: TaskGroup, way: Way, heard: Callable[[Exception | None], None]) -> None:
+        """Listen in one more event loop, in a task that ends when it is cancelled.
+
+        Args:
+            tasks: where.
+            way: to the server that holds the channel.
+            heard: called with None when the channel answers, and with an error when it is lost.
+        """
         with self._lock:
             self._loops += 1
         if self._follower is None:
             return
-        ear = self._ear(way, self._follower)
+        ear = self._ear(way, self._follower, heard)
         tasks.start_soon(ear.listen)
         tasks.start_soon(self._stay_listed, way, self._follower)
         # Whoever looks before he is known as a listener is told of nothing that happens in between.
@@ -174,7 +180,7 @@ class Fleet:
             arguments = [word for _, lease in letters for word in (LANDED, lease)]
             session.tell(Call(POST, [inbox for inbox, _ in letters], (self._token(), INBOX_MS, *arguments)))
 
-    def _ear(self, way: Way, follower: Follower) -> Ear:
+    def _ear(self, way: Way, follower: Follower, heard: Callable[[Exception | None], None]) -> Ear:
         keys = self._keys.channel()
         beat = min(LONGEST_BEAT, follower.lasts / 4)
         return Ear(
@@ -191,4 +197,5 @@ class Fleet:
                 check_every=min(beat, self._options.check_every),
             ),
             token=self._token,
+            heard=heard,
         )

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,7 +16,7 @@ from ...stats import REDIS, Counters
 from .lane import Lane
 from .options import RedisOptions
 from .order import Batch, Order, OutOfStep, gathered
-from .servers.driver import Call, Link, NodeFailed, Spread, is_busy, room
+from .servers.driver import Call, Link, NodeFailed, Refused, Spread, is_busy, room
 from .way import Way
 
 logger = logging.getLogger("ctxmiddleware.redis")
@@ -53,6 +53,7 @@ class Session:
         self._clock = clock
         self.places = anyio.CapacityLimiter(room(pool.client, options))
         self.breaker = Breaker(options.fault_threshold)
+        self._last: Literal["unknown", "ok", "failing"] = "unknown"
         self._alone = False
         self._tasks: TaskGroup | None = None
         self._down = anyio.Event()
@@ -74,6 +75,23 @@ class Session:
     def is_up(self) -> bool:
         """Whether requests ask Redis."""
         return not self.breaker.is_open and not (isinstance(self.client, Spread) and self.client.is_down)
+
+    @property
+    def health(self) -> Literal["unknown", "ok", "failing"]:
+        """What the commands so far have shown of Redis."""
+        return self._last if self.is_up else "failing"
+
+    def heard(self, error: Exception | None) -> None:
+        """Take note of an answer of the channel, or of the error with which it was lost or could not be opened."""
+        if error is None:
+            self._last = "ok"
+            return
+        if self._last == "unknown":
+            self._counters.add("fault", REDIS)
+        elif self.is_spread or isinstance(error, Refused):
+            # The other nodes, and commands that are allowed, may be answered all the same.
+            return
+        self._last = "failing"
 
     async def ask(self, orders: Sequence[Order[Any]]) -> None:
         """Carry out orders; each has its answers afterwards, or None where Redis cannot say now."""
@@ -115,6 +133,8 @@ class Session:
     def fault(self, error: Exception) -> None:
         """Take note of a command that failed."""
         self._counters.add("fault", REDIS)
+        if not isinstance(error, NodeFailed) or self._last == "unknown":
+            self._last = "failing"
         # One node of a cluster has a breaker of its own.
         if not isinstance(error, NodeFailed) and self.breaker.fault():
             self._down.set()
@@ -124,6 +144,7 @@ class Session:
 
     def success(self) -> None:
         """Take note of a command that was carried out."""
+        self._last = "ok"
         if self.breaker.success():
             logger.info("Redis answers again")
 

@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 import anyio
 
@@ -117,6 +117,11 @@ class RedisTier(Generic[V]):
         """Return whether requests of this event loop ask Redis; None where it is not open."""
         session = self._sessions.peek()
         return None if session is None else session.is_up
+
+    def health(self) -> Literal["unknown", "ok", "failing", "not open"]:
+        """Return what the commands of this event loop have shown of Redis."""
+        session = self._sessions.peek()
+        return "not open" if session is None else session.health
 
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
@@ -248,7 +253,7 @@ class RedisTier(Generic[V]):
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
             try:
-                await self._fleet.begin(tasks, pool)
+                await self._fleet.begin(tasks, pool, session.heard)
                 # Not before the session can be asked.
                 tasks.start_soon(self._leases.keep)
                 yield session
