@@ -24,7 +24,7 @@ from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
 from .plugin_options import arguments_from_env
-from .preflight import is_mistaken, is_preflight
+from .preflight import Unreadable, checked_preflight, is_answered, is_preflight
 from .principal import Identity
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable
 from .routing import checked_paths, is_excluded, is_public, leads_to
@@ -43,11 +43,13 @@ class UserContextMiddleware:
         plugin: what resolves; None reads the environment with `ContextPlugin.from_env()`.
         required: refuse requests without a context, 401 for anonymous ones and 403 for unknown or inactive users.
         exclude: paths that nobody is identified on, each with all that lies below it; `public` marks single endpoints.
-            CORS preflights, which carry no credentials, pass too; a plain OPTIONS is an ordinary request.
         on_refusal: called with the connection and the reason of each refusal; the response it returns is sent instead.
+        preflight: what happens with `required` to CORS preflights, which carry no credentials, of an app whose routing
+            cannot be read (Django, plain ASGI, a middleware without `.app`): `"refuse"` them as any other request
+            without credentials, or `"pass"` them to the app. Elsewhere those pass that run no view.
 
     Raises:
-        ConfigurationError: `exclude` holds something that is not a path.
+        ConfigurationError: `exclude` holds something that is not a path, or `preflight` another word.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class UserContextMiddleware:
         required: bool = False,
         exclude: Iterable[str] = (),
         on_refusal: OnRefusal | None = None,
+        preflight: Unreadable = "refuse",
     ) -> None:
         self.app = app
         self._required = required
+        self._passes_preflights = checked_preflight(preflight) == "pass" or not required
         self._exclude = checked_paths(exclude)
         self._on_refusal = on_refusal
         self._plugin: PluginCore[Any] | ConfigurationError = _from_environment() if plugin is None else plugin
@@ -145,7 +149,9 @@ class UserContextMiddleware:
     def _is_excluded(self, scope: Scope) -> bool:
         if self._exclude and is_excluded(scope, self._exclude):
             return True
-        return scope.get("method") == "OPTIONS" and is_preflight(scope) and not is_mistaken(self.app, scope)
+        if scope.get("method") != "OPTIONS" or not is_preflight(scope):
+            return False
+        return self._passes_preflights or is_answered(self.app, scope)
 
     def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
         """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""

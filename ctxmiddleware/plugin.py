@@ -20,6 +20,7 @@ from .identity.base import Identify
 from .middleware import UserContextMiddleware
 from .model import UserContext
 from .plugin_options import PluginOptions, arguments_from_env
+from .preflight import Unreadable, checked_preflight
 from .refusal import OnRefusal
 from .routing import checked_paths
 from .sources.base import ContextSource
@@ -99,6 +100,7 @@ class ContextPlugin(PluginCore[T]):
         required: bool = False,
         exclude: Iterable[str] = (),
         on_refusal: OnRefusal | None = None,
+        preflight: Unreadable = "refuse",
     ) -> None:
         """Add the middleware to a Starlette or FastAPI app and mount the admin in it.
 
@@ -110,9 +112,11 @@ class ContextPlugin(PluginCore[T]):
             required: refuse requests without a context.
             exclude: paths that nobody is identified on.
             on_refusal: shapes the refusals.
+            preflight: what happens to CORS preflights where the app's routing cannot be read, `"refuse"` or `"pass"`.
 
         Raises:
-            ConfigurationError: `admin_path` or `exclude` holds something that is not a path.
+            ConfigurationError: `admin_path` or `exclude` holds something that is not a path, or `preflight` another
+                word.
             RuntimeError: the app has begun to serve, or has a plugin of the same name.
         """
         if any(self._is_of_this_name(each) for middleware in app.user_middleware for each in _arguments(middleware)):
@@ -125,9 +129,14 @@ class ContextPlugin(PluginCore[T]):
             raise ConfigurationError(
                 f"admin_path was {admin_path!r}; it is a path below the root, such as /api/admin/cache"
             )
-        excluded = checked_paths(exclude)
+        excluded, preflights = checked_paths(exclude), checked_preflight(preflight)
         app.add_middleware(
-            UserContextMiddleware, plugin=self, required=required, exclude=excluded, on_refusal=on_refusal
+            UserContextMiddleware,
+            plugin=self,
+            required=required,
+            exclude=excluded,
+            on_refusal=on_refusal,
+            preflight=preflights,
         )
         # Ahead of the rest, or a route that takes every path would hide it.
         app.router.routes.insert(0, Mount(path, app=self.admin, name="ctxmiddleware-admin"))

@@ -1,16 +1,38 @@
-"""Which requests are a browser's question before another origin's request (CORS), sent without credentials always."""
+"""CORS preflight requests: a browser sends them without credentials, before a request to another origin."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias, get_args
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import ASGIApp, Scope
 
-from .destination import Routable, app_of, candidates, endpoint_of, layers, routes_of
+from .destination import Routable, app_of, candidates, layers, target
+from .errors import ConfigurationError
+
+Unreadable: TypeAlias = Literal["refuse", "pass"]
+
+# An app may be mounted in itself.
+_MAX_DEPTH: Final = 50
+
+
+def checked_preflight(value: object) -> Unreadable:
+    """Return what happens to the preflights of an app whose routing cannot be read.
+
+    Raises:
+        ConfigurationError: it is neither `"refuse"` nor `"pass"`.
+    """
+    for allowed in get_args(Unreadable):
+        if value == allowed:
+            return allowed  # type: ignore[no-any-return]  # one of the literals
+    raise ConfigurationError(
+        f"preflight was {value!r}; allowed are 'refuse', which treats preflights as any other request where the app's "
+        "routing cannot be read, and 'pass', which passes them to the app"
+    )
 
 
 def is_preflight(scope: Scope) -> bool:
@@ -21,42 +43,69 @@ def is_preflight(scope: Scope) -> bool:
     return bool(headers.get("origin")) and bool(headers.get("access-control-request-method"))
 
 
-def is_mistaken(app: ASGIApp, scope: Scope) -> bool:
-    """Return whether a preflight would run something that takes every method and so takes it for another request.
+def is_answered(app: ASGIApp, scope: Scope, depth: int = 0) -> bool:
+    """Return whether an app is known to answer a preflight as such, and not by the view of another method.
 
-    Anybody can send one, so it must not be a way past `required`. What Starlette's CORSMiddleware answers, and routes
-    that look at the method, cannot mistake it. Of an app whose routing cannot be read nobody can tell: it gets it.
+    Any client can send a preflight, so it must not bypass `required`. Starlette's CORSMiddleware answers it, and routes
+    that compare the method cannot run another method's view. A layer without `.app` and another framework's app cannot
+    be read, so they may run anything.
     """
+    if depth > _MAX_DEPTH:
+        return False
     for layer in layers(app):
-        if _answers_preflights(layer):
-            return False
-        routes = routes_of(layer)
-        if routes is not None:
-            return _takes_any_method(routes, scope)
+        if isinstance(layer, CORSMiddleware):
+            return True
+        if isinstance(layer, Starlette):
+            return is_answered(_stack_of(layer), scope, depth + 1)
+        if isinstance(layer, Router):
+            return _is_answered_by_router(layer, scope, depth)
+        if _compares_methods(layer):
+            return True
     return False
 
 
-def _answers_preflights(layer: object) -> bool:
-    kinds = [getattr(each, "cls", None) for each in getattr(layer, "user_middleware", ())]
-    return any(isinstance(kind, type) and issubclass(kind, CORSMiddleware) for kind in (*kinds, type(layer)))
+def _stack_of(app: Starlette) -> ASGIApp:
+    # Starlette builds it with the first request, which is this one.
+    if app.middleware_stack is None:
+        app.middleware_stack = app.build_middleware_stack()
+    return app.middleware_stack
 
 
-def _takes_any_method(routes: Iterable[object], scope: Scope) -> bool:
-    for route in candidates(routes):
+def _is_answered_by_router(router: Router, scope: Scope, depth: int) -> bool:
+    # A router may have middlewares of its own; the innermost layer is its bound method `app`.
+    for layer in layers(router.middleware_stack):
+        if isinstance(layer, CORSMiddleware):
+            return True
+        if getattr(layer, "__self__", None) is router:
+            return _is_answered_by_routes(router, scope, depth)
+    return False
+
+
+def _is_answered_by_routes(router: Router, scope: Scope, depth: int) -> bool:
+    partial = None
+    for route in candidates(router.routes):
         if route is None:
             return False
         match, child = route.matches(scope)
         if match is Match.FULL:
-            return _is_blind(route, {**scope, **child})
-    return False
-
-
-def _is_blind(route: Routable, scope: Scope) -> bool:
-    if getattr(route, "methods", None):
-        return False
-    endpoint, inner = endpoint_of(route), app_of(route)
-    if isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint):
-        return False
-    if inner is None or endpoint is not None or all(routes_of(layer) is None for layer in layers(inner)):
+            return _is_answered_by_route(route, {**scope, **child}, depth)
+        if match is Match.PARTIAL and partial is None:
+            partial = route
+    if partial is not None:
+        # Starlette's own route answers 405.
+        return isinstance(target(partial), Route) or not isinstance(partial, BaseRoute)
+    if getattr(router.default, "__func__", None) is Router.not_found:
         return True
-    return is_mistaken(inner, scope)
+    return is_answered(router.default, scope, depth + 1)
+
+
+def _is_answered_by_route(route: Routable, scope: Scope, depth: int) -> bool:
+    methods = getattr(route, "methods", None)
+    if methods:
+        return scope["method"] in methods
+    inner = app_of(route)
+    return inner is not None and is_answered(inner, scope, depth + 1)
+
+
+def _compares_methods(layer: object) -> bool:
+    return isinstance(layer, type) and issubclass(layer, HTTPEndpoint) and layer.dispatch is HTTPEndpoint.dispatch

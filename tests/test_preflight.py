@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -16,7 +17,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ctxmiddleware import UserContextMiddleware
+from ctxmiddleware import ConfigurationError, UserContextMiddleware
 
 from .asgi import ask, http_scope, no_lifespan, websocket_scope
 from .people import ADA, DOWN, NOBODY, plugin_of
@@ -51,6 +52,40 @@ class BlindClass:
 
     def __await__(self) -> object:
         return self._answer.__await__()
+
+
+class OwnDispatch(HTTPEndpoint):
+    """An endpoint class that does not compare the method."""
+
+    async def dispatch(self) -> None:
+        """Answer."""
+        await JSONResponse("done")(self.scope, self.receive, self.send)
+
+
+class Silent:
+    """A middleware that does not say what is inside of it, and answers by itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._inner = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse("done")(scope, receive, send)
+
+
+class Says:
+    """A middleware that says what is inside of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+class Foreign(Blind):
+    """An app with routes that are not Starlette's."""
+
+    routes = [object()]  # noqa: RUF012 - as another framework has them
 
 
 class Sees(HTTPEndpoint):
@@ -95,7 +130,8 @@ PASSES: dict[str, tuple[ASGIApp, int]] = {
     "an options route": (Starlette(routes=[Route("/me", me, methods=["OPTIONS"])]), 200),
     "a route that looks at the method": (Starlette(routes=[Route("/me", me)]), 405),
     "an endpoint class": (Starlette(routes=[Route("/me", Sees)]), 405),
-    "an app nobody can read": (Blind(), 200),
+    "a middleware that says what is inside": (Says(Starlette(routes=[Route("/me", me)])), 405),
+    "no route": (Starlette(routes=[Route("/other", me)]), 404),
 }
 
 
@@ -105,21 +141,98 @@ def test_a_preflight_passes_to_what_looks_at_the_method(app: ASGIApp, status: in
     assert client_of(app).options("/me", headers=PREFLIGHT).status_code == status
 
 
-MISTAKEN: dict[str, ASGIApp] = {
-    "a mounted app": Starlette(routes=[Mount("/me", Blind())]),
-    "a class for every method": Starlette(routes=[Route("/me", BlindClass)]),
-    "below": Starlette(routes=[Mount("/me", routes=[Route("/", BlindClass)])]),
+def default() -> ASGIApp:
+    """Return a Starlette app whose router has an app for all that no route matches."""
+    app = Starlette(routes=[Route("/other", me)])
+    app.router.default = Blind()
+    return app
+
+
+UNREADABLE: dict[str, Callable[[], ASGIApp]] = {
+    "a plain app": Blind,
+    "a mounted app": lambda: Starlette(routes=[Mount("/me", Blind())]),
+    "a class for every method": lambda: Starlette(routes=[Route("/me", BlindClass)]),
+    "an endpoint class with a dispatch of its own": lambda: Starlette(routes=[Route("/me", OwnDispatch)]),
+    "below a mount": lambda: Starlette(routes=[Mount("/me", routes=[Route("/", BlindClass)])]),
+    "the default of a router": default,
+    "the default of a mounted router": lambda: Starlette(routes=[Mount("/me", Router(default=Blind()))]),
+    "a middleware without .app around the app": lambda: Silent(Starlette(routes=[Route("/other", me)])),
+    "a middleware without .app in the app": lambda: Starlette(
+        routes=[Route("/other", me)], middleware=[Middleware(Silent)]
+    ),
+    "a middleware without .app before the app's cors": lambda: Starlette(
+        routes=[Route("/me", me)], middleware=[Middleware(Silent), CORS]
+    ),
+    "a middleware without .app in a router": lambda: Router([Route("/me", me)], middleware=[Middleware(Silent)]),
+    "a middleware without .app in a mount": lambda: Router(
+        [Mount("/me", routes=[Route("/", me)], middleware=[Middleware(Silent)])]
+    ),
+    "a middleware without .app before an endpoint class": lambda: Router(
+        [Route("/me", Sees, middleware=[Middleware(Silent)])]
+    ),
+    "another framework's routes": lambda: Foreign(),
 }
 
 
-@pytest.mark.parametrize("app", MISTAKEN.values(), ids=MISTAKEN)
-def test_a_preflight_is_no_way_past_required(app: ASGIApp) -> None:
-    """What would take it for any other request runs for nobody who is not identified."""
-    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
-    path = "/me/" if app is MISTAKEN["below"] else "/me"
-    assert client.options(path, headers=PREFLIGHT).status_code == 401
+def path_of(case: str) -> str:
+    """Return the path that is asked for."""
+    return "/me/" if "mount" in case and case != "a mounted app" else "/me"
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_preflight_of_an_unreadable_app_is_an_ordinary_request(case: str) -> None:
+    """It may run the view of another method, which then answers whoever sends two headers."""
+    client = TestClient(UserContextMiddleware(UNREADABLE[case](), plugin=plugin_of(), required=True))
+    path = path_of(case)
+    answer = client.options(path, headers=PREFLIGHT)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "anonymous")
     assert client.options(path, headers={**PREFLIGHT, "x-user": NOBODY}).status_code == 403
     assert client.options(path, headers={**PREFLIGHT, "x-user": ADA}).json() == "done"
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_preflights_of_an_unreadable_app_pass_where_that_is_asked_for(case: str) -> None:
+    """With `preflight="pass"` they reach the app, and no user is identified."""
+    plugin = plugin_of(identify=identify)
+    client = TestClient(UserContextMiddleware(UNREADABLE[case](), plugin=plugin, required=True, preflight="pass"))
+    assert client.options(path_of(case), headers=PREFLIGHT).json() == "done"
+    assert client.options(path_of(case)).status_code == 500
+
+
+def test_preflights_pass_where_no_context_is_required() -> None:
+    """An anonymous request would reach the app as well."""
+    client = TestClient(UserContextMiddleware(Blind(), plugin=plugin_of(identify=identify)))
+    assert client.options("/me", headers=PREFLIGHT).json() == "done"
+
+
+def test_a_cors_middleware_outside_answers_the_preflights_of_any_app() -> None:
+    """As the README shows it: neither ours nor the app receives them, and refusals carry its headers."""
+    inner = UserContextMiddleware(Blind(), plugin=plugin_of(), required=True)
+    client = TestClient(CORSMiddleware(inner, allow_origins=[ORIGIN]))
+    answer = client.options("/me", headers=PREFLIGHT)
+    assert (answer.text, answer.headers["access-control-allow-origin"]) == ("OK", ORIGIN)
+    refused = client.get("/me", headers={"origin": ORIGIN})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ORIGIN)
+
+
+@pytest.mark.parametrize("value", ["allow", "PASS", "", None, True, []])
+def test_another_word_for_preflight_is_refused_at_construction(value: Any) -> None:
+    """By the middleware and by `install`, whose middleware would be built with the first request only."""
+    message = "preflight was .*; allowed are 'refuse'.* and 'pass'"
+    with pytest.raises(ConfigurationError, match=message):
+        UserContextMiddleware(Blind(), plugin=plugin_of(), preflight=value)
+    app = Starlette()
+    with pytest.raises(ConfigurationError, match=message):
+        plugin_of().install(app, preflight=value)
+    assert not app.user_middleware
+
+
+@pytest.mark.parametrize(("value", "status"), [("refuse", 401), ("pass", 200)])
+def test_install_passes_it_on(value: Any, status: int) -> None:
+    """To the middleware that it adds."""
+    app = Starlette(routes=[Mount("/me", Blind())])
+    plugin_of().install(app, required=True, preflight=value)
+    assert TestClient(app).options("/me", headers=PREFLIGHT).status_code == status
 
 
 @pytest.mark.anyio

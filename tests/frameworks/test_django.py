@@ -71,3 +71,13 @@ def test_required_is_kept_before_django(django_app: Any, view: str) -> None:
     client = TestClient(UserContextMiddleware(django_app, plugin=plugin_of(), required=True, exclude=["/nope"]))
     assert [client.get(view, headers=as_user(user)).status_code for user in (None, NOBODY, ADA)] == [401, 403, 200]
     assert client.get("/nope").status_code == 404
+
+
+def test_a_preflight_is_no_way_to_a_view(django_app: Any) -> None:
+    """Django gives a view every method, and its routing cannot be read."""
+    preflight = {"origin": "https://app.example.com", "access-control-request-method": "GET"}
+    client = TestClient(UserContextMiddleware(django_app, plugin=plugin_of(), required=True))
+    answer = client.options("/me", headers=preflight)
+    assert (answer.status_code, "email" in answer.text) == (401, False)
+    client = TestClient(UserContextMiddleware(django_app, plugin=plugin_of(), required=True, preflight="pass"))
+    assert client.options("/me", headers=preflight).json() == {"email": None}
