@@ -18,7 +18,7 @@ class Freed:
     Args:
         refuse: answers with the refusal it was freed from.
         send: the host's.
-        is_there: says whether it was reached, where that is to be seen from the scope.
+        is_there: says of the answer's first message whether it was reached, where the scope or the message show that.
         outer: the gate of a middleware further out, which is told too when an admin is reached.
     """
 
@@ -26,7 +26,7 @@ class Freed:
         self,
         refuse: Callable[[], Awaitable[None]],
         send: Send,
-        is_there: Callable[[], bool],
+        is_there: Callable[[Message], bool],
         outer: object = None,
     ) -> None:
         self._is_there = is_there
@@ -44,7 +44,7 @@ class Freed:
 
     async def send(self, message: Message) -> None:
         """Pass on what is answered by whom it was freed for."""
-        self._reached = self._reached or (not self._refused and self._is_there())
+        self._reached = self._reached or (not self._refused and self._is_there(message))
         if self._reached:
             await self._send(message)
         elif not self._refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from inspect import isawaitable
@@ -13,21 +13,22 @@ from typing import Any, Final, Literal
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .accessors import Refusal, context_variable, scope_key
 from .address import LONGEST
 from .core import PluginCore
 from .errors import ConfigurationError, SourceError, SourceUnavailable
+from .exemption import Exemptions
 from .freed import FREED_KEY, Freed
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
 from .plugin_options import arguments_from_env
-from .preflight import Unreadable, checked_preflight, is_answered, is_preflight
+from .preflight import Unreadable
 from .principal import Identity
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable
-from .routing import checked_paths, is_excluded, is_public, leads_to
+from .routing import is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
 
@@ -64,8 +65,7 @@ class UserContextMiddleware:
     ) -> None:
         self.app = app
         self._required = required
-        self._passes_preflights = checked_preflight(preflight) == "pass" or not required
-        self._exclude = checked_paths(exclude)
+        self._exemptions = Exemptions(app, exclude, preflight, required=required)
         self._on_refusal = on_refusal
         self._plugin: PluginCore[Any] | ConfigurationError = _from_environment() if plugin is None else plugin
         key = scope_key("default") if isinstance(self._plugin, ConfigurationError) else self._plugin.scope_key
@@ -98,14 +98,22 @@ class UserContextMiddleware:
             reason = "excluded"
             self._write(scope, None, reason)
         plugin.count(reason or "served" if denial is None or freed else "refused")
-        if denial is not None:
-            await self._deny(denial, scope, receive, send, freed=freed)
-            return
         token = self._variable.set(context)
         try:
-            await self.app(scope, receive, send)
+            if denial is not None:
+                await self._deny(denial, scope, receive, send, freed=freed)
+            else:
+                await self._serve_exempt(scope, receive, send, exempt=reason == "excluded")
         finally:
             _reset(self._variable, token)
+
+    async def _serve_exempt(self, scope: Scope, receive: Receive, send: Send, *, exempt: bool) -> None:
+        """Call the app; the answer to an excluded path is held back until the app has read the path likewise."""
+        is_likewise = self._exemptions.follow(scope) if exempt and self._required else None
+        if is_likewise is None:
+            await self.app(scope, receive, send)
+        else:
+            await self._hold_back(denial_for("anonymous"), is_likewise, scope, receive, send)
 
     def _is_resolved(self, plugin: PluginCore[Any], scope: Scope) -> bool:
         """Return whether an outer middleware with the same plugin has resolved who asks now.
@@ -126,9 +134,14 @@ class UserContextMiddleware:
             await self._refuse(denial, scope, receive, send)
             return
 
-        def is_there() -> bool:
+        def is_there(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
             return freed == "public" and is_public(scope.get("endpoint"))
 
+        await self._hold_back(denial, is_there, scope, receive, send)
+
+    async def _hold_back(
+        self, denial: Denial, is_there: Callable[[Message], bool], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         # Each layer holds back what it was given to send: on a copied scope that is not the outer layer's.
         gate = Freed(lambda: self._refuse(denial, scope, receive, send), send, is_there, scope.get(FREED_KEY))
         scope[FREED_KEY] = gate
@@ -137,7 +150,7 @@ class UserContextMiddleware:
     async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
         """Return the context, or why there is none, and the refusal that follows if one does."""
         try:
-            if self._is_excluded(scope):
+            if self._exemptions.is_exempt(scope):
                 return None, "excluded", None
             context, reason = await _context(plugin, scope)
         except Exception as error:  # noqa: BLE001 - raised in a middleware it would be an answer nobody chose
@@ -145,13 +158,6 @@ class UserContextMiddleware:
             return None, denial.reason, denial
         denial_or_none = denial_for(reason) if reason is not None and self._required else None
         return context, reason, denial_or_none
-
-    def _is_excluded(self, scope: Scope) -> bool:
-        if self._exclude and is_excluded(scope, self._exclude):
-            return True
-        if scope.get("method") != "OPTIONS" or not is_preflight(scope):
-            return False
-        return self._passes_preflights or is_answered(self.app, scope)
 
     def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
         """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""
@@ -168,12 +174,12 @@ class UserContextMiddleware:
 
     async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what an outer middleware with the same plugin has resolved; only `required` is still ours to keep."""
-        needed = self._required and not self._is_excluded(scope)
-        if needed and scope[self._key] is None:
+        exempt = self._required and self._exemptions.is_exempt(scope)
+        if self._required and not exempt and scope[self._key] is None:
             denial = denial_for(scope.get(self._refusal_key) or "anonymous")
             await self._deny(denial, scope, receive, send, freed=leads_to(self.app, scope))
             return
-        await self.app(scope, receive, send)
+        await self._serve_exempt(scope, receive, send, exempt=exempt and scope[self._key] is None)
 
     async def _serve_broken(self, error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> None:
         logger.error("every request is refused, because the configuration cannot work: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
@@ -13,6 +13,9 @@ from .destination import steps
 from .errors import ConfigurationError
 
 logger = logging.getLogger("ctxmiddleware.routing")
+
+# Litestar puts them on the scope once it has routed the request.
+LITESTAR_KEYS: Final = frozenset({"route_handler", "path_template"})
 
 
 def checked_paths(exclude: Iterable[str]) -> tuple[str, ...]:
@@ -54,10 +57,30 @@ def is_excluded(scope: Scope, paths: tuple[str, ...]) -> bool:
 
     `/` stands for the root alone: an exclusion of everything is no middleware at all.
     """
-    path = relative_path(scope)
+    return is_below(relative_path(scope), paths) and not has_two_readings(scope)
+
+
+def is_below(path: str, paths: tuple[str, ...]) -> bool:
+    """Return whether a relative path is one of these or lies below one, and can be read in one way only."""
     if path in paths:
         return True
     return any(path.startswith(f"{prefix}/") for prefix in paths if prefix != "/") and not _is_ambiguous(path)
+
+
+def has_two_readings(scope: Scope) -> bool:
+    """Return whether frameworks disagree about where the path below the root path begins.
+
+    Hypercorn, Granian and Daphne pass a root path and leave the path as it was requested. Where the path does not begin
+    with it, Starlette reads the whole path, Quart answers 404, and Litestar reads what follows its first occurrence.
+    """
+    path, root = scope.get("path") or "/", scope.get("root_path") or ""
+    if not root:
+        return False
+    rest = path.removeprefix(root) if path.startswith(root) else None
+    if scope.keys() >= LITESTAR_KEYS:
+        # Litestar has taken the root path away already, and left it in the scope.
+        return rest is not None
+    return rest is None or rest[:1] not in ("", "/") or root in rest
 
 
 def _is_ambiguous(path: str) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from litestar import Litestar, Request, WebSocket, asgi, get, websocket
 from litestar.middleware import DefineMiddleware
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Receive, Scope, Send
 
 from ctxmiddleware import (
     BearerToken,
@@ -89,3 +91,45 @@ def test_required_and_its_admin() -> None:
     assert opened.get(f"{path}/stats", headers=authorized).json()["pid"] > 0
     assert opened.get(f"{path}/stats").status_code == 401
     assert opened.get("/me").json()["reason"] == "anonymous"
+
+
+SECRET_MOUNT = asgi("/secret", is_mount=True, copy_scope=False)(PlainTextResponse("secret"))
+
+
+@get("/private")
+async def private() -> str:
+    """Answer with what is not for all."""
+    return "secret"
+
+
+@pytest.mark.parametrize("path", ["/private", "/secret", "/secret/health"])
+def test_an_excluded_answer_is_held_back_until_litestar_has_routed_it(path: str) -> None:
+    """A path that is rewritten on its way to Litestar is compared with the route that Litestar has found."""
+    app: Any = Litestar([private, SECRET_MOUNT], openapi_config=None)
+
+    async def rewriting(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = path
+        await app(scope, receive, send)
+
+    client = TestClient(UserContextMiddleware(rewriting, plugin=plugin_of(), required=True, exclude=["/health"]))
+    answer = client.get("/health")
+    assert (answer.status_code, "secret" in answer.text) == (401, False)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "path"), [("/private", "/private"), ("/secret", "/secret/a/b"), ("/nope", "/nope")]
+)
+def test_an_excluded_path_passes_litestar(exclude: str, path: str) -> None:
+    """To a handler, to a mounted app, and to no route."""
+    app: Any = Litestar([private, SECRET_MOUNT], openapi_config=None)
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True, exclude=[exclude]))
+    assert client.get(path).status_code == (404 if path == "/nope" else 200)
+
+
+def test_in_litestars_own_stack_a_root_path_was_taken_away() -> None:
+    """Litestar leaves it on the scope of a path that does not hold it any more."""
+    middleware = DefineMiddleware(UserContextMiddleware, plugin=plugin_of(), required=True, exclude=["/private"])  # type: ignore[arg-type]  # Litestar's own scope type
+    app: Any = Litestar([private, me], middleware=[middleware], openapi_config=None)
+    client = TestClient(app, root_path="/api")
+    assert client.get("/private").text == "secret"
+    assert client.get("/me").status_code == 401
