@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final, Protocol
 
+from starlette.datastructures import URL
 from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Message, Scope
 
 # An object may answer `.app` with itself.
 _MAX_LAYERS: Final = 100
@@ -39,28 +41,83 @@ def routes_of(layer: object) -> list[object] | None:
 def steps(app: ASGIApp, scope: Scope) -> Iterator[object]:
     """Return what a request comes through: layers of the app, the route that takes it, what that leads to, and so on.
 
-    The first route that matches decides, as it will when the app is called. Where that cannot be told the way ends.
+    The first route that matches decides, as it will when the app is called: fully, else but for the method (405), else
+    with a slash more or less (307), which ends in a Redirect. Where that cannot be told the way ends.
     """
     for layer in layers(app):
         yield layer
         routes = routes_of(layer)
         if routes is not None:
-            yield from _along(routes, scope)
+            yield from _along(layer, routes, scope)
             return
 
 
-def _along(routes: Iterable[object], scope: Scope) -> Iterator[object]:
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The answer of a router to a path with a slash too many or too few.
+
+    Args:
+        scope: the request of the path it redirects to, as the route that matches it continues.
+        route: matches that path.
+    """
+
+    scope: Scope
+    route: Routable
+
+    @property
+    def steps(self) -> Iterator[object]:
+        """What a request of that path comes through."""
+        return _through(self.route, self.scope)
+
+    def is_sent_by(self, message: Message) -> bool:
+        """Return whether a message begins this answer, and no other."""
+        location = str(URL(scope=self.scope)).encode()
+        return message.get("status") == 307 and (b"location", location) in message.get("headers", ())
+
+
+def _along(layer: object, routes: Iterable[object], scope: Scope) -> Iterator[object]:
+    partial: Routable | None = None
     for route in candidates(routes):
         if route is None:
             return  # another framework's: who is reached cannot be told
         match, child = route.matches(scope)
         if match is Match.FULL:
-            yield route
-            yield endpoint_of(route)
-            inner = app_of(route)
-            if inner is not None:
-                yield from steps(inner, {**scope, **child})
+            yield from _through(route, {**scope, **child})
             return
+        if match is Match.PARTIAL and partial is None:
+            partial = route
+    if partial is not None:
+        yield partial
+        yield endpoint_of(partial)
+        return
+    redirect = _redirect_of(layer, routes, scope)
+    if redirect is not None:
+        yield redirect
+
+
+def _through(route: Routable, scope: Scope) -> Iterator[object]:
+    yield route
+    yield endpoint_of(route)
+    inner = app_of(route)
+    if inner is not None:
+        yield from steps(inner, scope)
+
+
+def _redirect_of(layer: object, routes: Iterable[object], scope: Scope) -> Redirect | None:
+    router = getattr(layer, "router", layer)
+    path: str = scope["path"]
+    if scope["type"] != "http" or not getattr(router, "redirect_slashes", False):
+        return None
+    if path.removeprefix(scope.get("root_path") or "") == "/":
+        return None
+    other = {**scope, "path": path.rstrip("/") if path.endswith("/") else f"{path}/"}
+    for route in candidates(routes):
+        if route is None:
+            return None
+        match, child = route.matches(other)
+        if match is not Match.NONE:
+            return Redirect({**other, **child}, route)
+    return None
 
 
 def candidates(routes: Iterable[object]) -> Iterator[Routable | None]:

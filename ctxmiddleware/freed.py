@@ -10,7 +10,7 @@ from starlette.types import Message, Scope, Send
 FREED_KEY: Final = "user_context_freed"
 
 
-class Freed:
+class Gate:
     """Holds back every answer to a freed request until whom it was freed for is reached, and refuses in its place.
 
     Routing is read before the request takes its way: a middleware inside that rewrites paths may lead it elsewhere.
@@ -30,7 +30,7 @@ class Freed:
         outer: object = None,
     ) -> None:
         self._is_there = is_there
-        self._outer = outer if isinstance(outer, Freed) else None
+        self._outer = outer if isinstance(outer, Gate) else None
         self._refuse = refuse
         self._send = send
         self._reached = False
@@ -55,5 +55,5 @@ class Freed:
 def reached(scope: Scope) -> None:
     """Say that an admin, which guards itself, has got a request, which may have been freed for it."""
     freed = scope.get(FREED_KEY)
-    if isinstance(freed, Freed):
+    if isinstance(freed, Gate):
         freed.reach()

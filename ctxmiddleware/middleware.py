@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from inspect import isawaitable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .accessors import Refusal, context_variable, scope_key
 from .address import LONGEST
 from .core import PluginCore
+from .destination import Redirect
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .exemption import Exemptions
-from .freed import FREED_KEY, Freed
+from .freed import FREED_KEY, Gate
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
 from .lifespan import LifespanRun
@@ -28,7 +29,7 @@ from .plugin_options import arguments_from_env
 from .preflight import Unreadable
 from .principal import Identity
 from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable
-from .routing import is_public, leads_to
+from .routing import Freed, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
 
@@ -94,7 +95,7 @@ class UserContextMiddleware:
         self._write(scope, context, reason)
         # The admin has its own guard, and is what an operator needs while nobody can be resolved.
         freed = None if denial is None else leads_to(self.app, scope)
-        if freed == "public":
+        if freed is not None and freed != "admin":
             reason = "excluded"
             self._write(scope, None, reason)
         plugin.count(reason or "served" if denial is None or freed else "refused")
@@ -127,14 +128,14 @@ class UserContextMiddleware:
                 return resolver is plugin and headers is scope.get("headers") and user is scope.get("user")
         return False
 
-    async def _deny(
-        self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: Literal["admin", "public"] | None
-    ) -> None:
+    async def _deny(self, denial: Denial, scope: Scope, receive: Receive, send: Send, *, freed: Freed | None) -> None:
         if freed is None:
             await self._refuse(denial, scope, receive, send)
             return
 
-        def is_there(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
+        def is_there(message: Message) -> bool:
+            if isinstance(freed, Redirect):
+                return freed.is_sent_by(message)
             return freed == "public" and is_public(scope.get("endpoint"))
 
         await self._hold_back(denial, is_there, scope, receive, send)
@@ -143,7 +144,7 @@ class UserContextMiddleware:
         self, denial: Denial, is_there: Callable[[Message], bool], scope: Scope, receive: Receive, send: Send
     ) -> None:
         # Each layer holds back what it was given to send: on a copied scope that is not the outer layer's.
-        gate = Freed(lambda: self._refuse(denial, scope, receive, send), send, is_there, scope.get(FREED_KEY))
+        gate = Gate(lambda: self._refuse(denial, scope, receive, send), send, is_there, scope.get(FREED_KEY))
         scope[FREED_KEY] = gate
         await self.app(scope, receive, gate.send)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
-from .destination import steps
+from .destination import Redirect, steps
 from .errors import ConfigurationError
 
 logger = logging.getLogger("ctxmiddleware.routing")
@@ -121,21 +121,31 @@ def is_public(endpoint: object) -> bool:
     return function is not None and getattr(function, "__ctxmiddleware_public__", None) is function
 
 
-def leads_to(app: ASGIApp, scope: Scope) -> Literal["admin", "public"] | None:
+Freed: TypeAlias = Literal["admin", "public"] | Redirect
+
+
+def leads_to(app: ASGIApp, scope: Scope) -> Freed | None:
     """Return whether an app's own routing gives this request to an admin, which guards itself, or to a public endpoint.
 
     The first route that matches decides, as it will when the app is called: an admin that another route shadows is
-    not reached, and is not said to be. Only the routing of Starlette and what is built on it can be read.
+    not reached, and is not said to be. Only the routing of Starlette and what is built on it can be read. Where the
+    router would redirect to one of them, because of a slash too many or too few, that redirect is returned.
     """
     # Headers may be read once only; this makes them a list before a copy of the scope uses them up.
     Headers(scope=scope)
     try:
         for step in steps(app, scope):
-            if getattr(step, "guards_itself", None) is True:
-                return "admin"
-            if is_public(step):
-                return "public"
+            if isinstance(step, Redirect):
+                return step if any(_freed_by(each) for each in step.steps) else None
+            if (freed := _freed_by(step)) is not None:
+                return freed
     except Exception:
         # Raised on, it would be an answer in the place of the refusal that is due.
         logger.exception("a route failed to say whether it takes a request, so the refusal stands")
     return None
+
+
+def _freed_by(step: object) -> Literal["admin", "public"] | None:
+    if getattr(step, "guards_itself", None) is True:
+        return "admin"
+    return "public" if is_public(step) else None

@@ -14,7 +14,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -233,3 +233,110 @@ def test_a_method_of_an_object_may_be_marked() -> None:
     client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
     assert client.get("/open").text == "welcome"
     assert client.get("/closed").status_code == 401
+
+
+@public
+async def page(request: Request) -> Response:
+    """Answer in the same way with and without the middleware."""
+    return PlainTextResponse("welcome")
+
+
+def _routing() -> ASGIApp:
+    below = Mount("/below", routes=[Route("/welcome", page), Route("/private", private)])
+    return Starlette(
+        routes=[
+            Route("/welcome", page),
+            Route("/slash/", page),
+            Route("/class/", Landing),
+            Route("/private", private),
+            Route("/private-slash/", private),
+            below,
+        ]
+    )
+
+
+def _fastapi_routing() -> ASGIApp:
+    app, router = FastAPI(), APIRouter(prefix="/below")
+    targets: tuple[FastAPI | APIRouter, ...] = (app, router)
+    for target in targets:
+        target.get("/welcome")(public(lambda: "welcome"))
+        target.get("/private")(lambda: "secret")
+    app.get("/slash/")(public(lambda: "welcome"))
+    app.get("/class/")(public(lambda: "welcome"))
+    app.get("/private-slash/")(lambda: "secret")
+    app.include_router(router)
+    return app
+
+
+ROUTERS: dict[str, Build] = {"starlette": _routing, "fastapi": _fastapi_routing}
+PUBLIC = (
+    "GET /welcome/", "GET /welcome/?next=/a%2Fb", "HEAD /welcome", "HEAD /welcome/", "POST /welcome", "POST /welcome/",
+    "OPTIONS /welcome", "GET /slash", "HEAD /slash/", "GET /class", "POST /class", "POST /class/",
+    "GET /below/welcome/", "HEAD /below/welcome", "POST /below/welcome",
+)  # fmt: skip
+
+
+def _asked(app: ASGIApp, request: str, root: str) -> tuple[int, bytes, str | None, str | None]:
+    method, path = request.split()
+    answer = TestClient(app, root_path=root, follow_redirects=False).request(method, f"{root}{path}")
+    return answer.status_code, answer.content, answer.headers.get("location"), answer.headers.get("allow")
+
+
+@pytest.mark.parametrize("root", ["", "/api"])
+@pytest.mark.parametrize("request_line", PUBLIC)
+@pytest.mark.parametrize("framework", ROUTERS)
+def test_the_routers_own_answers_are_those_without_the_middleware(framework: str, request_line: str, root: str) -> None:
+    """A redirect to a public endpoint, and a method that it does not have."""
+    expected = _asked(ROUTERS[framework](), request_line, root)
+    assert expected[0] in (200, 307, 405)
+    app = UserContextMiddleware(ROUTERS[framework](), plugin=plugin_of(), required=True)
+    found = _asked(app, request_line, root)
+    if expected[0] == 200:
+        assert found[0] == 200
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET /private/", "POST /private", "GET /private-slash", "GET /below/private/"]
+)
+@pytest.mark.parametrize("framework", ROUTERS)
+def test_the_routers_answers_on_other_endpoints_say_nothing(framework: str, request_line: str) -> None:
+    """Without credentials it is not to be seen which addresses and methods there are."""
+    app = UserContextMiddleware(ROUTERS[framework](), plugin=plugin_of(), required=True)
+    assert _asked(app, request_line, "")[0] == _asked(app, "GET /nope", "")[0] == 401
+
+
+def test_a_redirect_to_the_admin_passes() -> None:
+    """The admin guards itself, and shows no more than that it is there."""
+    plugin = plugin_of()
+    app = Starlette()
+    plugin.install(app, required=True)
+    answer = TestClient(app, follow_redirects=False).get("/api/admin/cache")
+    assert (answer.status_code, answer.headers["location"]) == (307, "http://testserver/api/admin/cache/")
+
+
+def test_another_redirect_is_not_taken_for_the_routers() -> None:
+    """A middleware inside that leads the request elsewhere answers with nothing of what was reached."""
+
+    async def secret(request: Request) -> Response:
+        return RedirectResponse("/secret-place")
+
+    inner = Starlette(routes=[Route("/welcome", page), Route("/secret", secret)])
+
+    class Rewriting:
+        app = inner
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await inner({**scope, "path": "/secret"}, receive, send)
+
+    client = TestClient(UserContextMiddleware(Rewriting(), plugin=plugin_of(), required=True), follow_redirects=False)
+    answer = client.get("/welcome/")
+    assert (answer.status_code, answer.headers.get("location")) == (401, None)
+
+
+def test_a_method_of_another_route_of_the_path_needs_a_context() -> None:
+    """Only where no route takes the method is the answer the router's own."""
+    routes = [Route("/both", page), Route("/both", private, methods=["POST"])]
+    app = UserContextMiddleware(Starlette(routes=routes), plugin=plugin_of(), required=True)
+    assert [_asked(app, f"{method} /both", "")[0] for method in ("GET", "POST", "DELETE")] == [200, 401, 405]
