@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .accessors import Refusal, context_variable, scope_key
 from .address import LONGEST
 from .core import PluginCore
+from .cors_order import CorsOrder
 from .destination import Redirect
 from .errors import ConfigurationError, SourceError, SourceUnavailable
 from .exemption import Exemptions
@@ -38,7 +39,7 @@ class UserContextMiddleware:
     """Attaches the signed-in user's resolved context to every http and websocket scope.
 
     The context is written to `scope["user_context"]` and `request.state.user_context` on every request, None where
-    there is none; `scope["user_context_refusal"]` then says why.
+    there is none; `scope["user_context_refusal"]` then says why. CORSMiddleware belongs outside of it.
 
     Args:
         app: the ASGI app inside.
@@ -67,6 +68,7 @@ class UserContextMiddleware:
         self.app = app
         self._required = required
         self._exemptions = Exemptions(app, exclude, preflight, required=required)
+        self._cors_order = CorsOrder(app)
         self._on_refusal = on_refusal
         self._plugin: PluginCore[Any] | ConfigurationError = _from_environment() if plugin is None else plugin
         key = scope_key("default") if isinstance(self._plugin, ConfigurationError) else self._plugin.scope_key
@@ -79,6 +81,8 @@ class UserContextMiddleware:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "lifespan":
+            if self._required:
+                self._cors_order.check()
             await LifespanRun(self.app, self._resources(), receive, send).run(scope)
         elif kind not in ("http", "websocket"):
             await self.app(scope, receive, send)
@@ -187,6 +191,7 @@ class UserContextMiddleware:
         await self._refuse(FAILED, scope, receive, send)
 
     async def _refuse(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
+        self._cors_order.check(scope)
         await refuse(denial, await self._response(denial, scope), scope, receive, send)
 
     async def _response(self, denial: Denial, scope: Scope) -> Response:

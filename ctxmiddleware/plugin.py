@@ -104,7 +104,8 @@ class ContextPlugin(PluginCore[T]):
     ) -> None:
         """Add the middleware to a Starlette or FastAPI app and mount the admin in it.
 
-        With `ScopeUser`, add the middleware that signs users in after this: the one added last runs first.
+        The middleware added last runs first. Add after this: the middleware that signs users in, with `ScopeUser`, and
+        CORSMiddleware, or browsers hide the refusals from pages of other origins (a warning at the start says so).
 
         Args:
             app: the app, before it has served anything.
