@@ -129,6 +129,23 @@ class LifespanRun:
         return bool(self._answered & {f"lifespan.{phase}.complete", f"lifespan.{phase}.failed"})
 
 
+class FailingResources(AbstractAsyncContextManager[None]):
+    """Stands for a plugin that could not be built: opening it raises why.
+
+    Args:
+        error: is raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def __aenter__(self) -> None:
+        raise self._error
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+
 def _has_lifespan(app: ASGIApp) -> bool:
     """Return whether a Starlette app or router is inside: both have a lifespan, and raise only where one is broken."""
     return any(isinstance(layer, Starlette | Router) for layer in layers(app))

@@ -25,7 +25,8 @@ from .exemption import Exemptions
 from .freed import FREED_KEY, Gate
 from .identity.credential import BadCredential
 from .identity.first_of import resolved
-from .lifespan import LifespanRun
+from .lifespan import FailingResources, LifespanRun
+from .overriding import overridden
 from .plugin_options import arguments_from_env
 from .preflight import Unreadable
 from .principal import Identity
@@ -210,20 +211,7 @@ class UserContextMiddleware:
         return denial.response()
 
     def _resources(self) -> AbstractAsyncContextManager[object]:
-        return _Raises(self._plugin) if isinstance(self._plugin, ConfigurationError) else self._plugin
-
-
-class _Raises(AbstractAsyncContextManager[None]):
-    """Stands for a plugin that could not be built: opening it raises why."""
-
-    def __init__(self, error: ConfigurationError) -> None:
-        self._error = error
-
-    async def __aenter__(self) -> None:
-        raise self._error
-
-    async def __aexit__(self, *exc: object) -> None:
-        return None
+        return FailingResources(self._plugin) if isinstance(self._plugin, ConfigurationError) else self._plugin
 
 
 def _reset(variable: ContextVar[Any], token: Token[Any]) -> None:
@@ -243,6 +231,9 @@ def _from_environment() -> PluginCore[Any] | ConfigurationError:
 
 
 async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refusal | None]:
+    override = overridden(plugin.scope_key, plugin)
+    if override is not None:
+        return (None, "anonymous") if override.context is None else _judged(plugin, override.context)
     try:
         identity = plugin.identify(scope)
         if identity is not None and not isinstance(identity, Identity):
@@ -263,11 +254,15 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
             raise _OfUser(plugin.pseudonyms.of(identity)) from error
     if resolution.context is None:
         return None, "unknown"
-    active = plugin.is_active(resolution.context)
+    return _judged(plugin, resolution.context)
+
+
+def _judged(plugin: PluginCore[Any], context: object) -> tuple[object, Refusal | None]:
+    active = plugin.is_active(context)
     if not isinstance(active, bool):
         # A coroutine that nobody awaits is true, and would let everybody in.
         raise TypeError(f"is_active returned {type(active).__name__}; it must return a bool")
-    return (resolution.context, None) if active else (None, "inactive")
+    return (context, None) if active else (None, "inactive")
 
 
 class _OfUser(Exception):

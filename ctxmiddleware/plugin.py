@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from starlette.applications import Starlette
@@ -19,8 +19,10 @@ from .errors import ConfigurationError
 from .identity.base import Identify
 from .middleware import UserContextMiddleware
 from .model import UserContext
+from .overriding import overriding
 from .plugin_options import PluginOptions, arguments_from_env
 from .preflight import Unreadable, checked_preflight
+from .principal import Identity
 from .refusal import OnRefusal
 from .routing import checked_paths
 from .sources.base import ContextSource
@@ -73,6 +75,8 @@ class ContextPlugin(PluginCore[T]):
         **options: Unpack[PluginOptions[Any]],
     ) -> ContextPlugin[Any]:
         """Build the plugin from environment variables; `ctxmiddleware settings` lists them.
+
+        In a run of pytest, whose plugin of ours is loaded, the environment may name no source.
 
         Args:
             environ: the variables.
@@ -150,6 +154,25 @@ class ContextPlugin(PluginCore[T]):
         """Open the plugin for the life of an app, for hosts that run no lifespan through the middleware."""
         async with self:
             yield
+
+    def override(self, context: T | None) -> AbstractContextManager[None]:
+        """Give a context to the requests of a test that are made inside the block, as far as this plugin serves them.
+
+        It holds for requests by Starlette's TestClient (also over websockets), by an ASGITransport, and for tasks that
+        are started inside the block, and for no other request. No user is identified and no source called; `is_active`
+        and excluded paths apply as ever.
+
+        Args:
+            context: of these requests; None makes them anonymous.
+
+        Raises:
+            TypeError: an address or an Identity was given in the place of a context.
+        """
+        if isinstance(context, str | Identity):
+            raise TypeError(
+                f"override was given {type(context).__name__}; it takes a context, UserContext(...), or None"
+            )
+        return overriding(context, self.scope_key, self)
 
     def get(self, connection: HTTPConnection) -> T:
         """Return the context on a request, typed as this plugin's contexts are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
@@ -13,6 +14,7 @@ from .cache.redis.options import RedisOptions
 from .identity.base import Identify
 from .secret import Secret
 from .sources.base import ContextSource
+from .unconfigured import source_in_tests
 from .zones.base import ZoneSnapshot, ZoneSource
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def arguments_from_env(
     if source is not None:
         faults += checks.source_faults(source)
     reading = environment.read(environ)
+    if source is None and environ is os.environ:
+        source = source_in_tests(reading.given)
     # What collects errors keeps the locals of the frames that raised them.
     del environ
     parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)

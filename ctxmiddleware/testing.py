@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeAlias, TypeVar, overload
 
-from .accessors import context_variable
 from .errors import SourceError
+from .overriding import overriding
 from .principal import Identity, as_identity
 from .sources.base import BatchSource, Loaded
 
@@ -93,17 +93,15 @@ class FakeClock:
         self.now += seconds
 
 
-@contextmanager
-def override_user_context(context: object, *, key: str = "user_context") -> Iterator[None]:
-    """Let `current_user_context()` return a context inside the block, without middleware or request.
+def override_user_context(context: object, *, key: str = "user_context") -> AbstractContextManager[None]:
+    """Give a context to the requests that are made inside the block, and to `current_user_context()`.
+
+    It holds for requests by Starlette's TestClient (also over websockets), by an ASGITransport, and for tasks that are
+    started inside the block, and for no other request. No user is identified and no source called; `is_active` and
+    excluded paths apply as ever.
 
     Args:
-        context: what it returns.
-        key: the scope key of the plugin it stands for.
+        context: of these requests; None makes them anonymous.
+        key: the scope key of the plugins it is for; `plugin.override(context)` is for one plugin only.
     """
-    variable = context_variable(key)
-    token = variable.set(context)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+    return overriding(context, key)
