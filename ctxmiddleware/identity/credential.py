@@ -10,17 +10,39 @@ OnBad: TypeAlias = Literal["anonymous", "refuse"]
 
 ANSWERS: Final = ("anonymous", "refuse")
 
+Fault: TypeAlias = Literal[
+    "expired",
+    "not yet valid",
+    "issuer",
+    "audience",
+    "signature",
+    "unknown key",
+    "malformed",
+    "claims",
+    "unknown user",
+    "untrusted peer",
+    "no user on the scope",
+    "credential",
+]
+"""Why a credential gives no identity, as counters and logs name it; `credential` where a callable says nothing more."""
+
 
 class BadCredential(ContextError):
     """A request carries a credential that is no good, and is to be refused with a 401 for it.
 
     Args:
         reason: why, in words that repeat nothing of the credential.
+        fault: the counter's label.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, fault: Fault = "credential") -> None:
         self.reason = reason
+        self.fault: Final = fault
         super().__init__(f"the credential is no good: {reason}")
+
+
+class ForeignCredential(BadCredential):
+    """A credential is not this way's: of another issuer or another form; `first_of` goes on with the next way."""
 
 
 def checked_answer(on_bad: str) -> str:

@@ -10,14 +10,19 @@ from starlette.types import Scope
 from ..errors import ConfigurationError
 from ..principal import Identity
 from .base import Identify, MaybeIdentity
+from .credential import ForeignCredential
 from .naming import refuse_shared_subjects
+from .rejection import REJECTIONS_KEY, rejections_on
 
 
 class first_of:  # noqa: N801 - it reads as the function it is used as
     """Asks several `identify` callables in turn and takes the first identity.
 
+    A credential of another issuer or another form than a way's own is left to the next way, also with
+    `on_bad="refuse"`. Where every way leaves it, one way with `on_bad="refuse"` suffices to refuse the request.
+
     Args:
-        *ways: what to ask, in order; an exception in one ends the search.
+        *ways: what to ask, in order; an exception in one, other than `ForeignCredential`, ends the search.
 
     Raises:
         ConfigurationError: there are none, one cannot be called, or two of them give subjects without a tenant that
@@ -31,24 +36,53 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
         self.ways = ways
 
     def __call__(self, scope: Scope) -> MaybeIdentity | Awaitable[MaybeIdentity]:
-        """Return the first identity that is found, or None; an awaitable only from where a way has to be awaited."""
+        """Return the first identity that is found, or None; an awaitable only from where a way has to be awaited.
+
+        Raises:
+            ForeignCredential: no way takes the credential for its own, and one of them refuses what is no good.
+        """
+        foreign: ForeignCredential | None = None
         for place, way in enumerate(self.ways):
-            answer = way(scope)
+            try:
+                answer = way(scope)
+            except ForeignCredential as error:
+                foreign = foreign or error
+                continue
             if isinstance(answer, Identity):
-                return answer
+                return _found(answer, scope)
             if answer is not None:
-                return self._awaited(answer, place + 1, scope)
+                return self._awaited(answer, place + 1, scope, foreign)
+        _refuse_unclaimed(scope, foreign)
         return None
 
     async def _awaited(
-        self, answer: MaybeIdentity | Awaitable[MaybeIdentity], place: int, scope: Scope
+        self,
+        answer: MaybeIdentity | Awaitable[MaybeIdentity],
+        place: int,
+        scope: Scope,
+        foreign: ForeignCredential | None,
     ) -> MaybeIdentity:
-        identity = await resolved(answer)
-        for way in self.ways[place:]:
+        for way in (None, *self.ways[place:]):
+            try:
+                identity = await resolved(answer if way is None else way(scope))
+            except ForeignCredential as error:
+                foreign = foreign or error
+                continue
             if identity is not None:
-                break
-            identity = await resolved(way(scope))
-        return identity
+                return _found(identity, scope)
+        _refuse_unclaimed(scope, foreign)
+        return None
+
+
+def _found(identity: Identity, scope: Scope) -> Identity:
+    scope.pop(REJECTIONS_KEY, None)
+    return identity
+
+
+def _refuse_unclaimed(scope: Scope, foreign: ForeignCredential | None) -> None:
+    # A way that takes the credential for its own has the say over it: its own `on_bad` made the request anonymous.
+    if foreign is not None and all(each.is_foreign for each in rejections_on(scope)):
+        raise foreign
 
 
 async def resolved(answer: MaybeIdentity | Awaitable[MaybeIdentity]) -> MaybeIdentity:

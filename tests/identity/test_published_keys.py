@@ -23,7 +23,22 @@ from ctxmiddleware.identity.jwt.published import UNKNOWN_KEPT
 from ctxmiddleware.testing import FakeClock
 from tests.waiting import eventually_async
 
-from .issuer import EC, ED, ISSUER, RSA, Publisher, asked, asking, b64, key_set, publishing, raw, signed, wall_clock
+from .issuer import (
+    CLAIMS,
+    EC,
+    ED,
+    ISSUER,
+    RSA,
+    Publisher,
+    asked,
+    asking,
+    b64,
+    key_set,
+    publishing,
+    raw,
+    signed,
+    wall_clock,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -170,13 +185,13 @@ async def test_a_storm_of_unknown_keys_costs_one_fetch_a_cooldown(
     for turn in range(1, 4):
         clock.advance(TIMES.cooldown)
         for number in range(700):
-            await _refused(bearer, raw({"alg": "ES256", "kid": f"{turn}.{number}"}, {}, bytes(64)))
+            await _refused(bearer, raw({"alg": "ES256", "kid": f"{turn}.{number}"}, CLAIMS, bytes(64)))
         assert published.fetches == 1 + turn
     source = bearer._published
     assert source is not None
     source._unknown.update({f"{number}": 0.0 for number in range(2 * UNKNOWN_KEPT)})
     clock.advance(TIMES.cooldown)
-    await _refused(bearer, raw({"alg": "ES256", "kid": "one more"}, {}, bytes(64)))
+    await _refused(bearer, raw({"alg": "ES256", "kid": "one more"}, CLAIMS, bytes(64)))
     assert len(source._unknown) <= UNKNOWN_KEPT
 
 

@@ -13,15 +13,16 @@ from ...errors import ConfigurationError
 from ...principal import Identity, Kind
 from ...secret import Secret
 from ..base import MaybeIdentity
-from ..credential import BadCredential, OnBad, checked_answer
+from ..credential import BadCredential, ForeignCredential, OnBad, checked_answer
 from ..headers import sent
 from ..naming import Naming, check_naming
+from ..rejection import Rejection, note_rejection
 from . import keys
 from .arguments import key_faults, rule_faults
 from .document import Document
 from .published import FetchTimes, PublishedKeys
 from .remembered import Remembered
-from .rules import BadToken, Rules
+from .rules import BadToken, ForeignToken, Rules
 
 logger = logging.getLogger("ctxmiddleware.identity")
 
@@ -44,7 +45,8 @@ class BearerJWT:
         jwks_url: where the keys are published (RFC 7517).
         secret: the shared secret of HS256, 32 bytes or more.
         issuer: whose tokens they are (`iss`); None leaves that to the keys. Two issuers may know two people by one
-            address: each has a BearerJWT and a tenant of its own, in `first_of`.
+            address: each has a BearerJWT and a tenant of its own, in `first_of`. A token that states another issuer is
+            left to the next way there, before any key is fetched for it.
         audience: whom they are for (`aud`), one or several; None takes those for anybody.
         claim: the top-level claim that names the user. Never one that its user may edit.
         kind: what that claim holds: the user's `"email"`, or a `"subject"`, which is taken as it is; by default an
@@ -111,35 +113,39 @@ class BearerJWT:
         """Return whom the token of a scope names, or None where there is none; at once where no key has to be fetched.
 
         Raises:
-            BadCredential: it is no good, and such requests are refused.
+            BadCredential: it is no good, and such requests are refused; `ForeignCredential` where it is another's.
             SourceUnavailable: no key is known, and none can be fetched.
         """
         try:
             token = self._token(scope)
             if token is None:
                 return None
-            return self._remembered.get(token) or self._verified(token)
+            return self._remembered.get(token) or self._verified(token, scope)
         except BadToken as error:
-            self._bad(error)
+            self._reject(error, scope)
             return None
 
-    def _verified(self, token: str) -> Identity | Awaitable[MaybeIdentity]:
+    def _verified(self, token: str, scope: Scope) -> Identity | Awaitable[MaybeIdentity]:
         if len(token) > MAX_TOKEN:
-            raise BadToken("it is too long")
-        opened = keys.opened(token)
+            raise BadToken("it is too long", "malformed")
+        opened = keys.opened(token, self._rules.issuer)
         found = keys.fitting(opened, self._own)
-        if found or self._published is None or opened.algorithm not in keys.PUBLISHED:
+        if found:
             return self._identity(opened, found, self._clock())
+        if self._published is None or opened.algorithm not in keys.PUBLISHED:
+            # Of a stated issuer it claims to be its token; else no key here could have signed it.
+            kind = ForeignToken if self._rules.issuer is None else BadToken
+            raise kind("no key here is for its algorithm", "unknown key")
         known = self._published.known(opened)
         if known is None:
-            return self._later(opened, self._published)
+            return self._later(opened, self._published, scope)
         return self._identity(opened, known, self._published.confirmed_at)
 
-    async def _later(self, token: keys.Opened, published: PublishedKeys) -> MaybeIdentity:
+    async def _later(self, token: keys.Opened, published: PublishedKeys, scope: Scope) -> MaybeIdentity:
         try:
             return self._identity(token, await published.fetched(token), published.confirmed_at)
         except BadToken as error:
-            self._bad(error)
+            self._reject(error, scope)
             return None
 
     def _identity(self, token: keys.Opened, found: list[keys.Key], confirmed_at: float) -> Identity:
@@ -147,10 +153,12 @@ class BearerJWT:
         self._remembered.put(token.token, identity, confirmed_at + REMEMBERED_SECONDS)
         return identity
 
-    def _bad(self, error: BadToken) -> None:
+    def _reject(self, error: BadToken, scope: Scope) -> None:
         logger.debug("a token is no good: %s", error)
+        note_rejection(scope, Rejection(error.fault, str(error), error.is_foreign))
         if self._is_refusing:
-            raise BadCredential(str(error)) from None
+            refusal = ForeignCredential if error.is_foreign else BadCredential
+            raise refusal(str(error), fault=error.fault) from None
 
 
 def bearer_token(scope: Scope) -> str | None:
@@ -161,7 +169,7 @@ def bearer_token(scope: Scope) -> str | None:
     """
     headers = sent(scope, b"authorization")
     if len(headers) > 1:
-        raise BadToken("there is more than one Authorization header")
+        raise BadToken("there is more than one Authorization header", "malformed")
     scheme, _, token = (headers[0] if headers else b"").decode("latin-1").strip().partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 

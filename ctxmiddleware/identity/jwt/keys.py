@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ...errors import ConfigurationError, MissingExtra
 from ...secret import Secret
-from .rules import BadToken
+from .rules import BadToken, ForeignToken
 
 Claims: TypeAlias = Mapping[str, object]
 
@@ -26,6 +27,8 @@ _MAX_SIGNATURE: Final = 1024
 # Access tokens of RFC 9068 have a type of their own; what is signed for anything else is no credential.
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _NOT_UNDERSTOOD: Final = frozenset({"crit", "b64", "enc", "zip"})
+_NO_DIGIT: Final = re.compile(r"[^A-Za-z0-9+/]")
+_OBJECT: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\s\x00]*\{[\s\x00]*[\"}]")
 EDWARDS: Final = ("EdDSA", "Ed25519")
 # What keys that are published may sign with.
 PUBLISHED: Final = ("ES256", "RS256", *EDWARDS)
@@ -91,28 +94,62 @@ def published(document: object) -> list[Key]:
     return keys
 
 
-def opened(token: str) -> Opened:
+def opened(token: str, issuer: str | None = None) -> Opened:
     """Return how a token wants to be checked.
 
+    Args:
+        token: the credential as it was sent.
+        issuer: the issuer of the tokens that are this way's; None for any.
+
     Raises:
-        BadToken: it is none.
+        ForeignToken: it is another issuer's, as far as it says so itself, or of another form.
+        BadToken: it cannot be read, or not in one way only.
     """
-    if token.count(".") != 2:
-        raise BadToken("it is no signed token")
-    try:
-        header = _parsed(_b64(token.partition(".")[0]))
-    except (ValueError, RecursionError):
-        raise BadToken("its header cannot be read") from None
+    header = _header(token)
+    if issuer is not None:
+        _check_issuer(token, issuer)
     algorithm, key_name = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or not isinstance(key_name, (str, type(None))):
-        raise BadToken("its header names no algorithm, or no key")
+        raise BadToken("its header names no algorithm, or no key", "malformed")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise BadToken("it is signed for something else")
+        raise BadToken("it is signed for something else", "malformed")
     # RFC 7515, section 4.1.11; RFC 7797; and what only an encrypted token, or one in another, has.
     if not header.keys().isdisjoint(_NOT_UNDERSTOOD) or str(header.get("cty")).lower() == "jwt":
-        raise BadToken("it asks for what is not understood here")
+        raise BadToken("it asks for what is not understood here", "malformed")
     return Opened(token, algorithm, key_name)
+
+
+def _header(token: str) -> dict[str, Any]:
+    head = token.partition(".")[0]
+    if token.count(".") != 2:
+        raise ForeignToken("it is no signed token", "malformed")
+    try:
+        return _parsed(_b64(head))
+    except (ValueError, RecursionError):
+        pass
+    # An opaque key may hold two dots; what another reader could take for a header has two readings.
+    if _OBJECT.match(_leniently(head)):
+        raise BadToken("its header cannot be read", "malformed")
+    raise ForeignToken("it is no signed token", "malformed")
+
+
+def _leniently(text: str) -> bytes:
+    """Return the first bytes that some reader could see in base64 of any kind."""
+    digits = _NO_DIGIT.sub("", text.replace("-", "+").replace("_", "/"))[:64]
+    return base64.b64decode(digits[: len(digits) // 4 * 4])
+
+
+def _check_issuer(token: str, issuer: str) -> None:
+    """Compare the issuer that a token claims, unverified: before any key is fetched for it."""
+    try:
+        claimed = _parsed(_b64(token.split(".")[1])).get("iss")
+    except (ValueError, RecursionError):
+        raise BadToken("its claims cannot be read", "malformed") from None
+    if not isinstance(claimed, (str, type(None))):
+        raise BadToken("its issuer is no text", "malformed")
+    if claimed != issuer:
+        raise ForeignToken("it was issued by another issuer", "issuer")
 
 
 def fitting(token: Opened, keys: Iterable[Key]) -> list[Key]:
@@ -138,8 +175,10 @@ def claims_of(token: Opened, keys: Sequence[Key]) -> Claims:
             try:
                 return _parsed(payload)
             except (ValueError, RecursionError):
-                raise BadToken("its claims cannot be read") from None
-    raise BadToken("its signature is wrong, or of a key that is not known")
+                raise BadToken("its claims cannot be read", "malformed") from None
+    if keys:
+        raise BadToken("its signature is wrong", "signature")
+    raise BadToken("its signature is of a key that is not known", "unknown key")
 
 
 def _payload(token: Opened, key: Key) -> bytes | None:

@@ -5,17 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from ...address import is_legible
 from ...principal import Identity, Kind, is_utf8, subject_fault
+from ..credential import Fault
 
 # Supabase's own keys are tokens too: they name a part of the installation, and no user.
 _NO_USERS: Final = frozenset({"anon", "service_role", "supabase_admin"})
 
 
 class BadToken(Exception):
-    """A token that is no good; the message says why and repeats nothing of it."""
+    """A token that is no good; the message says why and repeats nothing of it.
+
+    Args:
+        message: why.
+        fault: the counter's label.
+    """
+
+    is_foreign: ClassVar = False
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        self.fault: Final = fault
+        super().__init__(message)
+
+
+class ForeignToken(BadToken):
+    """A credential of another issuer, or of another form than a signed token."""
+
+    is_foreign: ClassVar = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +64,12 @@ class Rules:
         """
         expires_at = self._expiry(claims, now)
         if self.issuer is not None and claims.get("iss") != self.issuer:
-            raise BadToken("it was issued by somebody else")
+            raise BadToken("it was issued by another issuer", "issuer")
         if self.audiences and not self._is_for_us(claims.get("aud")):
-            raise BadToken("it is for somebody else")
+            raise BadToken("it is for another audience", "audience")
         role = claims.get("role")
         if any(_text(each) in _NO_USERS for each in (role if isinstance(role, list) else [role])):
-            raise BadToken("it is a key of the project, and names no user")
+            raise BadToken("it is a key of the project, and names no user", "claims")
         name = claims.get(self.claim)
         if self.kind == "subject":
             return Identity(subject=self._subject(name), tenant=self._tenant(claims), expires_at=expires_at)
@@ -69,27 +87,27 @@ class Rules:
         # A subject is unique for one issuer only (OpenID Connect Core 1.0, section 2).
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or not issuer or not is_utf8(issuer):
-            raise BadToken("it names no issuer, and its subject is unique for one issuer only")
+            raise BadToken("it names no issuer, and its subject is unique for one issuer only", "issuer")
         return issuer
 
     def _subject(self, name: object) -> str:
         if not isinstance(name, str):
-            raise BadToken(f"its claim {self.claim!r} names nobody")
+            raise BadToken(f"its claim {self.claim!r} names nobody", "claims")
         fault = subject_fault(name)
         if fault is not None:
-            raise BadToken(f"its claim {self.claim!r} {fault}")
+            raise BadToken(f"its claim {self.claim!r} {fault}", "claims")
         return name
 
     def _expiry(self, claims: Mapping[str, object], now: float) -> float:
         expires_at = _seconds(claims.get("exp"))
         if expires_at is None:
-            raise BadToken("it has no time at which it expires")
+            raise BadToken("it has no time at which it expires", "claims")
         if now >= expires_at + self.leeway:
-            raise BadToken("it has expired")
+            raise BadToken("it has expired", "expired")
         if "nbf" in claims:
             begins_at = _seconds(claims["nbf"])
             if begins_at is None or now < begins_at - self.leeway:
-                raise BadToken("it is not valid yet")
+                raise BadToken("it is not valid yet", "not yet valid")
         return expires_at + self.leeway
 
     def _is_for_us(self, audience: object) -> bool:
@@ -98,13 +116,13 @@ class Rules:
 
     def _address(self, name: object, claims: Mapping[str, object]) -> str:
         if not isinstance(name, str) or not is_legible(name):
-            raise BadToken(f"its claim {self.claim!r} names nobody")
+            raise BadToken(f"its claim {self.claim!r} names nobody", "claims")
         if self.claim == "email":
             # Whoever may enter any address without proving that it is his would be whoever he likes.
             if claims.get("email_verified", True) not in (True, "true"):
-                raise BadToken("its e-mail address is not verified")
+                raise BadToken("its e-mail address is not verified", "claims")
             if "@" not in name:
-                raise BadToken("its claim 'email' is no address")
+                raise BadToken("its claim 'email' is no address", "claims")
         return name
 
 
