@@ -28,6 +28,7 @@ from .issuer import (
     EC,
     ED,
     ISSUER,
+    MALLORY,
     RSA,
     Publisher,
     asked,
@@ -320,6 +321,81 @@ async def test_a_null_in_a_key_set_is_as_good_as_absent(published: Publisher, cl
     """Some issuers write null for what they leave out; a private half that is null is none."""
     published.publish(key_set(EC, use=None, key_ops=None, alg=None, d=None))
     assert await asked(_bearer(published, clock), signed()) is not None
+
+
+def _unnamed(key: ECKey) -> dict[str, object]:
+    """Return a key set whose one key has no name."""
+    return key_set(key, kid=None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kid"),
+    [
+        (key_set(EC), key_set(MALLORY), "ec"),
+        (key_set(EC), key_set(MALLORY), None),
+        (_unnamed(EC), _unnamed(NEXT), None),
+    ],
+    ids=["one kid", "token without kid", "key set without kid"],
+)
+async def test_a_key_replaced_under_its_name_is_found_after_the_cooldown(
+    published: Publisher, clock: FakeClock, before: object, after: dict[str, Any], kid: str | None
+) -> None:
+    """A wrong signature by the key of a token's name fetches the key set once more; the old key verifies no more."""
+    published.publish(before)
+    bearer, new = _bearer(published, clock), MALLORY if after == key_set(MALLORY) else NEXT
+    old_token, new_token = signed(header={"kid": kid}), signed(new, header={"kid": kid})
+    assert await asked(bearer, old_token)
+    published.publish(after)
+    await _refused(bearer, new_token)
+    assert published.fetches == 1
+    clock.advance(TIMES.cooldown)
+    assert await asked(bearer, new_token)
+    assert published.fetches == 2
+    await _refused(bearer, old_token)
+
+
+async def test_a_token_without_kid_is_verified_once_one_key_of_its_type_remains(
+    published: Publisher, clock: FakeClock
+) -> None:
+    """Of two keys of the type none fits; the next fetch after the cool-down finds the one that remains."""
+    published.publish(key_set(EC, NEXT))
+    bearer, token = _bearer(published, clock), signed(NEXT, header={"kid": None})
+    await _refused(bearer, token)
+    published.publish(key_set(NEXT))
+    clock.advance(TIMES.cooldown)
+    assert await asked(bearer, token)
+    assert published.fetches == 2
+
+
+async def test_forged_tokens_together_cost_one_fetch_in_each_cooldown(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """Concurrent ones share a fetch, and the valid tokens beside them are verified without one."""
+    await asked(bearer, signed())
+    for turn in range(1, 4):
+        clock.advance(TIMES.cooldown)
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(_refused, bearer, signed(MALLORY, sub=f"{turn}.{number}"))
+        await _refused(bearer, signed(MALLORY))
+        assert isinstance(bearer(asking(signed(sub=f"valid {turn}"))), Identity)
+        assert published.fetches == 1 + turn
+
+
+async def test_a_wrong_signature_is_undecided_while_the_keys_cannot_be_fetched(
+    bearer: BearerJWT, published: Publisher, clock: FakeClock
+) -> None:
+    """The key may have been replaced: the request is a 503 and not anonymous, and refused once the key set is known."""
+    await asked(bearer, signed())
+    published.status = 500
+    clock.advance(TIMES.cooldown)
+    for _ in range(3):
+        with pytest.raises(SourceUnavailable):
+            await asked(bearer, signed(MALLORY))
+    assert published.fetches == 2
+    published.status = 200
+    clock.advance(TIMES.cooldown)
+    await _refused(bearer, signed(MALLORY))
 
 
 def _is_fetched(bearer: BearerJWT, published: Publisher, fetches: int) -> bool:

@@ -139,12 +139,20 @@ class BearerJWT:
         known = self._published.known(opened)
         if known is None:
             return self._later(opened, self._published, scope)
-        return self._identity(opened, known, self._published.confirmed_at)
+        try:
+            return self._identity(opened, known, self._published.confirmed_at)
+        except BadToken as error:
+            if error.fault != "signature" or not self._published.may_be_replaced():
+                raise
+        return self._later(opened, self._published, scope)
 
     async def _later(self, token: keys.Opened, published: PublishedKeys, scope: Scope) -> MaybeIdentity:
         try:
             return self._identity(token, await published.fetched(token), published.confirmed_at)
         except BadToken as error:
+            # A key that cannot be fetched may have replaced the one of its name.
+            if error.fault == "signature" and published.is_failing:
+                raise published.unavailable() from None
             self._reject(error, scope)
             return None
 

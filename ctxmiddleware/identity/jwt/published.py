@@ -96,7 +96,7 @@ class PublishedKeys:
         if self._may_ask(token, now):
             return None
         if self._is_failing and not self._is_unknown(token, now):
-            raise self._unavailable()
+            raise self.unavailable()
         return found
 
     def _are_in_force(self, now: float) -> bool:
@@ -119,21 +119,39 @@ class PublishedKeys:
             return found
         # Whoever has a token of a new key is not made anonymous because that cannot be fetched.
         if found or not self._keys or self._is_failing:
-            raise self._unavailable()
+            raise self.unavailable()
         if token.key_name is not None:
             self._remember(token.key_name)
         return found
 
-    def _unavailable(self) -> SourceUnavailable:
+    def may_be_replaced(self) -> bool:
+        """Return whether another fetch is due for a signature that is wrong by the key of its name.
+
+        A key may be replaced under its name, or have none. All such tokens together get one fetch in each cool-down.
+
+        Raises:
+            SourceUnavailable: the last fetch failed, and it is too soon for another one.
+        """
+        if self._flight.get() is not None or self._clock() >= self._tried_at + self._times.cooldown:
+            return True
+        if self._is_failing:
+            raise self.unavailable()
+        return False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last fetch failed."""
+        return self._is_failing
+
+    def unavailable(self) -> SourceUnavailable:
+        """Return the error for a token of which no key that can be had says whether it is good."""
         again_in = self._times.cooldown if self._keys else self._times.retry
         return SourceUnavailable("the keys of tokens cannot be fetched", retry_after=again_in)
 
     def _may_ask(self, token: Opened, now: float) -> bool:
         if self._flight.get() is not None or not self._keys:
             return True
-        if token.key_name is None or self._is_unknown(token, now):
-            return False
-        return now >= self._tried_at + self._times.cooldown
+        return not self._is_unknown(token, now) and now >= self._tried_at + self._times.cooldown
 
     def _is_unknown(self, token: Opened, now: float) -> bool:
         return now < self._unknown.get(token.key_name or "", -math.inf)
