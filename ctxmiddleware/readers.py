@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from .admin.guard import LEAST_LENGTH
 from .cache.redis.seal import key_faults
+from .errors import ConfigurationError
 from .identity.jwt.keys import LEAST_SECRET_BYTES
+from .project import Project
 from .secret import Secret
 from .sources.endpoint import schema_faults
 
@@ -70,6 +72,14 @@ def web_url(text: str) -> str:
     # Reading it checks it.
     _ = parts.port
     return text
+
+
+def project(text: str) -> Project:
+    """Read the address of a project."""
+    try:
+        return Project.parse(text)
+    except ConfigurationError:
+        raise ValueError(text) from None
 
 
 def secret_url(text: str) -> Secret:

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from . import readers
 from .cache.policy import LONGEST
 from .cache.redis.seal import KEY_FORM
+from .project import Project
 from .secret import Secret
 from .zones.arguments import MIN_MAX_BYTES, PROJECT, TABLE
 
@@ -48,6 +49,7 @@ _SECONDS_STALE = f"a number of seconds from 0 to {LONGEST:.0f}"
 _SHARE = "a share over 0, 1 at most"
 _SHARE_LESS = "a share from 0 to 0.9"
 _COUNT = "a whole number, 1 or more"
+_PROJECT = "an http or https URL without a user, a password or a path other than /rest/v1"
 _HTTP = "an http or https URL without a user or password"
 
 
@@ -55,7 +57,9 @@ _HTTP = "an http or https URL without a user or password"
 class Settings:
     """Everything the environment says, each field from the variable its rule names; None or empty where unset."""
 
-    supabase_url: str | None = _setting(None, Rule("SUPABASE_URL", _HTTP, readers.web_url, "The project's address."))
+    supabase_url: Project | None = _setting(
+        None, Rule("SUPABASE_URL", _PROJECT, readers.project, "The project's address.")
+    )
     supabase_key: Secret | None = _setting(
         None,
         Rule(
@@ -69,8 +73,8 @@ class Settings:
     supabase_schema: str = _setting(
         "hr", Rule("SUPABASE_SCHEMA", "the name of an exposed schema", readers.schema, "Where the tables are.")
     )
-    supabase_read_url: str | None = _setting(
-        None, Rule("SUPABASE_READ_URL", _HTTP, readers.web_url, "A read replica, asked by GET only.")
+    supabase_read_url: Project | None = _setting(
+        None, Rule("SUPABASE_READ_URL", _PROJECT, readers.project, "A read replica, asked by GET only.")
     )
     supabase_jwt_secret: Secret | None = _setting(
         None,

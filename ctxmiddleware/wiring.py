@@ -23,6 +23,7 @@ from .faults import Faults
 from .identity.jwt.bearer import BearerJWT
 from .loading import Loading
 from .model import UserContext
+from .project import Project
 from .pseudonym import Pseudonyms
 from .resolver import Resolver
 from .secret import Secret
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ANY_URL: Final = "https://project.invalid"
+_ANY_PROJECT: Final = Project("https://project.invalid")
 _ANY_KEY: Final = Secret("sb_secret_none")
 
 
@@ -182,8 +183,8 @@ def seal_of(keys: Iterable[str | Secret]) -> Seal | None:
 
 def _bearer(settings: Settings) -> BearerJWT:
     # As Supabase issues them, unless somebody says otherwise.
-    base = settings.supabase_url
-    issuer = settings.jwt_issuer or (None if base is None else f"{base.rstrip('/')}/auth/v1")
+    project = settings.supabase_url
+    issuer = settings.jwt_issuer or (None if project is None else project.issuer)
     return BearerJWT(
         settings.supabase_jwks_url,
         secret=settings.supabase_jwt_secret,
@@ -221,7 +222,7 @@ def _source(settings: Settings) -> object:
 
     return SupabaseSource(
         # In the place of what is missing or unreadable, so that what is wrong with the rest is told all the same.
-        settings.supabase_url or _ANY_URL,
+        settings.supabase_url or _ANY_PROJECT,
         settings.supabase_key or _ANY_KEY,
         schema=settings.supabase_schema,
         read_url=settings.supabase_read_url,

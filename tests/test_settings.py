@@ -9,6 +9,7 @@ import pytest
 
 from ctxmiddleware import BigQueryZones, ConfigurationError, Secret
 from ctxmiddleware.environment import from_env, read
+from ctxmiddleware.project import Project
 from ctxmiddleware.settings import Settings, rules
 
 KEYS = [base64.b64encode(bytes(range(start, start + 32))).decode() for start in (0, 100)]
@@ -160,10 +161,10 @@ def test_every_variable_reaches_its_setting() -> None:
     }
     assert set(environ) == {rule.variable for rule, _ in rules()}
     assert from_env(environ) == Settings(
-        supabase_url="https://project.example",
+        supabase_url=Project("https://project.example"),
         supabase_key=Secret("sb_secret_x"),
         supabase_schema="people",
-        supabase_read_url="https://replica.example",
+        supabase_read_url=Project("https://replica.example"),
         supabase_jwt_secret=Secret("s" * 32),
         supabase_jwks_url="https://project.example/keys",
         jwt_issuer="https://issuer.example",

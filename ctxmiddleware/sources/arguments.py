@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ..project import address_faults
 from ..secret import Secret
-from .endpoint import key_faults, schema_faults, url_faults
+from .endpoint import key_faults, schema_faults
 from .pool import PoolOptions
 
 _CLIENTS: Final = "an httpx2.AsyncClient or an httpx.AsyncClient"
@@ -17,9 +18,9 @@ def faults_of(
     *, url: object, key: Secret, schema: object, read_url: object, pool: object, client: object, replica_lag: object
 ) -> list[str]:
     """Return what is wrong with the arguments of a `SupabaseSource`, one sentence each and none with the key in it."""
-    faults = url_faults("SUPABASE_URL", url) + key_faults(key) + schema_faults(schema)
+    faults = address_faults("SUPABASE_URL", url) + key_faults(key) + schema_faults(schema)
     if read_url is not None:
-        faults += url_faults("SUPABASE_READ_URL", read_url)
+        faults += address_faults("SUPABASE_READ_URL", read_url)
     if pool is not None and not isinstance(pool, PoolOptions):
         faults.append(f"pool is {_kind(pool)}: it must be a PoolOptions")
     return faults + _client_faults(client) + _lag_faults(replica_lag)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -17,7 +17,6 @@ from ..shown import shown
 from .exchange import Call
 
 _KEYS: Final = "it must be a secret key (sb_secret_...) or the legacy service_role key (a JWT)"
-_API: Final = "/rest/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +68,6 @@ class Server:
         if not self.key.reveal().startswith("sb_"):
             headers["authorization"] = Secret(f"Bearer {self.key.reveal()}")
         return headers
-
-
-def url_faults(name: str, url: object) -> list[str]:
-    """Return what is wrong with the address of a project, in sentences that begin with its name."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        host = parts.hostname if parts is not None else None
-        _ = parts.port if parts is not None else None
-    except ValueError:
-        parts = host = None
-    if parts is None or not host or parts.scheme not in {"http", "https"} or re.search(r"[\x00-\x20\x7f]", str(url)):
-        return [f"{name} is not an address: it must be like https://<project>.supabase.co"]
-    faults = []
-    if parts.username is not None or parts.password is not None:
-        faults.append(f"{name} holds a user or a password: the key goes in SUPABASE_KEY")
-    if parts.query or parts.fragment:
-        faults.append(f"{name} holds a query or a fragment: it must end after the host")
-    if parts.path.rstrip("/") not in {"", _API}:
-        faults.append(f"{name} holds a path: it must end after the host, or with {_API}")
-    return faults
-
-
-def api_root(url: str) -> str:
-    """Return the address of the REST interface for a project's address that was found right."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{_API}"
 
 
 def schema_faults(schema: object) -> list[str]:

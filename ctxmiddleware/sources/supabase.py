@@ -14,13 +14,14 @@ from ..breaker import Health, State
 from ..errors import ConfigurationError, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import UserContext
 from ..principal import Identity, Kind
+from ..project import Project
 from ..secret import Secret
 from .absence import Absence
 from .addresses import is_storable
 from .answers import FunctionAbsent
 from .arguments import faults_of
 from .base import BatchSource, Loaded
-from .endpoint import Server, api_root
+from .endpoint import Server
 from .exchange import HttpClient, OutOfTime
 from .freshly import FreshlyInvalidated
 from .legacy import read_tables
@@ -77,11 +78,11 @@ class SupabaseSource(BatchSource[UserContext]):
 
     def __init__(
         self,
-        url: str,
+        url: str | Project,
         key: Secret | str,
         *,
         schema: str = "hr",
-        read_url: str | None = None,
+        read_url: str | Project | None = None,
         pool: PoolOptions | None = None,
         client: HttpClient | None = None,
         replica_lag: float = 10.0,
@@ -102,8 +103,9 @@ class SupabaseSource(BatchSource[UserContext]):
         )
         if faults:
             raise ConfigurationError(*faults)
-        self._primary = Server(api_root(url), schema, secret)
-        self._replica = Server(api_root(read_url), schema, secret, reads_only=True) if read_url else None
+        self._primary = Server(Project.parse(url).rest, schema, secret)
+        replica = None if read_url is None else Project.parse(read_url, "SUPABASE_READ_URL")
+        self._replica = None if replica is None else Server(replica.rest, schema, secret, reads_only=True)
         servers = [self._primary] if self._replica is None else [self._primary, self._replica]
         tls = any(server.root.startswith("https:") for server in servers)
         self._transport = Transport(pool or PoolOptions(), client, tls=tls, clock=clock)
