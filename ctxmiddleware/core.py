@@ -25,6 +25,7 @@ from .model import Region, Slot, UserContext
 from .perloop import PerLoop
 from .principal import Identity, as_identity
 from .pseudonym import Pseudonyms
+from .refusals import Refusals
 from .reports import InvalidationReport, Resolution, WarmReport
 from .secret import Secret
 from .snapshot import snapshot
@@ -139,6 +140,7 @@ class PluginCore(Generic[T]):
             clock=clock,
             pseudonyms=pseudonyms,
         )
+        self.refusals: Final = Refusals(self._assembly.counters, clock)
         self._source = source
         self._begin()
         self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)

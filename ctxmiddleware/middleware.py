@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
@@ -17,20 +18,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .accessors import Refusal, context_variable, scope_key
 from .address import LONGEST
+from .causes import Rejected, ResolutionFailed, cause_of, denial_of
 from .core import PluginCore
 from .cors_order import CorsOrder
 from .destination import Redirect
-from .errors import ConfigurationError, SourceError, SourceUnavailable
+from .errors import ConfigurationError
 from .exemption import Exemptions
 from .freed import FREED_KEY, Gate
-from .identity.credential import BadCredential
 from .identity.first_of import resolved
+from .identity.rejection import take_rejection
 from .lifespan import FailingResources, LifespanRun
 from .overriding import overridden
 from .plugin_options import arguments_from_env
 from .preflight import Unreadable
 from .principal import Identity
-from .refusal import BAD_CREDENTIAL, FAILED, Denial, OnRefusal, Reason, denial_for, refuse, rejected, unavailable
+from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, refuse
+from .refusals import Cause
 from .routing import Freed, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
@@ -96,14 +99,21 @@ class UserContextMiddleware:
 
     async def _serve(self, plugin: PluginCore[Any], scope: Scope, receive: Receive, send: Send) -> None:
         scope[self._plugin_key] = (plugin, scope.get("headers"), scope.get("user"))
-        context, reason, denial = await self._outcome(plugin, scope)
+        context, reason, denial, cause = await self._outcome(plugin, scope)
         self._write(scope, context, reason)
         # The admin has its own guard, and is what an operator needs while nobody can be resolved.
         freed = None if denial is None else leads_to(self.app, scope)
         if freed is not None and freed != "admin":
             reason = "excluded"
             self._write(scope, None, reason)
-        plugin.count(reason or "served" if denial is None or freed else "refused")
+        outcome = reason or "served" if denial is None or freed else "refused"
+        if cause is None or (freed is not None and freed != "admin"):
+            plugin.count(outcome)
+        else:
+            # An anonymous request where no context is required is no fault.
+            is_reported = freed is None and (denial is not None or cause.label != "anonymous")
+            is_admin = partial(self._is_for_admin, scope) if is_reported else None
+            plugin.refusals.add(cause, outcome, scope, is_admin=is_admin)
         token = self._variable.set(context)
         try:
             if denial is not None:
@@ -153,17 +163,26 @@ class UserContextMiddleware:
         scope[FREED_KEY] = gate
         await self.app(scope, receive, gate.send)
 
-    async def _outcome(self, plugin: PluginCore[Any], scope: Scope) -> tuple[object, Reason | None, Denial | None]:
-        """Return the context, or why there is none, and the refusal that follows if one does."""
+    async def _outcome(
+        self, plugin: PluginCore[Any], scope: Scope
+    ) -> tuple[object, Reason | None, Denial | None, Cause | None]:
+        """Return the context, or why there is none, the refusal that follows if one does, and what explains it."""
         try:
             if self._exemptions.is_exempt(scope):
-                return None, "excluded", None
+                return None, "excluded", None, None
             context, reason = await _context(plugin, scope)
         except Exception as error:  # noqa: BLE001 - raised in a middleware it would be an answer nobody chose
-            denial = _denial_of(error)
-            return None, denial.reason, denial
-        denial_or_none = denial_for(reason) if reason is not None and self._required else None
-        return context, reason, denial_or_none
+            denial, cause = denial_of(error, take_rejection(scope))
+            return None, denial.reason, denial, cause
+        if reason is None:
+            return context, None, None, None
+        identity = scope.get(f"{plugin.scope_key}_identity") if reason in ("unknown", "inactive") else None
+        user = None if identity is None else plugin.pseudonyms.of(identity)
+        explained = cause_of(reason, take_rejection(scope), plugin.identify, user)
+        return context, reason, denial_for(reason) if self._required else None, explained
+
+    def _is_for_admin(self, scope: Scope) -> bool:
+        return leads_to(self.app, scope) == "admin"
 
     def _write(self, scope: Scope, context: object, reason: Reason | None) -> None:
         """Put the context where applications look for it, in place: outer middlewares read the scope after the call."""
@@ -239,9 +258,11 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
         if identity is not None and not isinstance(identity, Identity):
             identity = await resolved(identity)
     except HTTPException as error:
-        raise _Rejected from error
+        raise Rejected from error
     if identity is None:
         return None, "anonymous"
+    # Noted by ways before the one that found it.
+    take_rejection(scope)
     scope[f"{plugin.scope_key}_identity"] = identity
     resolution = plugin.peek(identity)
     if resolution is None:
@@ -251,7 +272,7 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
         try:
             resolution = await plugin.resolve(identity)
         except Exception as error:
-            raise _OfUser(plugin.pseudonyms.of(identity)) from error
+            raise ResolutionFailed(plugin.pseudonyms.of(identity)) from error
     if resolution.context is None:
         return None, "unknown"
     return _judged(plugin, resolution.context)
@@ -263,33 +284,3 @@ def _judged(plugin: PluginCore[Any], context: object) -> tuple[object, Refusal |
         # A coroutine that nobody awaits is true, and would let everybody in.
         raise TypeError(f"is_active returned {type(active).__name__}; it must return a bool")
     return (context, None) if active else (None, "inactive")
-
-
-class _OfUser(Exception):
-    """Carries what stands in logs for the user whose context could not be had; why is its cause."""
-
-
-class _Rejected(Exception):
-    """Carries the answer that `identify` has raised; anybody else's exception of that kind is a failure."""
-
-
-def _denial_of(error: Exception) -> Denial:
-    """Log why an identified request cannot be answered, and return what its caller is told: nothing of the inside."""
-    user: str | None = None
-    if isinstance(error, _OfUser) and isinstance(error.__cause__, Exception):
-        user, error = str(error), error.__cause__
-    if isinstance(error, _Rejected) and isinstance(error.__cause__, HTTPException):
-        logger.info("refused with %s: identify raised HTTPException", error.__cause__.status_code)
-        return rejected(error.__cause__)
-    if isinstance(error, BadCredential):
-        logger.info("refused with 401: %s", error)
-        return BAD_CREDENTIAL
-    if isinstance(error, SourceUnavailable):
-        logger.warning("refused with 503: %s", error, extra={"retry_after": error.retry_after, "user": user})
-        return unavailable(error.retry_after)
-    if isinstance(error, SourceError):
-        logger.error("refused with 500: %s", error, exc_info=error, extra={"user": user})
-    else:
-        kind = type(error).__name__
-        logger.error("refused with 500: identifying or resolving raised %s", kind, exc_info=error, extra={"user": user})
-    return FAILED

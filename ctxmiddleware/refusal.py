@@ -103,8 +103,23 @@ def _encodable(detail: object) -> object:
 
 FAILED: Final = Denial("failed", 500)
 
-# RFC 6750, section 3.1.
-BAD_CREDENTIAL: Final = Denial("anonymous", 401, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+def bad_credential(error: str | None) -> Denial:
+    """Return the refusal of a request whose credential is no good.
+
+    Args:
+        error: the code of RFC 6750, section 3.1; None where no bearer token was sent.
+    """
+    return Denial("anonymous", 401, {"WWW-Authenticate": "Bearer" if error is None else f'Bearer error="{error}"'})
+
+
+def no_user(detail: str) -> Denial:
+    """Return the refusal of a request whose credential is good and names no user.
+
+    Args:
+        detail: what is missing, for the caller: a token renewed would be the same.
+    """
+    return Denial("unknown", 403, detail=detail)
 
 
 async def refuse(denial: Denial, response: Response, scope: Scope, receive: Receive, send: Send) -> None:

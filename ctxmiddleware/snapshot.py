@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
+from .refusals import REFUSAL
 from .stats import CHANNEL, MEMORY, REDIS, LoadStats, MemoryStats, RedisStats, Stats, ZonesStats, rate
 from .wiring import Assembly
 
@@ -31,6 +32,7 @@ def snapshot(name: str, started_at: datetime, assembly: Assembly[object]) -> Sta
         resolutions=resolutions,
         stale=counters.get("stale"),
         requests=counters.by_label("request"),
+        refusals=counters.by_label(REFUSAL),
         memory=_memory(assembly),
         redis=_redis(assembly),
         loads=_loads(assembly),

@@ -143,7 +143,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of this process's counters.
 
     `resolutions` counts answers by origin, `hit_rate` is the share of them out of memory or Redis, stale ones included,
-    `requests` counts what the middleware did with each request, `started_at` is ISO 8601 in UTC.
+    `requests` counts what the middleware did with each request, `refusals` those without a context by reason, whether
+    they were refused or went on without one; requests that reached the admin are in neither. `started_at` is ISO 8601
+    in UTC.
     """
 
     name: str
@@ -153,6 +155,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     resolutions: Mapping[str, int]
     stale: int
     requests: Mapping[str, int]
+    refusals: Mapping[str, int]
     memory: MemoryStats
     redis: RedisStats | None
     loads: LoadStats

@@ -21,6 +21,7 @@ from .environment import Reading
 from .errors import ConfigurationError
 from .faults import Faults
 from .identity.jwt.bearer import BearerJWT
+from .identity.scope_user import ScopeUser
 from .loading import Loading
 from .model import UserContext
 from .project import Project
@@ -28,6 +29,7 @@ from .pseudonym import Pseudonyms
 from .resolver import Resolver
 from .secret import Secret
 from .settings import ADMIN_TOKEN, Settings
+from .shown import shown
 from .sources.base import ContextSource
 from .stats import Counters
 from .zones.base import ZoneSnapshot, ZoneSource
@@ -144,6 +146,8 @@ def parts_from(
         parts["source"] = found.built(lambda: _source(settings))
     if with_identify and (settings.supabase_jwt_secret or settings.supabase_jwks_url):
         parts["identify"] = found.built(lambda: _bearer(settings))
+    elif with_identify:
+        parts["identify"] = ScopeUser(hint=_without_jwt(settings))
     found.refuse()
     return parts
 
@@ -190,6 +194,15 @@ def _bearer(settings: Settings) -> BearerJWT:
         secret=settings.supabase_jwt_secret,
         issuer=issuer,
         audience=settings.jwt_audience,
+    )
+
+
+def _without_jwt(settings: Settings) -> str:
+    project = settings.supabase_url or _ANY_PROJECT
+    return (
+        "no user is on the scope, and no variable says how bearer tokens are verified: set SUPABASE_JWKS_URL (such as "
+        f"{shown(project.jwks_url)}) or SUPABASE_JWT_SECRET; where another middleware signs users in, give "
+        "from_env(identify=ScopeUser())"
     )
 
 

@@ -123,7 +123,7 @@ async def test_a_refusal_that_was_nobody_s_wish_says_whose_it_was(user: str, cap
     """So that an operator can tell whether it is one user's trouble or everybody's, without reading who they are."""
     plugin = plugin_of(log_key=KEY)
     await ask(UserContextMiddleware(no_lifespan, plugin=plugin), http_scope(user=user))
-    (record,) = [each for each in caplog.records if each.name == "ctxmiddleware.middleware"]
+    (record,) = [each for each in caplog.records if each.name == "ctxmiddleware.refusals"]
     assert vars(record)["user"] == Pseudonyms(KEY).of(Identity(user))
     assert user not in caplog.text
 

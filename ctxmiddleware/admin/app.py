@@ -14,6 +14,7 @@ from starlette.websockets import WebSocketClose
 
 from ..freed import reached
 from ..pseudonym import Pseudonyms
+from ..refusals import uncount
 from .api import Api, Operations
 from .attempts import Attempts
 from .door import Door
@@ -52,6 +53,7 @@ class AdminApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         reached(scope)
+        uncount(scope)
         if scope["type"] == "websocket":
             await WebSocketClose(1008)(scope, receive, send)
             return

@@ -15,8 +15,8 @@ MaybeIdentity: TypeAlias = Identity | None
 class Identify(Protocol):
     """Finds out who asks. Sync or async; None for an anonymous request.
 
-    What it raises becomes an answer: `BadCredential` a 401, `SourceUnavailable` a 503, everything else a 500 whose
-    traceback is in the log. Nothing of it is remembered.
+    What it raises becomes an answer: `BadCredential` a 401, `SourceUnavailable` a 503, `HTTPException` its own status,
+    everything else a 500 whose traceback is in the log, once a minute for each type. Nothing of it is remembered.
     """
 
     def __call__(self, scope: Scope, /) -> MaybeIdentity | Awaitable[MaybeIdentity]:

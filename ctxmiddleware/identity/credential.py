@@ -33,16 +33,24 @@ class BadCredential(ContextError):
     Args:
         reason: why, in words that repeat nothing of the credential.
         fault: the counter's label.
+        error: the error code of the answer (RFC 6750, section 3.1); None where the credential is no bearer token.
     """
 
-    def __init__(self, reason: str, *, fault: Fault = "credential") -> None:
+    def __init__(
+        self, reason: str, *, fault: Fault = "credential", error: Literal["invalid_token"] | None = "invalid_token"
+    ) -> None:
         self.reason = reason
         self.fault: Final = fault
+        self.error: Final = error
         super().__init__(f"the credential is no good: {reason}")
 
 
 class ForeignCredential(BadCredential):
     """A credential is not this way's: of another issuer or another form; `first_of` goes on with the next way."""
+
+
+class NoUserNamed(BadCredential):
+    """A credential is good and names no user, or none by its e-mail address: a 403, for another token is no use."""
 
 
 def checked_answer(on_bad: str) -> str:

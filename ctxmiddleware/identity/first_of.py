@@ -12,7 +12,7 @@ from ..principal import Identity
 from .base import Identify, MaybeIdentity
 from .credential import ForeignCredential
 from .naming import refuse_shared_subjects
-from .rejection import REJECTIONS_KEY, rejections_on
+from .rejection import rejections_on
 
 
 class first_of:  # noqa: N801 - it reads as the function it is used as
@@ -49,7 +49,7 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
                 foreign = foreign or error
                 continue
             if isinstance(answer, Identity):
-                return _found(answer, scope)
+                return answer
             if answer is not None:
                 return self._awaited(answer, place + 1, scope, foreign)
         _refuse_unclaimed(scope, foreign)
@@ -69,14 +69,9 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
                 foreign = foreign or error
                 continue
             if identity is not None:
-                return _found(identity, scope)
+                return identity
         _refuse_unclaimed(scope, foreign)
         return None
-
-
-def _found(identity: Identity, scope: Scope) -> Identity:
-    scope.pop(REJECTIONS_KEY, None)
-    return identity
 
 
 def _refuse_unclaimed(scope: Scope, foreign: ForeignCredential | None) -> None:

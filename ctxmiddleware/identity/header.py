@@ -16,6 +16,7 @@ from ..principal import Identity, Kind, subject_fault
 from .credential import BadCredential, OnBad, checked_answer
 from .headers import sent
 from .naming import Naming, check_naming
+from .rejection import Rejection, note_rejection
 
 logger = logging.getLogger("ctxmiddleware.identity")
 
@@ -74,7 +75,10 @@ class TrustedHeader:
         self._header = header.lower().encode()
         self._unix_socket = unix_socket
         self._tenant = tenant or ""
-        self._told = False
+        self._untrusted = (
+            f"the header {header.lower()} came from a peer that is not among `peers`, and is not believed: list the "
+            "proxy that writes it, or let it take the header away from requests of its clients"
+        )
 
     def __repr__(self) -> str:
         return f"TrustedHeader({self._header.decode()!r})"
@@ -89,7 +93,7 @@ class TrustedHeader:
         if not values:
             return None
         if not self._is_trusted(scope):
-            self._tell_once()
+            note_rejection(scope, Rejection("untrusted peer", self._untrusted, is_foreign=True))
             return None
         name = _text(values[0]) if len(values) == 1 else None
         if name is not None and self.naming.kind == "subject" and subject_fault(name) is None:
@@ -98,8 +102,10 @@ class TrustedHeader:
             return Identity(name, tenant=self._tenant)
         fault = "it names nobody" if len(values) == 1 else "it is there more than once"
         logger.debug("a trusted header is no good: %s", fault)
+        reason = f"the header {self._header.decode()}: {fault}"
+        note_rejection(scope, Rejection("malformed", f"{reason}; compare it with the header that the proxy writes"))
         if self._is_refusing:
-            raise BadCredential(f"the header {self._header.decode()}: {fault}")
+            raise BadCredential(reason, fault="malformed", error=None)
         return None
 
     def _is_trusted(self, scope: Scope) -> bool:
@@ -119,15 +125,6 @@ class TrustedHeader:
             if not _is_in(address, self._through):
                 return False
         return False
-
-    def _tell_once(self) -> None:
-        if not self._told:
-            self._told = True
-            logger.warning(
-                "the header %s came from somebody who is not among `peers`, and is not believed: list the proxy that "
-                "writes it, or let it take the header away from what its clients send",
-                self._header.decode(),
-            )
 
 
 def _text(value: bytes) -> str | None:

@@ -41,5 +41,7 @@ def take_rejection(scope: Scope) -> Rejection | None:
 
     Of rejections as foreign, one by the issuer says more than one by the form.
     """
-    noted = cast("Sequence[Rejection]", scope.pop(REJECTIONS_KEY, ()))
+    if REJECTIONS_KEY not in scope:
+        return None
+    noted = cast("Sequence[Rejection]", scope.pop(REJECTIONS_KEY))
     return min(noted, key=lambda each: (each.is_foreign, each.is_foreign and each.fault != "issuer"), default=None)

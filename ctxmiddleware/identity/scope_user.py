@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
@@ -13,36 +12,47 @@ from starlette.types import Scope
 from ..errors import ConfigurationError
 from ..principal import Identity, Kind, subject_fault
 from .naming import Naming, check_naming
-
-logger = logging.getLogger("ctxmiddleware.identity")
+from .rejection import Rejection, note_rejection
 
 _ABSENT: Final = object()
+_ORDER: Final = (
+    "no user is on the scope: UserContextMiddleware must run inside the middleware that signs users in (with "
+    "add_middleware, add it before that one)"
+)
 
 
 class ScopeUser:
     """Identifies by `scope["user"]`, which AuthenticationMiddleware or the host framework has set.
 
     A user that says `is_authenticated` is false, or a scope without one, is anonymous. A scope without any user at all
-    is most often a middleware in the wrong order, and is logged once.
+    is most often a middleware in the wrong order, and is reported in the log.
 
     Args:
         attribute: the attribute of the user that holds the e-mail address, or the subject: a text, a whole number or a
             UUID; by default `email` or `id`.
         kind: which of the two it is, `"email"` or `"subject"`.
         tenant: the tenant of all these users.
+        hint: what the log says of requests without a user; None for the order of middlewares.
 
     Raises:
         ConfigurationError: the kind or the tenant cannot be.
     """
 
-    def __init__(self, attribute: str | None = None, *, kind: Kind = "email", tenant: str | None = None) -> None:
+    def __init__(
+        self,
+        attribute: str | None = None,
+        *,
+        kind: Kind = "email",
+        tenant: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         faults = check_naming(kind, tenant)
         if faults:
             raise ConfigurationError(*faults)
         self.naming: Final = Naming(kind, tenant)
         self._attribute = attribute or ("email" if kind == "email" else "id")
         self._tenant = tenant or ""
-        self._told = False
+        self.hint: Final = hint
 
     def __repr__(self) -> str:
         return f"ScopeUser({self._attribute!r})"
@@ -55,7 +65,7 @@ class ScopeUser:
         """
         user = scope.get("user")
         if user is None:
-            self._tell_once()
+            note_rejection(scope, Rejection("no user on the scope", self.hint or _ORDER, is_foreign=True))
             return None
         authenticated = getattr(user, "is_authenticated", True)
         # Some frameworks have a method where Starlette has a property, and a method is always true.
@@ -83,14 +93,6 @@ class ScopeUser:
                 "attribute that holds a text of 255 bytes at most, a whole number or a UUID"
             )
         return subject
-
-    def _tell_once(self) -> None:
-        if not self._told:
-            self._told = True
-            logger.error(
-                "no user on the scope, so everybody is anonymous: UserContextMiddleware must run inside the middleware "
-                "that signs users in (with add_middleware, add it before that one)"
-            )
 
 
 def _identity_of(user: object) -> object:

@@ -196,11 +196,16 @@ class Lines(logging.Handler):
             "level": record.levelname,
             "logger": record.name,
             "text": record.getMessage(),
-            "errors": _causes(record.exc_info[1] if record.exc_info else None),
+            "errors": _causes(record.exc_info[1]) if record.exc_info else _named(record),
         }
         if record.exc_info:
             line["trace"] = logging.Formatter().formatException(record.exc_info)
         sys.stderr.write(json.dumps(line) + "\n")
+
+
+def _named(record: logging.LogRecord) -> list[str]:
+    named = getattr(record, "error", None)
+    return named.split(", ") if isinstance(named, str) else []
 
 
 def _causes(error: BaseException | None) -> list[str]:

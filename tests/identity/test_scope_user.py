@@ -23,6 +23,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from ctxmiddleware import Identity, ScopeUser, UserContextMiddleware
+from ctxmiddleware.identity.rejection import take_rejection
 
 from ..people import ADA, GONE, NOBODY, as_user, plugin_of
 
@@ -135,15 +136,14 @@ def test_the_attribute_and_the_tenant_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("scope", [{}, {"user": None}])
-def test_a_scope_without_any_user_is_anonymous_and_told_once(
-    scope: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Middlewares in the wrong order make everybody anonymous, so the log says it, and not at every request."""
-    identify = ScopeUser()
-    assert [identify(scope) for _ in range(5)] == [None] * 5
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert "add it before" in record.message
+@pytest.mark.parametrize("hint", [None, "set a variable"])
+def test_a_scope_without_any_user_is_anonymous_for_a_reason(scope: dict[str, Any], hint: str | None) -> None:
+    """The rejection on the scope names the order of middlewares, or what was given in its place."""
+    assert ScopeUser(hint=hint)(scope) is None
+    rejection = take_rejection(scope)
+    assert rejection is not None
+    assert rejection.fault == "no user on the scope"
+    assert (hint or "add it before") in rejection.hint
 
 
 class Basic(AuthenticationBackend):
@@ -183,11 +183,13 @@ def test_it_goes_with_starlettes_authentication() -> None:
     assert client.get("/me", auth=("no address", "x")).status_code == 500
 
 
-def test_the_wrong_order_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_wrong_order_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """Added after it, and so outside, everybody is anonymous, and the log says why."""
     client = TestClient(app_of(right_order=False))
     assert [client.get("/me", auth=(ADA, "x"), headers=as_user(ADA)).json() for _ in range(3)] == [None] * 3
-    assert [record.levelno for record in caplog.records if record.name == "ctxmiddleware.identity"] == [logging.ERROR]
+    (record,) = [record for record in caplog.records if record.name.startswith("ctxmiddleware")]
+    assert record.levelno == logging.WARNING
+    assert "add it before that one" in record.message
 
 
 def test_users_that_are_not_signed_in_are_not_a_wrong_order(caplog: pytest.LogCaptureFixture) -> None:

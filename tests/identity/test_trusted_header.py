@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxmiddleware import BadCredential, ConfigurationError, Identity, TrustedHeader
+from ctxmiddleware.identity.rejection import take_rejection
 
 ADA = "ada@example.org"
 PROXY, INNER = "10.0.0.7", "10.1.0.3"
@@ -45,14 +45,15 @@ def test_from_the_proxy_it_names_its_user(peer: str) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_from_anybody_else_it_is_nobody(client: object, caplog: pytest.LogCaptureFixture) -> None:
-    """With a word in the log, once, that says what to do; and without a peer nobody knows from whom it is."""
-    header = _trusted(on_bad="refuse")
-    for _ in range(3):
-        assert _asked(header, ADA, client=client) is None
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "list the proxy" in caplog.text
-    assert ADA not in caplog.text
+def test_from_an_untrusted_peer_it_is_ignored_for_a_reason(client: object) -> None:
+    """The rejection on the scope says what to do; a connection without a peer is as untrusted."""
+    scope = {"type": "http", "headers": [(b"x-forwarded-email", ADA.encode())], "client": client}
+    assert _trusted(on_bad="refuse")(scope) is None
+    rejection = take_rejection(scope)
+    assert rejection is not None
+    assert (rejection.fault, rejection.is_foreign) == ("untrusted peer", True)
+    assert "list the proxy" in rejection.hint
+    assert ADA not in rejection.hint
 
 
 def test_without_a_peer_it_is_believed_only_where_that_was_said() -> None:

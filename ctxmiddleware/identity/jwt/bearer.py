@@ -13,13 +13,14 @@ from ...errors import ConfigurationError
 from ...principal import Identity, Kind
 from ...secret import Secret
 from ..base import MaybeIdentity
-from ..credential import BadCredential, ForeignCredential, OnBad, checked_answer
+from ..credential import BadCredential, ForeignCredential, NoUserNamed, OnBad, checked_answer
 from ..headers import sent
 from ..naming import Naming, check_naming
 from ..rejection import Rejection, note_rejection
 from . import keys
 from .arguments import key_faults, rule_faults
 from .document import Document
+from .hints import hints
 from .published import FetchTimes, PublishedKeys
 from .remembered import Remembered
 from .rules import BadToken, ForeignToken, Rules
@@ -106,6 +107,8 @@ class BearerJWT:
             None if jwks_url is None else PublishedKeys(Document(jwks_url).fetch, self._remembered.clear, times, clock)
         )
 
+        self._compare = hints(self._rules, jwks_url, has_secret=kept is not None)
+
     def __repr__(self) -> str:
         return f"<BearerJWT: {self._published!r}, {len(self._own)} secrets, {len(self._remembered)} remembered>"
 
@@ -163,9 +166,11 @@ class BearerJWT:
 
     def _reject(self, error: BadToken, scope: Scope) -> None:
         logger.debug("a token is no good: %s", error)
-        note_rejection(scope, Rejection(error.fault, str(error), error.is_foreign))
+        hint = f"a token is no good: {error}{self._compare.get(error.fault, '')}"
+        note_rejection(scope, Rejection(error.fault, hint, error.is_foreign))
         if self._is_refusing:
             refusal = ForeignCredential if error.is_foreign else BadCredential
+            refusal = NoUserNamed if error.fault == "claims" else refusal
             raise refusal(str(error), fault=error.fault) from None
 
 

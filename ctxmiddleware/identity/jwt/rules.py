@@ -101,7 +101,7 @@ class Rules:
     def _expiry(self, claims: Mapping[str, object], now: float) -> float:
         expires_at = _seconds(claims.get("exp"))
         if expires_at is None:
-            raise BadToken("it has no time at which it expires", "claims")
+            raise BadToken("it has no time at which it expires", "malformed")
         if now >= expires_at + self.leeway:
             raise BadToken("it has expired", "expired")
         if "nbf" in claims:
