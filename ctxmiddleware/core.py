@@ -140,8 +140,8 @@ class PluginCore(Generic[T]):
             clock=clock,
             pseudonyms=pseudonyms,
         )
-        self.refusals: Final = Refusals(self._assembly.counters, clock)
         self._source = source
+        self._clock = clock
         self._begin()
         self._loop: PerLoop[wiring.Assembly[T]] = PerLoop(f"ContextPlugin {name!r}", self._open)
         self._watching = Watching(self._resolver, self._assembly.cache, self._loop.ensure)
@@ -154,6 +154,7 @@ class PluginCore(Generic[T]):
     def _begin(self) -> None:
         self._assembly: wiring.Assembly[T] = self._assemble(redis=self._redis)
         self._resolver = self._assembly.resolver
+        self.refusals = Refusals(self._assembly.counters, self._clock)
         self._started_at = datetime.now(UTC)
 
     def begin_anew(self) -> None:

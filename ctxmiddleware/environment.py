@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from .errors import ConfigurationError
 from .secret import Secret
-from .settings import ADMIN_TOKEN, LOG_KEY, Rule, Settings
+from .setting import Rule
+from .settings import ADMIN_TOKEN, LOG_KEY, Settings
 from .shown import shown
 
 logger = logging.getLogger("ctxmiddleware.environment")

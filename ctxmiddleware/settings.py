@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, cast
+from dataclasses import dataclass, fields
+from typing import Final, cast
 
 from . import readers
 from .cache.policy import LONGEST
 from .cache.redis.seal import KEY_FORM
 from .project import Project
 from .secret import Secret
+from .setting import Rule, setting
 from .zones.arguments import MIN_MAX_BYTES, PROJECT, TABLE
 
 ADMIN_TOKEN: Final = "CTX_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not what it holds
 LOG_KEY: Final = "CTX_LOG_KEY"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one variable is read.
-
-    Args:
-        variable: its name.
-        allowed: what it may hold, as the error says it.
-        read: turns its text into a value; raises ValueError for what is not allowed.
-        meaning: one sentence for people.
-        secret: whether what it held must not be shown.
-    """
-
-    variable: str
-    allowed: str
-    read: Callable[[str], object]
-    meaning: str
-    secret: bool = False
-
-
-def _setting(default: object, rule: Rule) -> Any:
-    # What dataclasses.field returns is Any too: each field takes the type it is declared with.
-    return field(default=default, metadata={"rule": rule})
 
 
 _SECONDS = "a number of seconds over 0"
@@ -57,10 +33,10 @@ _HTTP = "an http or https URL without a user or password"
 class Settings:
     """Everything the environment says, each field from the variable its rule names; None or empty where unset."""
 
-    supabase_url: Project | None = _setting(
+    supabase_url: Project | None = setting(
         None, Rule("SUPABASE_URL", _PROJECT, readers.project, "The project's address.")
     )
-    supabase_key: Secret | None = _setting(
+    supabase_key: Secret | None = setting(
         None,
         Rule(
             "SUPABASE_KEY",
@@ -70,13 +46,13 @@ class Settings:
             secret=True,
         ),
     )
-    supabase_schema: str = _setting(
+    supabase_schema: str = setting(
         "hr", Rule("SUPABASE_SCHEMA", "the name of an exposed schema", readers.schema, "Where the tables are.")
     )
-    supabase_read_url: Project | None = _setting(
+    supabase_read_url: Project | None = setting(
         None, Rule("SUPABASE_READ_URL", _PROJECT, readers.project, "A read replica, asked by GET only.")
     )
-    supabase_jwt_secret: Secret | None = _setting(
+    supabase_jwt_secret: Secret | None = setting(
         None,
         Rule(
             "SUPABASE_JWT_SECRET",
@@ -86,10 +62,10 @@ class Settings:
             secret=True,
         ),
     )
-    supabase_jwks_url: str | None = _setting(
+    supabase_jwks_url: str | None = setting(
         None, Rule("SUPABASE_JWKS_URL", _HTTP, readers.web_url, "Where the keys of users' tokens are published.")
     )
-    jwt_issuer: str | None = _setting(
+    jwt_issuer: str | None = setting(
         None,
         Rule(
             "CTX_JWT_ISSUER",
@@ -98,11 +74,11 @@ class Settings:
             "Who issues users' tokens (iss); without it SUPABASE_URL with /auth/v1.",
         ),
     )
-    jwt_audience: str = _setting(
+    jwt_audience: str = setting(
         "authenticated",
         Rule("CTX_JWT_AUDIENCE", "a name without spaces", readers.like(r"\S+"), "Whom users' tokens are for (aud)."),
     )
-    redis_url: Secret | None = _setting(
+    redis_url: Secret | None = setting(
         None,
         Rule(
             "REDIS_URL",
@@ -112,7 +88,7 @@ class Settings:
             secret=True,
         ),
     )
-    redis_replicas: int = _setting(
+    redis_replicas: int = setting(
         0,
         Rule(
             "CTX_REDIS_REPLICAS",
@@ -121,20 +97,20 @@ class Settings:
             "Replicas of Redis that must have an invalidation before it is done (WAIT).",
         ),
     )
-    db_max_connections: int = _setting(
+    db_max_connections: int = setting(
         20, Rule("DB_MAX_CONNECTIONS", _COUNT, readers.whole(1), "Connections to the database's API, per event loop.")
     )
-    db_pool_timeout: float = _setting(
+    db_pool_timeout: float = setting(
         30.0, Rule("DB_POOL_TIMEOUT", _SECONDS, readers.number(over=0), "Seconds to wait for a free one of them.")
     )
-    db_pool_recycle: float = _setting(
+    db_pool_recycle: float = setting(
         3600.0, Rule("DB_POOL_RECYCLE", _SECONDS, readers.number(over=0), "Seconds after which none of them lives on.")
     )
-    bigquery_project: str | None = _setting(
+    bigquery_project: str | None = setting(
         None,
         Rule("BIGQUERY_PROJECT", "a project id", readers.like(PROJECT), "The project that pays for the zones query."),
     )
-    bigquery_zones_table: str | None = _setting(
+    bigquery_zones_table: str | None = setting(
         None,
         Rule(
             "BIGQUERY_ZONES_TABLE",
@@ -143,11 +119,11 @@ class Settings:
             "The table of zones: columns id, name, region_code.",
         ),
     )
-    bigquery_location: str | None = _setting(
+    bigquery_location: str | None = setting(
         None,
         Rule("BIGQUERY_LOCATION", "a location such as EU", readers.like(r"[A-Za-z0-9\-]+"), "Where that table is."),
     )
-    bigquery_max_bytes: int | None = _setting(
+    bigquery_max_bytes: int | None = setting(
         None,
         Rule(
             "BIGQUERY_MAX_BYTES",
@@ -156,10 +132,10 @@ class Settings:
             "Bytes one zones query may bill at most.",
         ),
     )
-    ttl: float = _setting(
+    ttl: float = setting(
         900.0, Rule("CTX_TTL", _SECONDS_KEPT, readers.number(over=0, most=LONGEST), "Seconds a context is served.")
     )
-    negative_ttl: float = _setting(
+    negative_ttl: float = setting(
         60.0,
         Rule(
             "CTX_NEGATIVE_TTL",
@@ -168,7 +144,7 @@ class Settings:
             "Seconds an unknown user is remembered.",
         ),
     )
-    jitter: float = _setting(
+    jitter: float = setting(
         0.1,
         Rule(
             "CTX_JITTER",
@@ -177,7 +153,7 @@ class Settings:
             "Share of these times that each context loses at random, so that not all expire at once.",
         ),
     )
-    refresh_ahead: float = _setting(
+    refresh_ahead: float = setting(
         0.8,
         Rule(
             "CTX_REFRESH_AHEAD",
@@ -186,7 +162,7 @@ class Settings:
             "Share of its time after which a context that is asked for is refreshed behind the answer; 1 for never.",
         ),
     )
-    stale_for: float = _setting(
+    stale_for: float = setting(
         300.0,
         Rule(
             "CTX_STALE_FOR",
@@ -195,7 +171,7 @@ class Settings:
             "Seconds past its time that a context is served while the database is down.",
         ),
     )
-    untrusted_ttl: float = _setting(
+    untrusted_ttl: float = setting(
         5.0,
         Rule(
             "CTX_UNTRUSTED_TTL",
@@ -204,7 +180,7 @@ class Settings:
             "Seconds memory is trusted without having asked Redis.",
         ),
     )
-    stale_untrusted_for: float | None = _setting(
+    stale_untrusted_for: float | None = setting(
         None,
         Rule(
             "CTX_STALE_UNTRUSTED_FOR",
@@ -213,7 +189,7 @@ class Settings:
             "Seconds past that trust for which it is served while Redis and database are down; else CTX_STALE_FOR.",
         ),
     )
-    replica_lag: float = _setting(
+    replica_lag: float = setting(
         10.0,
         Rule(
             "CTX_REPLICA_LAG",
@@ -222,7 +198,7 @@ class Settings:
             "Seconds after an invalidation in which the replica is not asked.",
         ),
     )
-    soft_timeout: float = _setting(
+    soft_timeout: float = setting(
         0.5,
         Rule(
             "CTX_SOFT_TIMEOUT",
@@ -231,7 +207,7 @@ class Settings:
             "Seconds a request waits for a slow database where a context past its time may stand in.",
         ),
     )
-    load_timeout: float = _setting(
+    load_timeout: float = setting(
         30.0,
         Rule(
             "CTX_LOAD_TIMEOUT",
@@ -240,17 +216,17 @@ class Settings:
             "Seconds after which a load is given up.",
         ),
     )
-    max_loads: int = _setting(
+    max_loads: int = setting(
         64, Rule("CTX_MAX_LOADS", _COUNT, readers.whole(1), "Calls of the source under way at a time, per event loop.")
     )
-    max_users: int = _setting(100_000, Rule("CTX_MAX_USERS", _COUNT, readers.whole(1), "Contexts kept in memory."))
-    max_unknown: int = _setting(
+    max_users: int = setting(100_000, Rule("CTX_MAX_USERS", _COUNT, readers.whole(1), "Contexts kept in memory."))
+    max_unknown: int = setting(
         10_000, Rule("CTX_MAX_UNKNOWN", _COUNT, readers.whole(1), "Unknown users remembered in memory, beside those.")
     )
-    max_bytes: int = _setting(
+    max_bytes: int = setting(
         268_435_456, Rule("CTX_MAX_BYTES", _COUNT, readers.whole(1), "Bytes of contexts kept in memory.")
     )
-    warm_users: int = _setting(
+    warm_users: int = setting(
         10_000,
         Rule(
             "CTX_WARM_USERS",
@@ -259,10 +235,10 @@ class Settings:
             "Contexts taken from Redis into memory at the start, of those asked for last.",
         ),
     )
-    zones_ttl: float = _setting(
+    zones_ttl: float = setting(
         86400.0, Rule("CTX_ZONES_TTL", _SECONDS, readers.number(over=0), "Seconds after which zones are read again.")
     )
-    admin_token: Secret | None = _setting(
+    admin_token: Secret | None = setting(
         None,
         Rule(
             ADMIN_TOKEN,
@@ -272,7 +248,7 @@ class Settings:
             secret=True,
         ),
     )
-    log_key: Secret | None = _setting(
+    log_key: Secret | None = setting(
         None,
         Rule(
             LOG_KEY,
@@ -282,7 +258,7 @@ class Settings:
             secret=True,
         ),
     )
-    namespace: str | None = _setting(
+    namespace: str | None = setting(
         None,
         Rule(
             "CTX_NAMESPACE",
@@ -291,7 +267,7 @@ class Settings:
             "Keeps the keys of this deployment in Redis apart from those of others that share it.",
         ),
     )
-    encryption_keys: tuple[Secret, ...] = _setting(
+    encryption_keys: tuple[Secret, ...] = setting(
         (),
         Rule(
             "CTX_ENCRYPTION_KEYS",

@@ -117,6 +117,10 @@ def test_asyncio_and_trio_share_one_plugin() -> None:
 def test_a_test_client_without_with_opens_for_each_request() -> None:
     """`TestClient` without `with` runs no lifespan and a new loop for each request: what is opened is closed again."""
     run("""
+    import logging
+
+    # The request that is refused is reported.
+    logging.getLogger("ctxmiddleware.refusals").setLevel(logging.ERROR)
     client = TestClient(app)
     for user in (ADA, BOB, ADA):
         assert client.get("/me", headers=as_user(user)).json() == user

@@ -149,7 +149,7 @@ async def test_a_service_nobody_knows_is_no_answer(unharmed: SentinelGroup) -> N
     """What is misspelt in the URL is a fault of Redis to the log, and none to the request."""
     async with instance(url=unharmed.url.replace(SentinelGroup.SERVICE, "other")) as one:
         assert (await one.get()).origin == "db"
-        assert one.counters.get("fault", "redis") == 1
+        assert one.counters.get("fault", "redis") >= 1
 
 
 async def test_the_latest_failover_overrules_who_has_not_seen_it() -> None:
