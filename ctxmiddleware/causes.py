@@ -79,7 +79,7 @@ def denial_of(error: Exception, rejection: Rejection | None) -> tuple[Denial, Ca
         return unavailable(error.retry_after), Cause("unavailable", f"refused with 503: {error}", fields=fields)
     if isinstance(error, SourceError):
         logger.debug("the source's answer is no context", exc_info=error)
-        fields = {"user": user, "error": f"{type(error).__module__}.{type(error).__qualname__}"}
+        fields = {"user": user, "error_type": f"{type(error).__module__}.{type(error).__qualname__}"}
         return FAILED, Cause("broken", f"refused with 500: {error}", logging.ERROR, fields=fields)
     hint = f"refused with 500: identifying or resolving raised {type(error).__name__}"
     return FAILED, Cause("broken", hint, logging.ERROR, error, {"user": user})

@@ -13,6 +13,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .destination import layers
+from .failure_log import log_failure
 
 logger = logging.getLogger("ctxmiddleware.lifespan")
 
@@ -69,9 +70,8 @@ class LifespanRun:
             if self._failure is None:
                 if self._has_answered("startup") or _has_lifespan(self._app):
                     raise
-                logger.warning(
-                    "taken as an app without a lifespan, because it raised before it answered start-up", exc_info=error
-                )
+                message = "taken as an app without a lifespan, because it raised before it answered start-up"
+                log_failure(logger, logging.WARNING, message, error=error)
         # Whatever the app made of it, and outside of its handler: what the failure says of its causes is kept.
         if self._failure is not None:
             raise self._failure

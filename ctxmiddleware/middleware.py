@@ -24,6 +24,7 @@ from .cors_order import CorsOrder
 from .destination import Redirect
 from .errors import ConfigurationError
 from .exemption import Exemptions
+from .failure_log import Seldom
 from .freed import FREED_KEY, Gate
 from .identity.first_of import resolved
 from .identity.rejection import take_rejection
@@ -74,6 +75,7 @@ class UserContextMiddleware:
         self._exemptions = Exemptions(app, exclude, preflight, required=required)
         self._cors_order = CorsOrder(app)
         self._on_refusal = on_refusal
+        self._seldom = Seldom()
         self._plugin: PluginCore[Any] | ConfigurationError = _from_environment() if plugin is None else plugin
         key = scope_key("default") if isinstance(self._plugin, ConfigurationError) else self._plugin.scope_key
         self._key: Final = key
@@ -207,7 +209,8 @@ class UserContextMiddleware:
         await self._serve_exempt(scope, receive, send, exempt=exempt and scope[self._key] is None)
 
     async def _serve_broken(self, error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> None:
-        logger.error("every request is refused, because the configuration cannot work: %s", error)
+        level = self._seldom.level(logging.ERROR)
+        logger.log(level, "every request is refused, because the configuration cannot work: %s", error)
         await self._refuse(FAILED, scope, receive, send)
 
     async def _refuse(self, denial: Denial, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,8 +225,9 @@ class UserContextMiddleware:
                     response = await response
                 if response is not None and not callable(response):
                     raise TypeError(f"on_refusal returned {type(response).__name__}; it returns a Response or None")
-            except Exception:
-                logger.exception("on_refusal failed; the refusal is answered without it")
+            except Exception as error:
+                level = self._seldom.level(logging.ERROR, "on_refusal")
+                logger.log(level, "on_refusal failed; the refusal is answered without it", exc_info=error)
             else:
                 if response is not None:
                     return response

@@ -11,11 +11,11 @@ from typing import Final
 
 from starlette.types import Scope
 
+from .failure_log import SECONDS
 from .stats import Counters
 
 logger = logging.getLogger("ctxmiddleware.refusals")
 
-REPORT_SECONDS: Final = 60.0
 REFUSAL: Final = "refusal"
 
 _COUNTED_KEY: Final = "ctxmiddleware_counted"
@@ -78,7 +78,7 @@ class Refusals:
         key = cause.key if cause.key in self._reported or len(self._reported) < _MOST_KEYS else cause.label
         reported_at, before = self._reported.get(key, (None, 0))
         now = self._clock()
-        if reported_at is not None and now < reported_at + REPORT_SECONDS:
+        if reported_at is not None and now < reported_at + SECONDS:
             logger.debug("no context for a request, reason %r: %s", cause.label, cause.hint, exc_info=cause.error)
         elif not is_admin():
             total = self._counters.get(REFUSAL, cause.label)

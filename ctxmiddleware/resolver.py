@@ -16,6 +16,7 @@ from .cache.shared import NOWHERE, Reach, SharedTierFailed
 from .cache.tiered import TieredCache
 from .clock import monotonic
 from .errors import InvalidationFailed, SourceUnavailable
+from .failure_log import log_failure
 from .loading import Loading
 from .principal import Identity
 from .pseudonym import Pseudonyms
@@ -168,18 +169,13 @@ class Resolver(Generic[T]):
         except SharedTierFailed as error:
             failure, dropped = error, error.dropped
         report = self._report(dropped, reach, failure, (time.perf_counter() - started) * 1000)
-        logger.log(
-            logging.ERROR if failure else logging.INFO,
-            "contexts were invalidated" if failure is None else "an invalidation did not reach Redis",
-            extra={
-                "everybody": name is None,
-                "user": None if name is None else self._pseudonyms.of_name(name),
-                **msgspec.to_builtins(report),
-            },
-            exc_info=failure,
-        )
+        user = None if name is None else self._pseudonyms.of_name(name)
+        extra = {"everybody": name is None, "user": user, **msgspec.to_builtins(report)}
         if failure is not None:
+            reason = failure.__cause__ or failure
+            log_failure(logger, logging.ERROR, "an invalidation did not reach Redis", error=reason, extra=extra)
             raise InvalidationFailed(report) from failure
+        logger.info("contexts were invalidated", extra=extra)
         return report
 
     async def warm(self, identities: Iterable[Identity]) -> WarmReport:
@@ -187,22 +183,26 @@ class Resolver(Generic[T]):
         started = time.perf_counter()
         counts = {"warmed": 0, "unknown": 0, "failed": 0}
         waiting = iter(list(identities))
+        reported: set[type[Exception]] = set()
 
         async def work() -> None:
             for identity in waiting:
-                counts[await self._warm_one(identity)] += 1
+                counts[await self._warm_one(identity, reported)] += 1
 
         async with anyio.create_task_group() as tasks:
             for _ in range(WARM_AT_ONCE):
                 tasks.start_soon(work)
         return WarmReport(**counts, duration_ms=(time.perf_counter() - started) * 1000)
 
-    async def _warm_one(self, identity: Identity) -> str:
+    async def _warm_one(self, identity: Identity, reported: set[type[Exception]]) -> str:
         try:
             resolution = await self.resolve(identity)
-        except Exception:
-            user = self._pseudonyms.of(identity)
-            logger.warning("a context could not be warmed", exc_info=True, extra={"user": user})
+        except Exception as error:  # noqa: BLE001 - it is logged and counted
+            # In an outage every user fails alike.
+            level = logging.DEBUG if type(error) in reported else logging.WARNING
+            reported.add(type(error))
+            extra = {"user": self._pseudonyms.of(identity)}
+            log_failure(logger, level, "a context could not be warmed", error=error, extra=extra)
             return "failed"
         return "unknown" if resolution.context is None else "warmed"
 

@@ -14,6 +14,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from ctxmiddleware import ConfigurationError, UserContextMiddleware
+from ctxmiddleware.failure_log import reason_of
 from ctxmiddleware.lifespan import LifespanRun
 
 from .asgi import Host
@@ -32,16 +33,18 @@ pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 @pytest.mark.parametrize("app", RAISES)
 async def test_an_exception_taken_as_no_lifespan_is_logged(app: App, caplog: pytest.LogCaptureFixture) -> None:
-    """What an app without a lifespan raised is in the log, with its traceback, in case it was something else."""
+    """What an app without a lifespan raised ends the one line of the log, and its traceback is there at DEBUG."""
+    caplog.set_level(logging.DEBUG, "ctxmiddleware.lifespan")
     host = Host(wrapped(app, OpenedSource()))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host.run)
         await host.start()
         await host.stop()
-    (record,) = [record for record in caplog.records if record.name == "ctxmiddleware.lifespan"]
-    assert record.levelno == logging.WARNING
-    assert record.exc_info is not None
-    assert record.exc_info[2] is not None
+    record, trace = [record for record in caplog.records if record.name == "ctxmiddleware.lifespan"]
+    assert (record.levelno, record.exc_info, trace.levelno) == (logging.WARNING, None, logging.DEBUG)
+    assert trace.exc_info is not None
+    assert trace.exc_info[2] is not None
+    assert record.message.endswith(reason_of(trace.exc_info[1]))
 
 
 async def test_a_start_up_that_fails_in_the_app_is_the_apps() -> None:

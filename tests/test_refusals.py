@@ -27,7 +27,7 @@ from ctxmiddleware import (
     first_of,
     public,
 )
-from ctxmiddleware.refusals import REPORT_SECONDS
+from ctxmiddleware.failure_log import SECONDS
 from ctxmiddleware.testing import FakeClock, StaticSource
 
 from .asgi import ask, http_scope, no_lifespan
@@ -206,11 +206,11 @@ async def test_a_reason_that_lasts_is_reported_once_a_minute(lines: list[logging
 
     await send(_hs256(exp=NOW - 60), 5)
     await send("opaque", 3)
-    clock.advance(REPORT_SECONDS - 1)
+    clock.advance(SECONDS - 1)
     await send(_hs256(exp=NOW - 60), 5)
     clock.advance(1)
     await send(_hs256(exp=NOW - 60), 2)
-    clock.advance(10 * REPORT_SECONDS)
+    clock.advance(10 * SECONDS)
     await send("opaque", 1)
     told = [(vars(line)["reason"], vars(line)["count"]) for line in lines]
     assert told == [("expired", 1), ("malformed", 1), ("expired", 10), ("malformed", 3)]

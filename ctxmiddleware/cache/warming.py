@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 
 import anyio
 
+from ..failure_log import log_failure
 from ..stats import Counters
 from .base import Entry
 from .keeping import Keeping
@@ -70,8 +71,8 @@ class Warming(Generic[V]):
             self._has_begun = True
             try:
                 await self.recall()
-            except Exception:
-                logger.exception("memory was not warmed")
+            except Exception as error:  # noqa: BLE001 - it is logged
+                log_failure(logger, logging.ERROR, "memory was not warmed", error=error)
         while True:
             await anyio.sleep(self._every)
             await self.remember()

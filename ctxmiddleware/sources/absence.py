@@ -46,6 +46,6 @@ class Absence:
         if absent:
             logger.warning(self._message, self._function, extra={"function": self._function})
         else:
-            logger.info(
+            logger.warning(
                 "the function %s is installed: it is called again", self._function, extra={"function": self._function}
             )

@@ -99,4 +99,4 @@ class Paths:
 
     def _answered(self, path: str, ticket: Ticket) -> None:
         if self._breakers[path].success(ticket):
-            logger.info("the source answers again", extra={"path": path})
+            logger.warning("the source answers again", extra={"path": path})

@@ -14,6 +14,7 @@ from typing import Literal
 import anyio
 
 from ..errors import ConfigurationError, ContextError, SourceUnavailable
+from ..failure_log import log_failure
 from ..model import Zone
 from .base import EMPTY, ZoneSnapshot, ZoneSource
 from .threads import Bell
@@ -115,6 +116,7 @@ class ZonesService:
         self._failures = 0
         self._in_a_row = 0
         self._error: str | None = None
+        self._lost_at = logging.WARNING
         self._told = "loading"
 
     def __repr__(self) -> str:
@@ -211,7 +213,7 @@ class ZonesService:
         if not snapshot.count:
             self._tell("empty", logging.WARNING, "zones: the source holds none, so no context has any", extra=extra)
         else:
-            self._tell("ready", logging.INFO, "zones: loaded", extra=extra)
+            self._tell("ready", self._lost_at if failed else logging.INFO, "zones: loaded", extra=extra)
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
@@ -229,6 +231,7 @@ class ZonesService:
             "retry_in": round(delay, 3),
             "error": self._error,
         }
+        self._lost_at = level
         kind = f"failing with {type(error).__name__}"
         self._tell(kind, level, "zones: a load failed, the last snapshot stays", extra=extra, error=error)
 
@@ -237,4 +240,8 @@ class ZonesService:
     ) -> None:
         """Log at this level when the state has changed, so that a fault is told once and not at every try."""
         changed, self._told = state != self._told, state
-        logger.log(level if changed else logging.DEBUG, message, extra=extra, exc_info=error)
+        level = level if changed else logging.DEBUG
+        if error is None:
+            logger.log(level, message, extra=extra)
+        else:
+            log_failure(logger, level, message, error=error, extra=extra)

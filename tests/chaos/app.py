@@ -204,7 +204,7 @@ class Lines(logging.Handler):
 
 
 def _named(record: logging.LogRecord) -> list[str]:
-    named = getattr(record, "error", None)
+    named = getattr(record, "error_type", None)
     return named.split(", ") if isinstance(named, str) else []
 
 

@@ -19,6 +19,13 @@ _FORESEEN: Final = (
     "ctxmiddleware.errors.InvalidationFailed",
     "ctxmiddleware.cache.shared.SharedTierFailed",
 )
+# The end of an outage has the level of its beginning.
+_ENDED: Final = (
+    "Redis answers again",
+    "the node of the Redis cluster answers again",
+    "the keys of tokens can be fetched again",
+    "zones: loaded",
+)
 # What uvicorn says of requests that outlast its shut-down, and of what it then does with them.
 _CUT_SHORT: Final = ("timeout graceful shutdown exceeded", "CancelledError")
 
@@ -61,6 +68,8 @@ def _is_unforeseen(record: dict[str, object]) -> bool:
         return True
     told = f"{record['text']} {record.get('trace', '')}"
     if str(record["logger"]).startswith("uvicorn") and any(words in told for words in _CUT_SHORT):
+        return False
+    if str(record["logger"]).startswith("ctxmiddleware") and record["text"] in _ENDED:
         return False
     errors = record["errors"]
     if isinstance(errors, list) and errors:

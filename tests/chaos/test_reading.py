@@ -27,6 +27,7 @@ def line(level: str, logger: str, text: str, *errors: str, trace: str = "") -> s
         line("INFO", "uvicorn.error", "Application startup complete."),
         line("ERROR", "ctxmiddleware.redis", "Redis does not answer", "redis.exceptions.TimeoutError"),
         line("ERROR", "ctxmiddleware.redis", "Redis does not answer", "builtins.TimeoutError"),
+        line("ERROR", "ctxmiddleware.redis", "Redis answers again"),
         line("WARNING", "ctxmiddleware.refusals", "refused with 503: the source is busy"),
         line("ERROR", "uvicorn.error", "Cancel 2 running task(s), timeout graceful shutdown exceeded"),
         '{"level": "ERROR", "logger": "ctxmid',

@@ -435,7 +435,7 @@ async def test_without_any_key_an_identified_request_is_unavailable_and_not_anon
         clock.advance(TIMES.retry)
     published.status, published.body = 200, good
     assert await asked(bearer, signed())
-    assert caplog.text.count("nobody can be identified by a token") == 1
+    assert caplog.text.count("no user can be identified by a token") == 1
 
 
 async def test_the_publisher_sends_nobody_elsewhere(published: Publisher, clock: FakeClock) -> None:

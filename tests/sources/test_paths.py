@@ -174,7 +174,7 @@ async def test_a_missing_function_is_remembered_a_minute(
         assert (await source.fetch(Identity(ADA))).origin == "rpc"
         assert (await source.fetch(Identity(ADA))).origin == "rpc"
     told = [(record.levelname, record.args) for record in caplog.records if record.name == "ctxmiddleware.sources"]
-    assert told == [("WARNING", (FUNCTION,)), ("INFO", (FUNCTION,))]
+    assert told == [("WARNING", (FUNCTION,)), ("WARNING", (FUNCTION,))]
 
 
 @pytest.mark.parametrize("kind", ["secret_key", "service_key"])

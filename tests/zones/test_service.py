@@ -138,7 +138,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
 async def test_a_fault_is_logged_when_it_begins_changes_and_ends(
     clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One record per change of state, with the traceback where it is a failure; repetitions are for DEBUG."""
+    """One line per change of state, the recovery at the level of the failure; tracebacks and repetitions are DEBUG."""
     down, wrong = SourceUnavailable("down"), SourceMisconfigured("no such table")
     source = Script(some_zones(2), some_zones(2), down, down, down, wrong, wrong, some_zones(2), some_zones(2), down)
     service = service_of(source, clock, ttl=10.0)
@@ -151,8 +151,8 @@ async def test_a_fault_is_logged_when_it_begins_changes_and_ends(
             seen.append(told(caplog))
             await clock.advance(wait)
         tasks.cancel_scope.cancel()
-    loaded, down_now, wrong_now = [("INFO", False)], [("WARNING", True)], [("ERROR", True)]
-    assert seen == [loaded, [], down_now, [], [], wrong_now, [], loaded, [], down_now]
+    loaded, down_now, wrong_now, again = ([(level, False)] for level in ("INFO", "WARNING", "ERROR", "ERROR"))
+    assert seen == [loaded, [], down_now, [], [], wrong_now, [], again, [], down_now]
 
 
 @pytest.mark.parametrize(

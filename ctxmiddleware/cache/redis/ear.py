@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 import msgspec
 
+from ...failure_log import log_failure
 from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, read_fields, read_news, registering
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
@@ -143,10 +144,12 @@ class Ear:
         except Refused as error:
             if self._is_tracked:
                 self._is_tracked = False
-                logger.warning(
+                log_failure(
+                    logger,
+                    logging.WARNING,
                     "Redis does not tell when generations are touched: allow CLIENT TRACKING, or one that is deleted "
                     "by hand is noticed only when it is asked for again",
-                    exc_info=error,
+                    error=error,
                 )
 
     def _touched(self, keys: Sequence[bytes] | None) -> None:
@@ -207,10 +210,12 @@ class Ear:
         self._tell(error)
         if not self._is_lost:
             self._is_lost = True
-            logger.warning(
+            log_failure(
+                logger,
+                logging.WARNING,
                 "the channel of invalidations is not heard: what other instances invalidate is noticed only when "
                 "Redis is asked again",
-                exc_info=error,
+                error=error,
             )
 
     def _found(self) -> None:
@@ -222,4 +227,4 @@ class Ear:
         self._has_heard = True
         if self._is_lost:
             self._is_lost = False
-            logger.info("the channel of invalidations is heard again")
+            logger.warning("the channel of invalidations is heard again")

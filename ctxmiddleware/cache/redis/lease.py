@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import anyio
 
+from ...failure_log import log_failure
 from ..base import Key
 from ..shared import AGAIN, ASK, Claim, Claiming
 from .keys import KeySpace
@@ -106,9 +107,9 @@ class Leases:
             await anyio.sleep(self._lasts / TRIES)
             try:
                 await self._keep_once()
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - it is logged
                 # The event loop's way to Redis must not end with it: a lease that is not prolonged ends by itself.
-                logger.exception("leases could not be prolonged")
+                log_failure(logger, logging.ERROR, "leases could not be prolonged", error=error)
 
     async def _keep_once(self) -> None:
         with self._lock:

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ...breaker import Breaker
+from ...failure_log import log_failure
 from ...stats import REDIS, Counters
 from .lane import Lane
 from .options import RedisOptions
@@ -140,13 +141,14 @@ class Session:
             self._down.set()
             # Nobody is to wait for what is given up.
             self.lane.send_back()
-            logger.error("Redis does not answer: contexts come from memory and the source alone", exc_info=error)
+            message = "Redis does not answer, and contexts come from memory and the source alone"
+            log_failure(logger, logging.ERROR, message, error=error)
 
     def success(self) -> None:
         """Take note of a command that was carried out."""
         self._last = "ok"
         if self.breaker.success():
-            logger.info("Redis answers again")
+            logger.error("Redis answers again")
 
     def open(self, tasks: TaskGroup, order: Callable[[], Order[Any]]) -> None:
         """Begin to work, in tasks that end when they are cancelled.

@@ -15,6 +15,7 @@ from anyio.lowlevel import RunVar
 
 from ... import forking
 from ...errors import SourceUnavailable
+from ...failure_log import log_failure
 from ...perloop import spawn
 from . import keys
 from .keys import Key, Opened
@@ -78,6 +79,7 @@ class PublishedKeys:
         self._document: object = None
         self._tried_at = self._failed_at = -math.inf
         self._is_failing = False
+        self._level = logging.ERROR
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self.confirmed_at = -math.inf
 
@@ -192,7 +194,7 @@ class PublishedKeys:
             self._failed(error)
             return
         if self._is_failing:
-            logger.info("the keys of tokens can be fetched again")
+            logger.log(self._level, "the keys of tokens can be fetched again")
         self._is_failing = False
         is_new = document != self._document
         self._document, self._keys, self.confirmed_at = document, found, asked_at
@@ -203,5 +205,6 @@ class PublishedKeys:
         self._failed_at = self._clock()
         if not self._is_failing:
             self._is_failing = True
-            state = "those known stay in force" if self._keys else "nobody can be identified by a token"
-            logger.error("the keys of tokens cannot be fetched: %s", state, exc_info=error)
+            self._level = logging.WARNING if self._keys else logging.ERROR
+            state = "those known stay in force" if self._keys else "no user can be identified by a token"
+            log_failure(logger, self._level, "the keys of tokens cannot be fetched and %s", state, error=error)

@@ -393,7 +393,7 @@ async def test_leases_are_kept_however_often_that_fails(caplog: pytest.LogCaptur
         await eventually_async(lambda: len(asked) >= 4)
         tasks.cancel_scope.cancel()
     assert asked[:4] == [CLAIM, PROLONG, PROLONG, PROLONG]
-    assert [record.message for record in caplog.records] == ["leases could not be prolonged"]
+    assert [record.message for record in caplog.records] == ["leases could not be prolonged: RuntimeError: odd"]
 
 
 def _claiming(look: Look[str]) -> Claiming:

@@ -92,7 +92,8 @@ async def test_a_hung_server_costs_latency_once_and_comes_back(own: Valkey, capl
             return (await one.get()).origin == "redis"
 
         await eventually_async(is_found)
-    assert [record.levelname for record in caplog.records if record.name == "ctxmiddleware.redis"] == ["ERROR", "INFO"]
+    levels = [record.levelname for record in caplog.records if record.name == "ctxmiddleware.redis"]
+    assert levels == ["ERROR", "ERROR"]
     assert "@" not in caplog.text
 
 
@@ -218,7 +219,7 @@ async def test_a_read_only_replica_is_down_until_it_takes_writes(own: Valkey, ca
             server.replicaof("NO", "ONE")
             await eventually_async(lambda: _is_up(one))
             await one.cache.invalidate(ADA[1])
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert [record.levelname for record in caplog.records if "does not answer" in record.message] == ["ERROR"]
 
 
 async def test_a_full_redis_is_down_until_there_is_room(own: Valkey, caplog: pytest.LogCaptureFixture) -> None:
@@ -233,7 +234,7 @@ async def test_a_full_redis_is_down_until_there_is_room(own: Valkey, caplog: pyt
             server.config_set("maxmemory", "0")
             await eventually_async(lambda: _is_up(one))
             await one.get(BOB)
-    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+    assert [record.levelname for record in caplog.records if "does not answer" in record.message] == ["ERROR"]
     assert await _origin_elsewhere(own) == "redis"
 
 

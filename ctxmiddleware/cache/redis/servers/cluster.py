@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from ....failure_log import log_failure
 from ..keys import KeySpace
 from ..options import RedisOptions
 from .connection import Admit, Server
@@ -238,15 +239,17 @@ class Cluster(Spread):
     def _fault(self, node: Node, error: Exception) -> None:
         self._unwell.set()
         if node.breaker.fault():
-            logger.error(
-                "a node of the Redis cluster does not answer: contexts of its share of the users come from memory and "
-                "the source alone",
-                exc_info=error,
+            log_failure(
+                logger,
+                logging.ERROR,
+                "a node of the Redis cluster does not answer, and contexts of its share of the users come from memory "
+                "and the source alone",
+                error=error,
             )
 
     def _success(self, node: Node) -> None:
         if node.breaker.success():
-            logger.info("the node of the Redis cluster answers again")
+            logger.error("the node of the Redis cluster answers again")
 
     def _is_well(self) -> bool:
         layout = self._layout
