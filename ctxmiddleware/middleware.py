@@ -33,7 +33,7 @@ from .overriding import overridden
 from .plugin_options import arguments_from_env
 from .preflight import Unreadable
 from .principal import Identity
-from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, refuse
+from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, denial_key, denial_on, refuse
 from .refusals import Cause
 from .routing import Freed, is_public, leads_to
 
@@ -81,6 +81,7 @@ class UserContextMiddleware:
         self._key: Final = key
         self._refusal_key: Final = f"{key}_refusal"
         self._plugin_key: Final = f"{key}_plugin"
+        self._denial_key: Final = denial_key(key)
         self._variable: Final = context_variable(key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,6 +106,8 @@ class UserContextMiddleware:
         self._write(scope, context, reason)
         # The admin has its own guard, and is what an operator needs while nobody can be resolved.
         freed = None if denial is None else leads_to(self.app, scope)
+        if reason is not None:
+            scope[self._denial_key] = denial
         if freed is not None and freed != "admin":
             reason = "excluded"
             self._write(scope, None, reason)
@@ -203,7 +206,7 @@ class UserContextMiddleware:
         """Serve what an outer middleware with the same plugin has resolved; only `required` is still ours to keep."""
         exempt = self._required and self._exemptions.is_exempt(scope)
         if self._required and not exempt and scope[self._key] is None:
-            denial = denial_for(scope.get(self._refusal_key) or "anonymous")
+            denial = denial_on(scope, self._key) or denial_for(scope.get(self._refusal_key) or "anonymous")
             await self._deny(denial, scope, receive, send, freed=leads_to(self.app, scope))
             return
         await self._serve_exempt(scope, receive, send, exempt=exempt and scope[self._key] is None)

@@ -56,12 +56,17 @@ class Denial:
         }  # fmt: skip
         if self.detail is not None:
             body["detail"] = self.detail
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OURS}
+        headers = self.further_headers
         # The next one who asks may be somebody else.
         headers["Cache-Control"] = "no-store"
         if self.status in _WITHOUT_BODY:
             return Response(status_code=self.status, headers=headers)
         return JSONResponse(body, self.status, headers, media_type="application/problem+json")
+
+    @property
+    def further_headers(self) -> dict[str, str]:
+        """The headers besides those that each answer sets by itself."""
+        return {name: value for name, value in self.headers.items() if name.lower() not in _OURS}
 
 
 def denial_for(reason: Reason) -> Denial:
@@ -73,6 +78,9 @@ def denial_for(reason: Reason) -> Denial:
         return unavailable(None)
     if reason == "failed":
         return FAILED
+    # What `identify` answered is on the scope; without it nothing says that signing in would help.
+    if reason == "rejected":
+        return Denial(reason, 403)
     return Denial(reason, 401, {"WWW-Authenticate": "Bearer"})
 
 
@@ -99,6 +107,22 @@ def _encodable(detail: object) -> object:
     except (TypeError, ValueError):
         return str(detail).encode(errors="replace").decode()
     return detail
+
+
+def denial_on(scope: Scope, key: str) -> Denial | None:
+    """Return the refusal that a middleware has found due for a request, also where it was exempt from it.
+
+    Args:
+        scope: of the request.
+        key: the scope key of the plugin.
+    """
+    denial = scope.get(denial_key(key))
+    return denial if isinstance(denial, Denial) else None
+
+
+def denial_key(key: str) -> str:
+    """Return where the refusal is on scopes."""
+    return f"{key}_denial"
 
 
 FAILED: Final = Denial("failed", 500)

@@ -105,12 +105,19 @@ def public(endpoint: E) -> E:
     Raises:
         ConfigurationError: it cannot be marked; name its path in `exclude`.
     """
+    # A class or static method is marked by its function, which is what a route is given to call.
+    marked: object = endpoint.__func__ if isinstance(endpoint, classmethod | staticmethod) else endpoint
+    if not callable(marked):
+        # Another descriptor makes what is called anew at each access, without the mark.
+        raise ConfigurationError(
+            f"public was given {type(marked).__name__}, which is not callable; put it below, on the function itself"
+        )
     try:
         # Itself and no True: a derived class finds it, and a wrapper copies it.
-        endpoint.__ctxmiddleware_public__ = endpoint  # type: ignore[attr-defined]  # functions and classes take it
+        marked.__ctxmiddleware_public__ = marked  # type: ignore[attr-defined]  # functions and classes take it
     except AttributeError:
         raise ConfigurationError(
-            f"public was given {type(endpoint).__name__}, which cannot be marked; name its path in `exclude`"
+            f"public was given {type(marked).__name__}, which cannot be marked; name its path in `exclude`"
         ) from None
     return endpoint
 

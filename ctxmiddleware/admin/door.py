@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -18,6 +19,10 @@ from .problem import problem
 from .rule import ContextRule
 
 logger = logging.getLogger("ctxmiddleware.admin")
+
+_WayIn: TypeAlias = "tuple[int, str, Mapping[str, str]]"
+# RFC 9110, sections 11.6.1 and 10.2.3.
+_NEEDED: Final = {401: ("www_authenticate", "Bearer"), 503: ("retry_after", "1")}
 
 
 class Door:
@@ -72,10 +77,12 @@ class Door:
             return problem(429, "too many attempts from there have failed; try again later", Retry_After=str(wait))
         self._attempts.failed(peer)
         self._refused.note(connection.scope, self._known(connection) or "nobody let in", "refused by the guard")
-        status, detail = self._ways_in(connection)
-        if status == 401:
-            return problem(status, detail, WWW_Authenticate="Bearer")
-        return problem(status, detail, Retry_After="1") if status == 503 else problem(status, detail)
+        status, detail, headers = self._ways_in(connection)
+        named = {name.lower().replace("-", "_"): value for name, value in headers.items()}
+        if status in _NEEDED:
+            name, value = _NEEDED[status]
+            named.setdefault(name, value)
+        return problem(status, detail, **named)
 
     def _actor(self, guard: AdminGuard, connection: HTTPConnection) -> str:
         return self._user(guard, connection) or str(getattr(guard, "actor", "guard"))
@@ -92,16 +99,16 @@ class Door:
         user = user_of(connection) if callable(user_of) else None
         return f"user {self._pseudonym(as_identity(user))}" if user else None
 
-    def _ways_in(self, connection: HTTPConnection) -> tuple[int, str]:
+    def _ways_in(self, connection: HTTPConnection) -> _WayIn:
         ways = [_way_in(guard, connection) for guard in self._guards]
         if len(ways) == 1:
             return ways[0]
-        return 401, ", or ".join(dict.fromkeys(detail for _, detail in ways))
+        return 401, ", or ".join(dict.fromkeys(detail for _, detail, _ in ways)), {}
 
 
-def _way_in(guard: AdminGuard, connection: HTTPConnection) -> tuple[int, str]:
+def _way_in(guard: AdminGuard, connection: HTTPConnection) -> _WayIn:
     if isinstance(guard, ContextRule):
         return guard.refusal(connection)
     if getattr(guard, "actor", None) == "token":
-        return 401, "send Authorization: Bearer <the admin's token>"
-    return 401, "the admin's guard does not let you in"
+        return 401, "send Authorization: Bearer <the admin's token>", {}
+    return 401, "the admin's guard does not let you in", {}

@@ -26,7 +26,8 @@ def problem(status: int, detail: str, *, report: object = None, **headers: str) 
         report: what was done all the same, as a member of its own.
         **headers: further ones, with underscores for hyphens.
     """
-    body: dict[str, object] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    title = next((known.phrase for known in HTTPStatus if known == status), "Refused")
+    body: dict[str, object] = {"type": "about:blank", "title": title, "status": status}
     body["detail"] = detail
     if report is not None:
         body["report"] = report

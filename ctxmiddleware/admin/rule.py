@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import iscoroutine, iscoroutinefunction
 from typing import Final, Generic, TypeVar, cast
 
@@ -14,6 +14,7 @@ from ..accessors import scope_key
 from ..errors import ConfigurationError
 from ..model import UserContext
 from ..principal import Identity
+from ..refusal import denial_on
 
 logger = logging.getLogger("ctxmiddleware.admin")
 
@@ -68,9 +69,21 @@ class ContextRule(Generic[T]):
         identity = connection.scope.get(f"{self._scope_key(connection.scope)}_identity")
         return identity if context is not None and isinstance(identity, Identity) else None
 
-    def refusal(self, connection: HTTPConnection) -> tuple[int, str]:
-        """Return how somebody is refused whom it has not let in: a status, and what to do."""
-        context, why = self._found(connection.scope)
+    def refusal(self, connection: HTTPConnection) -> tuple[int, str, Mapping[str, str]]:
+        """Return how a connection is refused: a status, what to do, and further headers."""
+        status, detail = self._refusal(connection.scope)
+        denial = denial_on(connection.scope, self._scope_key(connection.scope) or "")
+        if denial is None or denial.reason not in ("rejected", "unavailable"):
+            return status, detail, {}
+        # With the status of `identify`: a client that is to wait must not sign in anew. None of success is a refusal.
+        is_refusal = 300 <= denial.status < 600 and denial.status != 304
+        told = denial.detail if isinstance(denial.detail, str) and denial.detail else detail
+        return denial.status if is_refusal else status, told, denial.further_headers
+
+    def _refusal(self, scope: Scope) -> tuple[int, str]:
+        context, why = self._found(scope)
+        if why == "rejected":
+            return 403, "`identify` has refused the request"
         if why in ("unavailable", "failed"):
             return 503, "who you are cannot be found out now; try again later"
         if context is not None or why in ("unknown", "inactive"):

@@ -8,7 +8,11 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from ctxmiddleware import (
     BearerToken,
@@ -16,6 +20,7 @@ from ctxmiddleware import (
     ContextPlugin,
     ContextRule,
     Identity,
+    SourceUnavailable,
     UserContext,
     UserContextMiddleware,
     any_of,
@@ -25,7 +30,7 @@ from ctxmiddleware.admin.asking import is_let_in
 from ctxmiddleware.pseudonym import Pseudonyms
 from ctxmiddleware.testing import StaticSource
 
-from ..asgi import ask, http_scope
+from ..asgi import ask, http_scope, no_lifespan
 from ..people import ADA, BOB, TOKEN, context_of, plugin_of
 
 pytestmark = pytest.mark.anyio
@@ -240,3 +245,60 @@ async def test_the_audit_log_names_the_user_who_was_identified(caplog: pytest.Lo
         assert (await ask(UserContextMiddleware(plugin.admin, plugin=plugin), scope)).status == 200
     (record,) = [record for record in caplog.records if record.name == "ctxmiddleware.audit"]
     assert record.actor == f"user {Pseudonyms('k' * 16).of(identity)}"  # type: ignore[attr-defined]  # extra
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (HTTPException(429, "slow down", {"Retry-After": "30"}), 429, {"retry-after": "30"}),
+        (HTTPException(503, "not now", {"Retry-After": "7"}), 503, {"retry-after": "7"}),
+        (HTTPException(503, "not now"), 503, {"retry-after": "1"}),
+        (HTTPException(403, "no"), 403, {}),
+        (HTTPException(499, "odd"), 499, {}),
+        (HTTPException(401, "again", {"www-authenticate": "Basic"}), 401, {"www-authenticate": "Basic"}),
+        (HTTPException(307, "sign in", {"Location": "/login"}), 307, {"location": "/login"}),
+        (HTTPException(200, "no success"), 403, {}),
+        (HTTPException(304, "nor this"), 403, {}),
+        (SourceUnavailable("busy", retry_after=42), 503, {"retry-after": "42"}),
+    ],
+    ids=repr,
+)
+async def test_what_identify_answers_is_what_the_admin_answers(
+    error: Exception,
+    status: int,
+    headers: dict[str, str],
+    required: bool,  # noqa: FBT001
+) -> None:
+    """A client that has to wait is not told to sign in, and no status of success comes of a refusal."""
+
+    def identify(scope: Scope) -> Identity | None:
+        raise error
+
+    plugin = plugin_of(identify=identify, admin_guard=ContextRule(lambda context: True))
+    app = Starlette(routes=[Mount("/admin", app=plugin.admin)])
+    answer = await ask(UserContextMiddleware(app, plugin=plugin, required=required), http_scope("/admin/stats"))
+    assert answer.status == status
+    told = {name.lower(): value for name, value in answer.headers.items()}
+    assert {name: told.get(name) for name in headers} == headers
+    assert "www-authenticate" not in told or status == 401
+    assert answer.json()["status"] == status
+
+
+async def test_an_inner_middleware_refuses_with_what_identify_answered() -> None:
+    """Where an outer one with the same plugin let the request through to a public endpoint's app."""
+
+    def identify(scope: Scope) -> Identity | None:
+        raise HTTPException(429, "slow down", {"Retry-After": "30"})
+
+    plugin = plugin_of(identify=identify)
+    inner = UserContextMiddleware(no_lifespan, plugin=plugin, required=True)
+
+    async def resolved_before(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner({**scope, "path": "/me"}, receive, send)
+
+    outer = UserContextMiddleware(Starlette(routes=[Mount("/admin", app=plugin.admin)]), plugin=plugin)
+    scope = http_scope("/admin/stats")
+    assert (await ask(outer, scope)).status == 403
+    answer = await ask(resolved_before, scope)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "30")
