@@ -27,7 +27,7 @@ from .exemption import Exemptions
 from .failure_log import Seldom
 from .freed import FREED_KEY, Gate
 from .identity.first_of import resolved
-from .identity.rejection import take_rejection
+from .identity.rejection import REJECTIONS_KEY, take_rejection
 from .lifespan import FailingResources, LifespanRun
 from .overriding import overridden
 from .plugin_options import arguments_from_env
@@ -269,7 +269,7 @@ async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refus
     if identity is None:
         return None, "anonymous"
     # Noted by ways before the one that found it.
-    take_rejection(scope)
+    scope.pop(REJECTIONS_KEY, None)
     scope[f"{plugin.scope_key}_identity"] = identity
     resolution = plugin.peek(identity)
     if resolution is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from ..errors import ConfigurationError, ContextError
+from ..errors import ConfigurationError, ContextError, SourceUnavailable
 
 OnBad: TypeAlias = Literal["anonymous", "refuse"]
 
@@ -47,6 +47,23 @@ class BadCredential(ContextError):
 
 class ForeignCredential(BadCredential):
     """A credential is not this way's: of another issuer or another form; `first_of` goes on with the next way."""
+
+
+class UndecidedCredential(BadCredential):
+    """A token is not verified by a way that states no issuer; in `first_of` the other ways of tokens are asked too."""
+
+
+class KeysUnavailable(SourceUnavailable):
+    """The keys of tokens cannot be fetched.
+
+    Args:
+        retry_after: seconds after which another try is worth it.
+        is_undecided: whether the token may be of another issuer than these keys, for none is stated.
+    """
+
+    def __init__(self, retry_after: float, *, is_undecided: bool) -> None:
+        self.is_undecided: Final = is_undecided
+        super().__init__("the keys of tokens cannot be fetched", retry_after=retry_after)
 
 
 class NoUserNamed(BadCredential):

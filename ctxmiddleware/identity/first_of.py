@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable
+from typing import Final
 
 from starlette.types import Scope
 
 from ..errors import ConfigurationError
 from ..principal import Identity
 from .base import Identify, MaybeIdentity
-from .credential import ForeignCredential
+from .credential import ForeignCredential, KeysUnavailable, UndecidedCredential
 from .naming import refuse_shared_subjects
 from .rejection import rejections_on
 
@@ -19,10 +20,11 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
     """Asks several `identify` callables in turn and takes the first identity.
 
     A credential of another issuer or another form than a way's own is left to the next way, also with
-    `on_bad="refuse"`. Where every way leaves it, one way with `on_bad="refuse"` suffices to refuse the request.
+    `on_bad="refuse"`. Where every way leaves it, one way with `on_bad="refuse"` suffices to refuse the request. A
+    token that a `BearerJWT` without an issuer cannot verify is left to further ones of `BearerJWT` only.
 
     Args:
-        *ways: what to ask, in order; an exception in one, other than `ForeignCredential`, ends the search.
+        *ways: what to ask, in order; any other exception in one ends the search.
 
     Raises:
         ConfigurationError: there are none, one cannot be called, or two of them give subjects without a tenant that
@@ -34,50 +36,88 @@ class first_of:  # noqa: N801 - it reads as the function it is used as
             raise ConfigurationError(f"first_of was given {ways!r}; it needs one or more callables that take a scope")
         refuse_shared_subjects(ways)
         self.ways = ways
+        self.takes_tokens: Final = all(map(_takes_tokens, ways))
 
     def __call__(self, scope: Scope) -> MaybeIdentity | Awaitable[MaybeIdentity]:
         """Return the first identity that is found, or None; an awaitable only from where a way has to be awaited.
 
         Raises:
-            ForeignCredential: no way takes the credential for its own, and one of them refuses what is no good.
+            BadCredential: no way takes the credential for its own, and one of them refuses what is no good.
+            SourceUnavailable: the keys of a way without an issuer cannot be fetched, and no other way has verified it.
         """
-        foreign: ForeignCredential | None = None
+        left = _Left()
         for place, way in enumerate(self.ways):
-            try:
-                answer = way(scope)
-            except ForeignCredential as error:
-                foreign = foreign or error
-                continue
-            if isinstance(answer, Identity):
-                return answer
-            if answer is not None:
-                return self._awaited(answer, place + 1, scope, foreign)
-        _refuse_unclaimed(scope, foreign)
+            if left.is_for(way):
+                try:
+                    answer = way(scope)
+                except _LEFT as error:
+                    left.add(error)
+                    continue
+                if isinstance(answer, Identity):
+                    return answer
+                if answer is not None:
+                    return self._awaited(answer, place + 1, scope, left)
+        left.refuse(scope)
         return None
 
     async def _awaited(
-        self,
-        answer: MaybeIdentity | Awaitable[MaybeIdentity],
-        place: int,
-        scope: Scope,
-        foreign: ForeignCredential | None,
+        self, answer: MaybeIdentity | Awaitable[MaybeIdentity], place: int, scope: Scope, left: _Left
     ) -> MaybeIdentity:
         for way in (None, *self.ways[place:]):
-            try:
-                identity = await resolved(answer if way is None else way(scope))
-            except ForeignCredential as error:
-                foreign = foreign or error
-                continue
-            if identity is not None:
-                return identity
-        _refuse_unclaimed(scope, foreign)
+            if way is None or left.is_for(way):
+                try:
+                    identity = await resolved(answer if way is None else way(scope))
+                except _LEFT as error:
+                    left.add(error)
+                    continue
+                if identity is not None:
+                    return identity
+        left.refuse(scope)
         return None
 
 
-def _refuse_unclaimed(scope: Scope, foreign: ForeignCredential | None) -> None:
-    # A way that takes the credential for its own has the say over it: its own `on_bad` made the request anonymous.
-    if foreign is not None and all(each.is_foreign for each in rejections_on(scope)):
-        raise foreign
+_LEFT: Final = (ForeignCredential, UndecidedCredential, KeysUnavailable)
+
+
+class _Left:
+    """What the ways so far have left to those after them."""
+
+    def __init__(self) -> None:
+        self._foreign: Exception | None = None
+        self._undecided: Exception | None = None
+
+    def is_for(self, way: object) -> bool:
+        """Return whether a way is to be asked: of a token that is undecided only one that verifies tokens."""
+        return self._undecided is None or _takes_tokens(way)
+
+    def add(self, error: ForeignCredential | UndecidedCredential | KeysUnavailable) -> None:
+        """Keep why a way has left the credential.
+
+        Raises:
+            KeysUnavailable: the token is of the issuer whose keys cannot be fetched.
+        """
+        if isinstance(error, ForeignCredential):
+            self._foreign = self._foreign or error
+        elif isinstance(error, UndecidedCredential):
+            self._undecided = self._undecided or error
+        elif not error.is_undecided:
+            raise error
+        elif not isinstance(self._undecided, KeysUnavailable):
+            # Its key may be among those, so that the token is not said to be bad.
+            self._undecided = error
+
+    def refuse(self, scope: Scope) -> None:
+        """Raise what is due where no way has found an identity."""
+        if self._undecided is not None:
+            raise self._undecided
+        # A way that takes the credential for its own has the say over it: its own `on_bad` made the request anonymous.
+        if self._foreign is not None and all(each.is_foreign for each in rejections_on(scope)):
+            raise self._foreign
+
+
+def _takes_tokens(way: object) -> bool:
+    """Return whether a way verifies the token in the Authorization header, and looks at nothing else."""
+    return getattr(way, "takes_tokens", False) is True
 
 
 async def resolved(answer: MaybeIdentity | Awaitable[MaybeIdentity]) -> MaybeIdentity:

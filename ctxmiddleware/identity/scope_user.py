@@ -17,7 +17,7 @@ from .rejection import Rejection, note_rejection
 _ABSENT: Final = object()
 _ORDER: Final = (
     "no user is on the scope: UserContextMiddleware must run inside the middleware that signs users in (with "
-    "add_middleware, add it before that one)"
+    "add_middleware, add it before that one); to verify bearer tokens give identify=BearerJWT(...)"
 )
 
 

@@ -209,3 +209,50 @@ async def test_a_way_without_an_issuer_leaves_tokens_it_has_no_key_type_for() ->
             assert await found(identify, signed(OCT, "HS256")) == ADA
             with pytest.raises(BadCredential):
                 await found(identify, signed(OCT, "HS256", exp=NOW - 60))
+
+
+class TestWithoutIssuers:
+    """Two key sets whose issuers are not stated: the key that fits says which way a token is of."""
+
+    @staticmethod
+    def ways(two: Two, on_bad: OnBad) -> tuple[BearerJWT, BearerJWT]:
+        """Return a way for each key set."""
+        return (
+            BearerJWT(two.a.url, on_bad=on_bad, wall_clock=wall_clock),
+            BearerJWT(two.b.url, on_bad=on_bad, wall_clock=wall_clock),
+        )
+
+    @pytest.mark.parametrize("on_bad", ["anonymous", "refuse"])
+    async def test_users_of_each_are_identified(self, two: Two, on_bad: OnBad) -> None:
+        """Also while the key set of the other cannot be fetched; its own users are a 503."""
+        for identify in (first_of(*self.ways(two, on_bad)), first_of(*reversed(self.ways(two, on_bad)))):
+            assert await found(identify, of_a()) == ADA
+            assert await found(identify, of_b()) == BOB
+        two.a.status = 503
+        for identify in (first_of(*self.ways(two, on_bad)), first_of(*reversed(self.ways(two, on_bad)))):
+            for _ in range(2):
+                assert await found(identify, of_b()) == BOB
+                with pytest.raises(SourceUnavailable):
+                    await found(identify, of_a())
+
+    async def test_a_forged_token_is_left_to_no_other_credential(self, two: Two) -> None:
+        """What no key verifies is refused, and a session or a header beside it does not stand in for it."""
+        for identify in (
+            first_of(*self.ways(two, "refuse"), lambda scope: Identity(BOB)),
+            first_of(first_of(*self.ways(two, "refuse")), lambda scope: Identity(BOB)),
+            first_of(self.ways(two, "refuse")[0], lambda scope: Identity(BOB), self.ways(two, "refuse")[1]),
+        ):
+            for token in (signed(MALLORY), signed(MALLORY, header={"kid": "new"})):
+                with pytest.raises(BadCredential):
+                    await found(identify, token)
+        two.a.status = 503
+        with pytest.raises(SourceUnavailable):
+            await found(first_of(*self.ways(two, "refuse"), lambda scope: Identity(BOB)), signed(MALLORY))
+
+    async def test_one_way_that_refuses_suffices(self, two: Two) -> None:
+        """A way without an issuer does not make a token anonymous that it could not verify."""
+        lenient, strict = self.ways(two, "anonymous")[0], two.ways("refuse")[1]
+        for identify in (first_of(lenient, strict), first_of(strict, lenient)):
+            with pytest.raises(BadCredential):
+                await found(identify, signed(MALLORY))
+            assert await found(identify, of_a(exp=NOW - 60)) is None

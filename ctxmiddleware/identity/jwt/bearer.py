@@ -13,7 +13,7 @@ from ...errors import ConfigurationError
 from ...principal import Identity, Kind
 from ...secret import Secret
 from ..base import MaybeIdentity
-from ..credential import BadCredential, ForeignCredential, NoUserNamed, OnBad, checked_answer
+from ..credential import BadCredential, ForeignCredential, NoUserNamed, OnBad, UndecidedCredential, checked_answer
 from ..headers import sent
 from ..naming import Naming, check_naming
 from ..rejection import Rejection, note_rejection
@@ -95,6 +95,7 @@ class BearerJWT:
         if faults:
             raise ConfigurationError(*faults)
         keys.need_library()
+        self.takes_tokens: Final = token is None
         self._is_refusing = checked_answer(on_bad) == "refuse"
         self.naming: Final = Naming(named_by, tenant, issuer)
         self._rules = Rules(issuer, _several("audience", audience), leeway, claim, named_by, tenant)
@@ -103,10 +104,10 @@ class BearerJWT:
         self._clock = clock
         self._remembered = Remembered(remembered, wall_clock, clock)
         self._own = [] if kept is None else [keys.shared_secret(kept)]
-        self._published = (
-            None if jwks_url is None else PublishedKeys(Document(jwks_url).fetch, self._remembered.clear, times, clock)
-        )
-
+        self._published: PublishedKeys | None = None
+        if jwks_url is not None:
+            fetch, changed = Document(jwks_url).fetch, self._remembered.clear
+            self._published = PublishedKeys(fetch, changed, times, clock, is_of_any_issuer=issuer is None)
         self._compare = hints(self._rules, jwks_url, has_secret=kept is not None)
 
     def __repr__(self) -> str:
@@ -167,11 +168,19 @@ class BearerJWT:
     def _reject(self, error: BadToken, scope: Scope) -> None:
         logger.debug("a token is no good: %s", error)
         hint = f"a token is no good: {error}{self._compare.get(error.fault, '')}"
-        note_rejection(scope, Rejection(error.fault, hint, error.is_foreign))
+        # Without an issuer stated, only a key that fits says that a token is this way's.
+        is_undecided = self._rules.issuer is None and error.fault in ("signature", "unknown key")
+        note_rejection(scope, Rejection(error.fault, hint, error.is_foreign or is_undecided))
         if self._is_refusing:
-            refusal = ForeignCredential if error.is_foreign else BadCredential
-            refusal = NoUserNamed if error.fault == "claims" else refusal
-            raise refusal(str(error), fault=error.fault) from None
+            raise _refusal(error, is_undecided=is_undecided)(str(error), fault=error.fault) from None
+
+
+def _refusal(error: BadToken, *, is_undecided: bool) -> type[BadCredential]:
+    if error.is_foreign:
+        return ForeignCredential
+    if is_undecided:
+        return UndecidedCredential
+    return NoUserNamed if error.fault == "claims" else BadCredential
 
 
 def bearer_token(scope: Scope) -> str | None:

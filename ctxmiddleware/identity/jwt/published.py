@@ -14,9 +14,9 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from ... import forking
-from ...errors import SourceUnavailable
 from ...failure_log import log_failure
 from ...perloop import spawn
+from ..credential import KeysUnavailable
 from . import keys
 from .keys import Key, Opened
 
@@ -53,6 +53,7 @@ class PublishedKeys:
         changed: told when other keys are in force.
         times: when.
         clock: monotonic seconds.
+        is_of_any_issuer: whether tokens of other issuers are checked with them too, for none is stated.
     """
 
     def __init__(
@@ -61,7 +62,10 @@ class PublishedKeys:
         changed: Callable[[], None],
         times: FetchTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_of_any_issuer: bool = False,
     ) -> None:
+        self._is_of_any_issuer = is_of_any_issuer
         self._fetch = fetch
         self._changed = changed
         self._times = times or FetchTimes()
@@ -145,10 +149,10 @@ class PublishedKeys:
         """Whether the last fetch failed."""
         return self._is_failing
 
-    def unavailable(self) -> SourceUnavailable:
+    def unavailable(self) -> KeysUnavailable:
         """Return the error for a token of which no key that can be had says whether it is good."""
         again_in = self._times.cooldown if self._keys else self._times.retry
-        return SourceUnavailable("the keys of tokens cannot be fetched", retry_after=again_in)
+        return KeysUnavailable(again_in, is_undecided=self._is_of_any_issuer)
 
     def _may_ask(self, token: Opened, now: float) -> bool:
         if self._flight.get() is not None or not self._keys:
