@@ -365,7 +365,7 @@ class Pages:
 
     @classmethod
     async def private(cls, request: Request) -> Response:
-        """Say what is not for everybody."""
+        """Answer for users with a context only."""
         return PlainTextResponse("private")
 
 
