@@ -77,7 +77,7 @@ async def test_redis_stopped_is_a_few_lines_and_its_return_has_their_level() -> 
             server.kill()
             for turn in range(1, 21):
                 await load(20 * turn)
-            await eventually_async(lambda: _redis(plugin).channel == "not heard" and _redis(plugin).state == "down")
+            await eventually_async(lambda: _redis(plugin).channel == "not heard" and _redis(plugin).state == "failing")
             with pytest.raises(InvalidationFailed):
                 await plugin.invalidate(ADA)
             lost = [line for line in written.lines if not line.startswith("WARNING ctxmiddleware.refusals")]
