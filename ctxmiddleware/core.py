@@ -18,6 +18,7 @@ from .admin.guard import AdminGuard
 from .cache.policy import CachePolicy
 from .cache.redis.options import RedisOptions
 from .clock import monotonic
+from .connection import Connection
 from .faults import Faults
 from .identity.base import Identify
 from .identity.scope_user import ScopeUser
@@ -180,7 +181,9 @@ class PluginCore(Generic[T]):
         await self._loop.ensure()
         return await self._resolver.resolve(as_identity(email_or_identity))
 
-    def watch(self, email_or_identity: str | Identity) -> AsyncIterator[Resolution[T]]:
+    def watch(
+        self, email_or_identity: str | Identity, *, connection: Connection | None = None
+    ) -> AsyncIterator[Resolution[T]]:
         """Return what is known of a user, and again whenever that has changed: for websockets and streams.
 
         `async for resolution in plugin.watch(identity)` begins with what is in force. Another one comes where the
@@ -189,18 +192,22 @@ class PluginCore(Generic[T]):
         where `resolution.context` is None, or not `plugin.is_active(resolution.context)`. While the source is down
         what was told stays in force for `stale_for`; a resolution may be `stale` itself.
 
-        It ends when the identity expires and needs no closing. After an error, which it also raises where the plugin is
-        closed under it, it may be asked again, and begins anew.
+        It ends when the identity expires, or the connection ends, and needs no closing. After an error, which it also
+        raises where the plugin is closed under it, it may be asked again, and begins anew.
 
         Args:
             email_or_identity: an address, or an Identity where users have subjects or tenants, or it expires.
+            connection: the accepted websocket, or the request that a stream answers. What its client sends is dropped;
+                a handler that also listens ends by itself (`examples/websocket.py`). Without it a handler stays until
+                the user changes, long after the client has gone.
 
         Raises:
             SourceUnavailable: nothing may be served any more and the source cannot answer: the user is to be refused.
             SourceError: the source answered with something that is not a context.
             ValueError: the address is empty.
+            TypeError: nothing can be received from the connection.
         """
-        return self._watching.watch(as_identity(email_or_identity))
+        return self._watching.watch(as_identity(email_or_identity), connection)
 
     def peek(self, identity: Identity) -> Resolution[T] | None:
         """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""

@@ -14,6 +14,7 @@ from anyio.lowlevel import RunVar
 
 from .cache.base import Found
 from .cache.tiered import TieredCache
+from .connection import Connection, UntilDisconnect
 from .errors import SourceUnavailable
 from .principal import Identity
 from .reports import Resolution
@@ -59,9 +60,9 @@ class Watching(Generic[T]):
         self.resolver = resolver
         self.cache = cache
 
-    def watch(self, identity: Identity) -> Watch[T]:
-        """Return the changes of one user, from now on."""
-        return Watch(self, identity)
+    def watch(self, identity: Identity, connection: Connection | None = None) -> Watch[T]:
+        """Return the changes of one user, from now on, and until a connection ends where one is given."""
+        return Watch(self, identity, None if connection is None else UntilDisconnect(connection))
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -111,11 +112,13 @@ class Watch(AsyncIterator[Resolution[T]]):
     Args:
         watching: the plugin's.
         identity: of the user.
+        until: ends it, where it belongs to a connection.
     """
 
-    def __init__(self, watching: Watching[T], identity: Identity) -> None:
+    def __init__(self, watching: Watching[T], identity: Identity, until: UntilDisconnect | None = None) -> None:
         self._watching = watching
         self._identity = identity
+        self._until = until
         self._told: T | _Told | None = _Told.NOTHING
         self._looked_at = -math.inf
 
@@ -123,6 +126,9 @@ class Watch(AsyncIterator[Resolution[T]]):
         return self
 
     async def __anext__(self) -> Resolution[T]:
+        return await (self._next() if self._until is None else self._until.wait_for(self._next))
+
+    async def _next(self) -> Resolution[T]:
         await self._watching.opened()
         cache = self._watching.cache
         with cache.watchers.watching(self._identity.cache_key[1]) as bell:

@@ -13,7 +13,7 @@ import pytest
 from ctxmiddleware import ConfigurationError, ContextPlugin, UserContextMiddleware
 
 from .asgi import no_lifespan
-from .test_readme import blocks
+from .shown import blocks
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ("-p", "ctxmiddleware.pytest_plugin")

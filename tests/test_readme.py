@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,7 @@ from starlette.applications import Starlette
 from ctxmiddleware.settings import rules
 from examples.servers.programs import ALL
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> Iterator[str]:
-    """Return the README's code blocks of one language."""
-    return (match.group(1) for match in re.finditer(rf"```{language}\n(.*?)```", README, re.DOTALL))
+from .shown import README, blocks
 
 
 def shown(default: object) -> str:

@@ -61,6 +61,21 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(chunks())
 
 
+async def changes(request: Request) -> StreamingResponse:
+    """Tell it, and again whenever it has changed, until the client goes."""
+
+    async def chunks() -> AsyncIterator[str]:
+        say("APP STREAMS")
+        try:
+            async for resolution in plugin.watch(get_user_context(request).email, connection=request):
+                assert resolution.context is not None
+                yield f"data: {resolution.context.email}\n\n"
+        finally:
+            say("APP STREAMED")
+
+    return StreamingResponse(chunks(), media_type="text/event-stream")
+
+
 async def live(websocket: WebSocket) -> None:
     """Echo, with the user's address."""
     context = get_user_context(websocket)
@@ -77,11 +92,13 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
     say("APP STOPPED")
 
 
+plugin = plugin_of(Loud(), admin_guard=BearerToken(TOKEN))
+
+
 def _application() -> Starlette:
-    app = Starlette(
-        routes=[Route("/me", me), Route("/stream", stream), WebSocketRoute("/live", live)], lifespan=lifespan
-    )
-    plugin_of(Loud(), admin_guard=BearerToken(TOKEN)).install(app, required=True)
+    routes = [Route("/me", me), Route("/stream", stream), Route("/changes", changes), WebSocketRoute("/live", live)]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    plugin.install(app, required=True)
     return app
 
 

@@ -204,3 +204,19 @@ def test_a_client_that_goes_away_harms_nobody(serve: Serve) -> None:
         eventually(lambda: get(process, "/me", ADA).json() == ADA)
         process.stop()
         assert events(process)[-1] == "PLUGIN CLOSED"
+
+
+@BOTH
+def test_a_stream_of_changes_ends_with_its_client(serve: Serve, server: Callable[..., list[str]]) -> None:
+    """And does not hold up a server that is asked to stop, as the README says it is to be started."""
+    options = ("--timeout-graceful-shutdown", "1") if server is uvicorn else ("--graceful-timeout", "1")
+    with serve("app", *options, server=server, stop=signal.SIGTERM) as process:
+        url = f"http://127.0.0.1:{process.port}/changes"
+        with httpx2.stream("GET", url, headers=as_user(ADA), timeout=30) as response:
+            assert next(response.iter_raw()) == f"data: {ADA}\n\n".encode()
+        eventually(lambda: events(process)[-2:] == ["APP STREAMS", "APP STREAMED"])
+        with httpx2.stream("GET", url, headers=as_user(ADA), timeout=30) as response:
+            chunks = response.iter_raw()
+            assert next(chunks) == f"data: {ADA}\n\n".encode()
+            process.stop()
+        assert not process.running
