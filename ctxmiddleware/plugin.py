@@ -26,6 +26,7 @@ from .principal import Identity
 from .refusal import OnRefusal
 from .routing import checked_paths
 from .sources.base import ContextSource
+from .whole_path import whole
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -144,7 +145,7 @@ class ContextPlugin(PluginCore[T]):
             preflight=preflights,
         )
         # Ahead of the rest, or a route that takes every path would hide it.
-        app.router.routes.insert(0, Mount(path, app=self.admin, name="ctxmiddleware-admin"))
+        app.router.routes.insert(0, whole(Mount(path, app=self.admin, name="ctxmiddleware-admin")))
 
     def _is_of_this_name(self, other: object) -> bool:
         return isinstance(other, PluginCore) and other.name == self.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -15,6 +14,7 @@ from starlette.types import Scope
 from ..bounded import read_limited
 from ..errors import InvalidationFailed
 from ..principal import Identity
+from ..whole_path import whole
 from .audit import Record, recorded
 from .openapi import DOCUMENT
 from .problem import HEADERS, problem
@@ -64,7 +64,7 @@ class Api:
             *_with_and_without_slash("/clear", self._clear, "POST"),
             *_with_and_without_slash("/invalidate", self._invalidate_body, "POST"),
             # An address may hold a slash, which arrives decoded.
-            _whole(Route("/invalidate/{email:path}", self._invalidate_path, methods=["POST"])),
+            whole(Route("/invalidate/{email:path}", self._invalidate_path, methods=["POST"])),
         ]
 
     async def _stats(self, request: Request) -> Response:  # noqa: ARG002 - the shape of an endpoint
@@ -126,13 +126,7 @@ async def _done(record: Record, deed: Awaitable[object]) -> Response:
 
 def _with_and_without_slash(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str) -> list[Route]:
     # Litestar ends the path of what is mounted in it with a slash.
-    return [Route(each, endpoint, methods=[method]) for each in (path, f"{path}/")]
-
-
-def _whole(route: Route) -> Route:
-    # Starlette's pattern ends at a line's end, and whoever has one in the address could not be forgotten.
-    route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
-    return route
+    return [whole(Route(each, endpoint, methods=[method])) for each in (path, f"{path}/")]
 
 
 def answer(value: object) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -332,3 +333,29 @@ async def test_a_layer_holds_back_answers_on_a_copied_scope_too() -> None:
     await ask(UserContextMiddleware(Asks(inner), plugin=one, required=True), http_scope(f"{PATH}/stats"))
     assert seen[0]["status"] == 401
     assert not any(b"the app's" in message.get("body", b"") for message in seen)
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    "address", ["a\nb@x.example", "\na@x.example\n", "a@x.example\r\n", "a\u2028b@x.example", "\n"]
+)
+@pytest.mark.parametrize("admin_path", [PATH, "/ops"])
+def test_an_address_with_the_end_of_a_line_is_invalidated_through_install(
+    kind: type[Starlette], address: str, admin_path: str
+) -> None:
+    """The mount takes every path below it, and an address of white space alone names no user."""
+    plugin = plugin_of(admin_guard=BearerToken(TOKEN))
+    app = kind()
+    plugin.install(app, required=True, admin_path=admin_path)
+    answer = TestClient(app).post(f"{admin_path}/invalidate/{quote(address, safe='')}", headers=AUTHORIZED)
+    assert answer.status_code == (200 if address.strip() else 400), answer.text
+
+
+@pytest.mark.parametrize("path", ["/clear%0A", "/clear/%0A", "/stats%0A", "/invalidate%0A", "/openapi.json%0A"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_that_ends_with_the_end_of_a_line_is_another(method: str, path: str) -> None:
+    """Two paths are never one."""
+    plugin = plugin_of(admin_guard=BearerToken(TOKEN))
+    app = Starlette()
+    plugin.install(app)
+    assert TestClient(app).request(method, f"{PATH}{path}", headers=AUTHORIZED).status_code == 404
