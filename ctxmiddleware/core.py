@@ -109,6 +109,7 @@ class PluginCore(Generic[T]):
         faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
         faults.add(*checks.naming_faults(identify or ScopeUser(), source), *checks.namespace_faults(namespace))
+        faults.add(*checks.redis_faults(redis))
         if redis is not None and namespace is None:
             faults.add(*checks.label_faults(source))
         faults.add(*checks.outage_faults(outage))

