@@ -46,9 +46,14 @@ class _Thread(threading.local):
 _current: Final[ContextVar[Override | None]] = ContextVar("user_context_override", default=None)
 _thread: Final = _Thread()
 
+# Set by the first block of the process: in production a request looks no further.
+_is_used = False
+
 
 def overridden(key: str, plugin: object) -> Override | None:
     """Return the innermost block that a plugin's request is made in, None where there is none, as in production."""
+    if not _is_used:
+        return None
     override = _current.get()
     while override is not None:
         if override.is_for(key, plugin):
@@ -73,6 +78,8 @@ def overriding(context: object, key: str, plugin: object = None) -> Iterator[Non
         key: the scope key of the plugins it is for.
         plugin: the only plugin it is for; None for each with that key.
     """
+    global _is_used
+    _is_used = True
     override = Override(context, key, plugin, _current.get())
     blocks = None if _is_in_event_loop() else _thread.blocks
     variable = context_variable(key)

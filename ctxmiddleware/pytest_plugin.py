@@ -23,20 +23,20 @@ class OverrideUserContext(Protocol):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests() -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Begin before a conftest.py can import the app."""
-    unconfigured.allow(is_allowed=True)
+    unconfigured.begin(early_config)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Begin, where a conftest.py has named this plugin."""
-    unconfigured.allow(is_allowed=True)
+    unconfigured.begin(config)
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """End with the run."""
-    unconfigured.allow(is_allowed=False)
+    unconfigured.end(config)
 
 
 @pytest.fixture

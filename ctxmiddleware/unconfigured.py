@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from .errors import SourceMisconfigured
 from .principal import Identity
 
 logger = logging.getLogger("ctxmiddleware.environment")
 
-_NEEDED = ("SUPABASE_URL", "SUPABASE_KEY")
+_NEEDED: Final = ("SUPABASE_URL", "SUPABASE_KEY")
 
-_is_allowed = False
+# Runs of pytest may be nested.
+_test_runs: Final[set[int]] = set()
 
 
-def allow(*, is_allowed: bool) -> None:
-    """Say whether a plugin may be made from an environment that names no source; the plugin for pytest does."""
-    global _is_allowed
-    _is_allowed = is_allowed
+def begin(run: object) -> None:
+    """Let plugins be made from an environment that names no source; the plugin for pytest says so of its run."""
+    _test_runs.add(id(run))
+
+
+def end(run: object) -> None:
+    """End that with the run."""
+    _test_runs.discard(id(run))
 
 
 def source_in_tests(given: frozenset[str]) -> UnconfiguredSource | None:
     """Return the source of a plugin in a test run without variables, and None anywhere else."""
-    if not _is_allowed or any(variable in given for variable in _NEEDED):
+    if not _test_runs or any(variable in given for variable in _NEEDED):
         return None
     logger.info("%s are not set: in this test run contexts come from overrides only", " and ".join(_NEEDED))
     return UnconfiguredSource()

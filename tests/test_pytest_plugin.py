@@ -124,6 +124,20 @@ def test_a_conftest_may_import_the_app(project: Path) -> None:
     assert code == 0, told
 
 
+def test_a_run_inside_a_run_leaves_it_in_force(project: Path) -> None:
+    """As tests of pytest's own plugins have them."""
+    (project / "test_first.py").write_text(
+        "import sys, pytest\n"
+        "def test_inner(tmp_path):\n"
+        "    (tmp_path / 'test_it.py').write_text('def test_it(): pass')\n"
+        "    options = ['-q', '-p', 'no:cacheprovider', '-p', 'ctxmiddleware.pytest_plugin', '-c', '/dev/null']\n"
+        "    assert pytest.main([*options, '--rootdir', str(tmp_path), str(tmp_path)]) == 0\n"
+        "    import app\n"
+    )
+    code, told = pytest_run(project, *PLUGIN, "test_first.py")
+    assert code == 0, told
+
+
 def test_without_the_plugin_it_fails_at_import_as_before(project: Path) -> None:
     """The message names the variables."""
     code, told = pytest_run(project)
