@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Scope
 
-from .preflight import Unreadable, checked_preflight, is_answered, is_preflight
+from .preflight import Unreadable, answered_by, checked_preflight, is_preflight
 from .routing import LITESTAR_KEYS, checked_paths, has_two_readings, is_below, is_excluded, relative_path
 
 logger = logging.getLogger("ctxmiddleware.routing")
@@ -20,8 +20,8 @@ _TWO_READINGS: Final = (
     "endpoints of Starlette and FastAPI with `public`"
 )
 _REWRITTEN: Final = (
-    "requests on an excluded path are refused, because an app or a middleware inside changed their path or root path "
-    "to one that is not excluded: rewrite paths outside of UserContextMiddleware"
+    "requests on an excluded path, or preflights, are refused, because an app or a middleware inside changed their "
+    "path or root path to one that is not excluded: rewrite paths outside of UserContextMiddleware"
 )
 
 
@@ -50,24 +50,30 @@ class Exemptions:
             return True
         if scope.get("method") != "OPTIONS" or not is_preflight(scope):
             return False
-        return self._passes_preflights or is_answered(self._app, scope)
+        return self._passes_preflights or answered_by(self._app, scope) is not None
 
     def follow(self, scope: Scope) -> Callable[[Message], bool] | None:
-        """Return what says, once an answer begins, whether routing has read the path of an excluded request likewise.
+        """Return what says, once an answer begins, whether routing has read the path of an exempt request likewise.
 
-        A middleware inside may rewrite the path or the root path after it was compared. None for a preflight.
+        A middleware inside may rewrite the path or the root path after it was compared. None where an exemption does
+        not depend on the path.
         """
-        if not self._paths or not is_excluded(scope, self._paths):
+        path, root, mounted = scope.get("path"), scope.get("root_path"), "app_root_path" in scope
+        relative, is_path = relative_path(scope), bool(self._paths) and is_excluded(scope, self._paths)
+        if not is_path and (self._passes_preflights or answered_by(self._app, scope) != "router"):
             return None
-        path, root, mounted = relative_path(scope), scope.get("root_path"), "app_root_path" in scope
 
         def is_likewise(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
-            if scope.keys() >= LITESTAR_KEYS:
-                found = _is_likewise_in_litestar(scope, path, self._paths)
+            # A mount moves what it has matched into the root path, and keeps the former one.
+            before = root if mounted else scope.get("app_root_path", scope.get("root_path"))
+            now = {"path": scope.get("path"), "root_path": before}
+            if not is_path:
+                found = scope.get("path") == path and relative_path(now) == relative
+            elif scope.keys() >= LITESTAR_KEYS:
+                found = _is_likewise_in_litestar(scope, relative, self._paths)
             else:
-                # A mount moves what it has matched into the root path, and keeps the former one.
-                before = root if mounted else scope.get("app_root_path", scope.get("root_path"))
-                found = is_excluded({"path": scope.get("path"), "root_path": before}, self._paths)
+                # Starlette's router, which says that it was reached, reads the path as this does.
+                found = is_below(relative_path(now), self._paths) and ("router" in scope or not has_two_readings(now))
             if not found:
                 self._warn(_REWRITTEN)
             return found

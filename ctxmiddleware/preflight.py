@@ -43,25 +43,25 @@ def is_preflight(scope: Scope) -> bool:
     return bool(headers.get("origin")) and bool(headers.get("access-control-request-method"))
 
 
-def is_answered(app: ASGIApp, scope: Scope, depth: int = 0) -> bool:
-    """Return whether an app is known to answer a preflight as such, and not by the view of another method.
+def answered_by(app: ASGIApp, scope: Scope, depth: int = 0) -> Literal["cors", "router"] | None:
+    """Return what of an app is known to answer a preflight as such, and not by the view of another method.
 
     Any client can send a preflight, so it must not bypass `required`. Starlette's CORSMiddleware answers it, and routes
     that compare the method cannot run another method's view. A layer without `.app` and another framework's app cannot
     be read, so they may run anything.
     """
     if depth > _MAX_DEPTH:
-        return False
+        return None
     for layer in layers(app):
         if isinstance(layer, CORSMiddleware):
-            return True
+            return "cors"
         if isinstance(layer, Starlette):
-            return is_answered(_stack_of(layer), scope, depth + 1)
+            return answered_by(_stack_of(layer), scope, depth + 1)
         if isinstance(layer, Router):
-            return _is_answered_by_router(layer, scope, depth)
+            return _of_router(layer, scope, depth)
         if _compares_methods(layer):
-            return True
-    return False
+            return "router"
+    return None
 
 
 def _stack_of(app: Starlette) -> ASGIApp:
@@ -71,40 +71,40 @@ def _stack_of(app: Starlette) -> ASGIApp:
     return app.middleware_stack
 
 
-def _is_answered_by_router(router: Router, scope: Scope, depth: int) -> bool:
+def _of_router(router: Router, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
     # A router may have middlewares of its own; the innermost layer is its bound method `app`.
     for layer in layers(router.middleware_stack):
         if isinstance(layer, CORSMiddleware):
-            return True
+            return "cors"
         if getattr(layer, "__self__", None) is router:
-            return _is_answered_by_routes(router, scope, depth)
-    return False
+            return _of_routes(router, scope, depth)
+    return None
 
 
-def _is_answered_by_routes(router: Router, scope: Scope, depth: int) -> bool:
+def _of_routes(router: Router, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
     partial = None
     for route in candidates(router.routes):
         if route is None:
-            return False
+            return None
         match, child = route.matches(scope)
         if match is Match.FULL:
-            return _is_answered_by_route(route, {**scope, **child}, depth)
+            return _of_route(route, {**scope, **child}, depth)
         if match is Match.PARTIAL and partial is None:
             partial = route
     if partial is not None:
-        # Starlette's own route answers 405.
-        return isinstance(target(partial), Route) or not isinstance(partial, BaseRoute)
+        # Starlette's own route answers 405, and FastAPI's stand-in for one as well.
+        return "router" if isinstance(target(partial), Route) or not isinstance(partial, BaseRoute) else None
     if getattr(router.default, "__func__", None) is Router.not_found:
-        return True
-    return is_answered(router.default, scope, depth + 1)
+        return "router"
+    return answered_by(router.default, scope, depth + 1)
 
 
-def _is_answered_by_route(route: Routable, scope: Scope, depth: int) -> bool:
+def _of_route(route: Routable, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
     methods = getattr(route, "methods", None)
     if methods:
-        return scope["method"] in methods
+        return "router" if scope["method"] in methods else None
     inner = app_of(route)
-    return inner is not None and is_answered(inner, scope, depth + 1)
+    return None if inner is None else answered_by(inner, scope, depth + 1)
 
 
 def _compares_methods(layer: object) -> bool:

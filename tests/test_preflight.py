@@ -199,6 +199,35 @@ def test_preflights_of_an_unreadable_app_pass_where_that_is_asked_for(case: str)
     assert client.options(path_of(case)).status_code == 500
 
 
+class Rewriting(Says):
+    """A middleware that leads requests to another path than they ask for."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = "/payroll"
+        await self.app(scope, receive, send)
+
+
+def test_a_preflight_that_is_led_elsewhere_is_held_back() -> None:
+    """The path was read before a middleware rewrote it to one that is served by an unreadable app."""
+    app = Starlette(routes=[Route("/me", me), Mount("/payroll", Blind())], middleware=[Middleware(Rewriting)])
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
+    answer = client.options("/me", headers=PREFLIGHT)
+    assert (answer.status_code, "done" in answer.text) == (401, False)
+    cors = Starlette(routes=[Route("/payroll", me)], middleware=[Middleware(Rewriting), CORS])
+    client = TestClient(UserContextMiddleware(cors, plugin=plugin_of(), required=True))
+    assert client.options("/me", headers=PREFLIGHT).text == "OK"
+
+
+@pytest.mark.parametrize("root", ["", "/api"])
+def test_a_preflight_to_a_route_below_a_mount_passes(root: str) -> None:
+    """A mount moves what it has matched into the root path, which is no other reading."""
+    app = Starlette(routes=[Mount("/below", routes=[Mount("/deep", routes=[Route("/me", me)])])])
+    middleware = UserContextMiddleware(app, plugin=plugin_of(), required=True)
+    for each, before in ((middleware, ""), (Starlette(routes=[Mount("/outer", middleware)]), "/outer")):
+        client = TestClient(each, root_path=root)
+        assert client.options(f"{root}{before}/below/deep/me", headers=PREFLIGHT).status_code == 405
+
+
 def test_preflights_pass_where_no_context_is_required() -> None:
     """An anonymous request would reach the app as well."""
     client = TestClient(UserContextMiddleware(Blind(), plugin=plugin_of(identify=identify)))

@@ -215,6 +215,10 @@ READ_LIKEWISE: dict[str, tuple[ASGIApp, str]] = {
     "a path in a mount": (excluding(_mounted(), "/health/a"), "/health/a/b"),
     "in a mount": (Starlette(routes=[Mount("/outer", app=excluding(_mounted(), "/health"))]), "/outer/health/a"),
     "rewritten to another excluded path": (excluding(rewriting(path="/health/b")(_mounted()), "/health"), "/health/a"),
+    "a root path that is set inside": (
+        excluding(rewriting(root_path="/api")(Starlette(routes=[Route("/health", secret)])), "/health"),
+        "/health",
+    ),
     "a path of no route": (excluding(Starlette(), "/health"), "/health"),
 }
 
