@@ -71,13 +71,14 @@ class Passing:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An answer that no retry and no setting explains.
+    """An answer that no retry and no setting explains; `unsupported` where the database lacks what was asked for.
 
     Args:
         reason: what came instead of an answer.
     """
 
     reason: str
+    unsupported: bool = False
 
 
 Verdict = Value | FunctionAbsent | Misconfigured | Passing | Broken
@@ -178,6 +179,7 @@ _PASSING: Final = {
     "55P03": "a lock was not to be had in time",
 }
 _RAN_OUT_OF_TIME: Final = "57014"
+_NOT_SUPPORTED: Final = "0A000"
 # A query that was too much, or that met another: the next one, or a smaller one, may be answered.
 _OF_ONE_QUERY: Final = (_RAN_OUT_OF_TIME, "55P03", "40")
 _PASSING_CLASSES: Final = {
@@ -226,7 +228,7 @@ def _by_class(code: str, status: int) -> Verdict | None:
         return Misconfigured(f"the installation in the database is broken ({code})")
     if code.startswith("PT") and _passes(status):
         return None  # PostgREST's form of "answer with this status", raised by a function
-    return Broken(f"the database refused the request ({code}, status {status})")
+    return Broken(f"the database refused the request ({code}, status {status})", unsupported=code == _NOT_SUPPORTED)
 
 
 _BY_STATUS: Final = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from ..errors import SourceMisconfigured, SourceUnavailable
+from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
 from ..secret import Secret
 
 
@@ -61,6 +61,10 @@ class WayClosed(SourceUnavailable):
 
 class RequestRefused(SourceMisconfigured):
     """Refused by a gateway and not by the API: perhaps for what this one request held."""
+
+
+class NotSupported(SourceError):
+    """The database cannot do what was asked for with these tables."""
 
 
 class NoReply(SourceUnavailable):

@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import Final, TypeVar
 
 from ..address import normalise
-from ..errors import SourceError
+from ..errors import SourceError, SourceMisconfigured
 from ..model import Assignment, Employee, Region, Slot, UserContext
-from .addresses import pattern
+from .addresses import EmailSearch
 from .endpoint import Server
-from .exchange import Call
+from .exchange import Call, NotSupported
 from .load import Load
 from .rows import DanglingReference, Row, checked, columns_of, rows_from
 
@@ -19,12 +19,18 @@ from .rows import DanglingReference, Row, checked, columns_of, rows_from
 _PAGE: Final = 1000
 # Gateways refuse URLs somewhere above 4 KB; the rest of the address has its place beside the list.
 _LIST_LENGTH: Final = 3500
+# Rows among which one address is picked out, where the database cannot do that.
+_MOST_CANDIDATES: Final = 1000
+_NO_SEARCH: Final = (
+    "the collation of employees.email does not let the table queries search by the e-mail rule: apply the migration, "
+    "whose function does (`ctxmiddleware sql show`)"
+)
 
 R = TypeVar("R", bound=Row)
 Query = dict[str, str]
 
 
-async def read_tables(load: Load, email: str) -> UserContext | None:
+async def read_tables(load: Load, email: str, search: EmailSearch) -> UserContext | None:
     """Return the context put together from employees, assignments, slots and regions, or None for an unknown user.
 
     The four are read one after the other, so a row may vanish in between: then everything is read once more.
@@ -32,19 +38,21 @@ async def read_tables(load: Load, email: str) -> UserContext | None:
     Args:
         load: the load to ask through.
         email: the address to look for, in any spelling: what is stored may have another.
+        search: how the column can be searched.
 
     Raises:
         SourceUnavailable: a passing fault.
+        SourceMisconfigured: the column cannot be searched by the e-mail rule.
         SourceError: a row does not fit, or the address belongs to two employees.
     """
     try:
-        return await _read(load, email)
+        return await _read(load, email, search)
     except DanglingReference:
-        return await _read(load, email)
+        return await _read(load, email, search)
 
 
-async def _read(load: Load, email: str) -> UserContext | None:
-    employee = await _employee(load, email)
+async def _read(load: Load, email: str, search: EmailSearch) -> UserContext | None:
+    employee = await _employee(load, email, search)
     if employee is None:
         return None
     assignments = await _all(load, "assignments", Assignment, _after({"employee_id": f"eq.{employee.id}"}))
@@ -53,13 +61,24 @@ async def _read(load: Load, email: str) -> UserContext | None:
     return checked(UserContext(normalise(email), employee, tuple(assignments), tuple(slots), tuple(regions)), email)
 
 
-async def _employee(load: Load, email: str) -> Employee | None:
-    rows = await _all(load, "employees", Employee, _after({"email": f"match.{pattern(email)}"}))
+async def _employee(load: Load, email: str, search: EmailSearch) -> Employee | None:
+    try:
+        rows = await _candidates(load, email, search)
+    except NotSupported as error:
+        if search.by_ranges:
+            raise SourceMisconfigured(f"{_NO_SEARCH}; {error}") from None
+        search.no_patterns()
+        return await _employee(load, email, search)
     # A column that compares without case finds more than the rule calls one address.
     found = [row for row in rows if normalise(row.email) == normalise(email)]
     if len(found) > 1:
         raise SourceError("employees.email: the address belongs to more than one employee")
     return found[0] if found else None
+
+
+async def _candidates(load: Load, email: str, search: EmailSearch) -> list[Employee]:
+    most = _MOST_CANDIDATES if search.by_ranges else None
+    return await _all(load, "employees", Employee, _after(search.query(email)), most=most)
 
 
 async def _by_id(load: Load, table: str, kind: type[R], ids: Iterable[int]) -> list[R]:
@@ -94,7 +113,9 @@ def _among(ids: Sequence[int]) -> Callable[[int | None], Query]:
     return query
 
 
-async def _all(load: Load, table: str, kind: type[R], query: Callable[[int | None], Query]) -> list[R]:
+async def _all(
+    load: Load, table: str, kind: type[R], query: Callable[[int | None], Query], *, most: int | None = None
+) -> list[R]:
     """Read page after page, each from behind the last id of the one before, until the server's own count is reached."""
     rows: list[R] = []
     while True:
@@ -103,6 +124,8 @@ async def _all(load: Load, table: str, kind: type[R], query: Callable[[int | Non
         page = rows_from(answer.body, table, kind)
         _goes_on(table, last, page)
         rows += page
+        if most is not None and max(len(rows), answer.total or 0) > most:
+            raise NotSupported(f"more than {most} rows lie where the address would be")
         if not page or (answer.total is not None and len(page) >= answer.total):
             break
     if not page and answer.total:

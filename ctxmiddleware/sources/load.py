@@ -11,7 +11,7 @@ import anyio
 from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
 from .answers import Broken, FunctionAbsent, Misconfigured, Passing, Value, Verdict, judge
 from .endpoint import Server
-from .exchange import Call, NoReply, OutOfTime, RequestRefused
+from .exchange import Call, NoReply, NotSupported, OutOfTime, RequestRefused
 from .transport import Transport
 
 # A caller waits behind this; what takes longer is told to it instead.
@@ -110,6 +110,8 @@ def _settled(verdict: Verdict) -> Value | FunctionAbsent:
             raise OutOfTime(reason, retry_after=retry_after)
         case Passing(reason, retry_after, _, outage):
             raise SourceUnavailable(reason, retry_after=retry_after, outage=outage)
+        case Broken(reason, unsupported=True):
+            raise NotSupported(reason)
         case Broken(reason):
             raise SourceError(reason)
         case _:

@@ -17,7 +17,7 @@ from ..principal import Identity, Kind
 from ..project import Project
 from ..secret import Secret
 from .absence import Absence
-from .addresses import is_storable
+from .addresses import EmailSearch, is_storable
 from .answers import FunctionAbsent
 from .arguments import faults_of
 from .base import BatchSource, Loaded
@@ -112,6 +112,7 @@ class SupabaseSource(BatchSource[UserContext]):
         self._fresh = FreshlyInvalidated(replica_lag, clock)
         self._absence = Absence(FUNCTION, "the tables are read instead, at four requests a load", clock)
         self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock)
+        self._search = EmailSearch(clock)
         self._paths = Paths(("rpc", "batch", "tables"), clock)
         self._wall_clock = wall_clock
         self._rng = rng or random.SystemRandom()  # forked processes must not pause for equal times
@@ -159,7 +160,7 @@ class SupabaseSource(BatchSource[UserContext]):
             self._absence.seen(absent=isinstance(answer, FunctionAbsent))
             if not isinstance(answer, FunctionAbsent):
                 return Loaded(context_from(answer.body, email), origin="rpc")
-        context = await self._paths.through("tables", lambda: read_tables(load, email), who=email)
+        context = await self._paths.through("tables", lambda: read_tables(load, email, self._search), who=email)
         return Loaded(context, origin="legacy")
 
     async def fetch_many(self, identities: Sequence[Identity]) -> dict[Identity, Answer]:
