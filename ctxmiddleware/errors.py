@@ -70,11 +70,12 @@ class InvalidationFailed(ContextError):
 
     Args:
         report: the `InvalidationReport` of what happened in each tier.
+        reason: what kept it from Redis.
     """
 
-    def __init__(self, report: object) -> None:
+    def __init__(self, report: object, reason: str = "") -> None:
         self.report = report
-        super().__init__(f"the invalidation did not reach Redis: {report}")
+        super().__init__("; ".join(["the invalidation did not reach Redis", *filter(None, [reason]), str(report)]))
 
 
 def _listed(faults: Sequence[str]) -> str:

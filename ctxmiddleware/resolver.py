@@ -174,7 +174,7 @@ class Resolver(Generic[T]):
         if failure is not None:
             reason = failure.__cause__ or failure
             log_failure(logger, logging.ERROR, "an invalidation did not reach Redis", error=reason, extra=extra)
-            raise InvalidationFailed(report) from failure
+            raise InvalidationFailed(report, str(failure)) from failure
         logger.info("contexts were invalidated", extra=extra)
         return report
 

@@ -20,7 +20,7 @@ FACE = "ctxmiddleware"
 WINGS = ("identity", "cache", "sources", "zones")
 GROUND = (
     "model", "errors", "stats", "breaker", "address", "principal", "secret", "perloop", "shown", "faults", "bell",
-    "forking", "bounded", "project", "failure_log", "context_types.difference", "context_types.fields",
+    "forking", "borrowed", "bounded", "project", "failure_log", "context_types.difference", "context_types.fields",
     "context_types.schema",
     "context_types.pydantic_support",
 )  # fmt: skip

@@ -129,7 +129,8 @@ class Transport:
         except SourceError:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where the client's errors become ours
-            fault = _closed() if pool.closed else _translated(error, self._options)
+            lent = self._closed_by_owner()
+            fault = lent or (_closed() if pool.closed else _translated(error, self._options))
         raise fault
 
     async def _within_its_life(self, held: Held[_Connection], call: Call) -> Reply:
@@ -139,6 +140,16 @@ class Transport:
         if life < self._options.total_timeout:
             raise _Retired
         raise NoReply(f"no whole answer within {self._options.total_timeout:g} s", again=False, late=True)
+
+    def _closed_by_owner(self) -> NoReply | None:
+        if not getattr(self._client, "is_closed", False):
+            return None
+        return NoReply(
+            "the HTTP client given was closed by its owner while the source was in use: close it after the plugin, or "
+            "leave client= out",
+            again=False,
+            outage=True,
+        )
 
     def _no_place(self) -> NoReply:
         return NoReply(

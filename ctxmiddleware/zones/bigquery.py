@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from .. import forking
+from ..borrowed import Borrowed
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
 from .arguments import Arguments
@@ -126,6 +127,7 @@ class BigQueryZones:
         self._api_endpoint = _endpoint(api_endpoint)
         self._client = client
         self._client_use = forking.OneProcess()
+        self._lent = None if client is None else Borrowed(client, "close")
         self.begin_anew()
         forking.register(self)
 
@@ -167,6 +169,10 @@ class BigQueryZones:
             raise SourceMisconfigured(
                 "the BigQuery client given was used before this process was forked, and its connections are the "
                 "parent's: leave client= out, or make client and plugin after the fork"
+            )
+        if self._lent is not None and self._lent.is_closed:
+            raise SourceUnavailable(
+                "the BigQuery client given was closed by its owner: close it after the plugin, or leave client= out"
             )
         client = self._client or self._connected()
         try:

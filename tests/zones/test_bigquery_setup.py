@@ -170,6 +170,17 @@ async def test_a_ready_client_stays_its_owner_s(warehouse: BigQueryStandIn) -> N
 
 
 @pytest.mark.anyio
+async def test_a_ready_client_that_its_owner_closed_is_left_alone(warehouse: BigQueryStandIn) -> None:
+    """It would connect again by itself."""
+    client = bigquery.Client(project="demo", credentials=nobody(), client_options={"api_endpoint": warehouse.url})
+    zones = BigQueryZones("demo", "geo.zones", client=client, timeout=5.0)
+    await zones.fetch()
+    client.close()  # type: ignore[no-untyped-call]  # the client is typed in parts
+    with pytest.raises(SourceUnavailable, match="BigQuery client given was closed by its owner"):
+        await zones.fetch()
+
+
+@pytest.mark.anyio
 async def test_missing_credentials_are_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key file that is not there is a configuration error that says what to set."""
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST", raising=False)

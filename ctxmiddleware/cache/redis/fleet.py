@@ -23,9 +23,9 @@ from .landings import Landings
 from .lua.channel import BEAT, LEAVE, POST
 from .options import RedisOptions
 from .order import answer_of
-from .servers.driver import Call, TooFewReplicas, connection_for
+from .servers.driver import Call, TooFewReplicas
 from .session import Session
-from .way import Way
+from .way import ClosedByOwner, Way
 
 LONGEST_BEAT: Final = 1.0
 REGISTERED_EVERY: Final = 10.0
@@ -162,7 +162,8 @@ class Fleet:
                 ) from error
             except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
                 session.fault(error)
-                raise SharedTierFailed(f"Redis did not take the invalidation: {type(error).__name__}") from error
+                told = error if isinstance(error, ClosedByOwner) else type(error).__name__
+                raise SharedTierFailed(f"Redis did not take the invalidation: {told}") from error
             finally:
                 session.places.release()
             session.success()
@@ -184,7 +185,7 @@ class Fleet:
         keys = self._keys.channel()
         beat = min(LONGEST_BEAT, follower.lasts / 4)
         return Ear(
-            lambda: connection_for(way.client, keys.state),
+            lambda: way.connection(keys.state),
             self._channel,
             follower,
             keys=keys,

@@ -7,11 +7,22 @@ from typing import Final
 
 import anyio
 
+from ...borrowed import Borrowed
 from .incarnation import Incarnation
 from .servers.connection import Twin
-from .servers.driver import Call, Link, look_at, put_in_step, run
+from .servers.driver import Call, Connection, Link, Spread, connection_for, look_at, put_in_step, run
 
 CLOSE_SECONDS: Final = 2.0
+
+
+class ClosedByOwner(ConnectionError):
+    """A ready client was closed while the plugin was open."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the Redis client given to ContextPlugin was closed by its owner while the plugin was open: close it after "
+            "the plugin, or give a URL"
+        )
 
 
 class Way:
@@ -28,9 +39,27 @@ class Way:
         self.is_ours = is_ours
         self._incarnation = incarnation
         self._is_checked = is_ours
+        lent = () if is_ours or isinstance(client, (Spread, Twin)) else (client, client.connection_pool)
+        self._lent = [Borrowed(each, "aclose") for each in lent]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was lent, and its owner has closed it."""
+        return any(each.is_closed for each in self._lent)
+
+    async def connection(self, key: str) -> Connection:
+        """Return a connection of its own, as `connection_for` does."""
+        self._refuse_closed()
+        return await connection_for(self.client, key)
+
+    def _refuse_closed(self) -> None:
+        # It would connect again, and leave to its owner what is never closed.
+        if self.is_closed:
+            raise ClosedByOwner
 
     async def run(self, calls: Sequence[Call]) -> list[object]:
         """Carry out scripts in one trip, and return their answers, errors of Redis among them."""
+        self._refuse_closed()
         if not self._is_checked:
             await self.check()
         try:
@@ -47,6 +76,7 @@ class Way:
         Raises:
             Exception: it cannot be made sure, and is tried again before the next command.
         """
+        self._refuse_closed()
         try:
             await look_at(self.client, self._incarnation.check)
         except BaseException:
