@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Final, TypeAlias
 
+import msgspec
+
 from . import environment, settings
 from .errors import ConfigurationError, ContextError
 from .identity.scope_user import ScopeUser
@@ -18,6 +20,7 @@ from .plugin_options import arguments_from_env
 from .principal import Identity
 from .pseudonym import Pseudonyms
 from .remote import AdminClient
+from .shown import shown
 from .testing import StaticSource
 
 Run: TypeAlias = Callable[[argparse.Namespace], int]
@@ -106,20 +109,17 @@ def _shown(default: object) -> str:
 def _add_admin(commands: Commands) -> None:
     for name, summary, ask in (
         ("stats", "show the counters of a running application", lambda admin, _: admin.stats()),
-        (
-            "invalidate",
-            "make a running application forget one user",
-            lambda admin, given: admin.invalidate(_given_user(given)),
-        ),
-        ("clear", "make a running application forget everybody", lambda admin, _: admin.clear()),
+        ("invalidate", "make a running application forget users", _invalidate),
+        ("clear", "make a running application forget everybody", lambda admin, _: _reported(admin.clear(), ())),
     ):
         how = f"The admin's token is taken from {settings.ADMIN_TOKEN}."
         command = _command(commands, name, summary, _asks(ask), more=how)
         command.add_argument("--url", default=_ADMIN, help="where the admin is mounted (default: %(default)s)")
         if name == "invalidate":
-            command.add_argument("email", metavar="EMAIL", nargs="?", help="the user's address, in any spelling of it")
-            command.add_argument("--subject", help="the user's subject, where users are known by one")
-            command.add_argument("--tenant", default="", help="the user's tenant; every tenant's context is forgotten")
+            command.add_argument("email", metavar="EMAIL", nargs="*", help="users' addresses, in any spelling of them")
+            command.add_argument("--subject", action="append", help="a subject, where users have them; repeatable")
+            command.add_argument("--tenant", default="", help="the users' tenant; every tenant's context is forgotten")
+            command.add_argument("--or-clear", action="store_true", help="let more than 1,000 users become a clear")
 
 
 def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
@@ -133,11 +133,38 @@ def _asks(ask: Callable[[AdminClient, argparse.Namespace], str]) -> Run:
     return run
 
 
-def _given_user(given: argparse.Namespace) -> Identity:
-    if (given.email is None) == (given.subject is None):
-        raise ConfigurationError("give one user: EMAIL or --subject SUBJECT")
+def _invalidate(admin: AdminClient, given: argparse.Namespace) -> str:
+    return _reported(admin.invalidate(_given_users(given), or_clear=given.or_clear), given.email)
+
+
+def _reported(report: str, addresses: Sequence[str]) -> str:
+    """Say in a line of its own what a reader of a report has to know, and return the report."""
+    told = msgspec.json.decode(report, type=_Told)
+    lines = []
+    if told.was_known is False:
+        lines.append("nothing was kept: no instance has looked up what was named lately")
+    lines += [f"{shown(each)} holds no '@': is it a subject (--subject)?" for each in addresses if "@" not in each]
+    if told.others_stop_within:
+        lines.append(f"other instances stop within {told.others_stop_within:g} s")
+    if told.unlisted_because:
+        lines.append(f"an instance may be missing from the report: {told.unlisted_because}")
+    for line in lines:
+        print(f"ctxmiddleware: {line}", file=sys.stderr)
+    return report
+
+
+class _Told(msgspec.Struct):
+    was_known: bool | None = None
+    others_stop_within: float | None = None
+    unlisted_because: str | None = None
+
+
+def _given_users(given: argparse.Namespace) -> list[Identity]:
+    named = [(email, None) for email in given.email] + [(None, subject) for subject in given.subject or ()]
+    if not named:
+        raise ConfigurationError("give one user or more: EMAIL or --subject SUBJECT")
     try:
-        return Identity(given.email, subject=given.subject, tenant=given.tenant)
+        return [Identity(email, subject=subject, tenant=given.tenant) for email, subject in named]
     except ValueError as error:
         raise ConfigurationError(f"{error}".partition(":")[0]) from None
 

@@ -20,14 +20,16 @@ from .cache.redis.options import RedisOptions
 from .clock import monotonic
 from .connection import Connection
 from .faults import Faults
+from .holding import Holding
 from .identity.base import Identify
 from .identity.scope_user import ScopeUser
 from .model import Region, Slot, UserContext
 from .perloop import PerLoop
+from .plugin_invalidation import PluginInvalidation
 from .principal import Identity, as_identity
 from .pseudonym import Pseudonyms
 from .refusals import Refusals
-from .reports import InvalidationReport, Resolution, WarmReport
+from .reports import Resolution, WarmReport
 from .secret import Secret
 from .snapshot import snapshot
 from .sources.base import ContextSource
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PluginCore(Generic[T]):
+class PluginCore(PluginInvalidation, Generic[T]):
     """Resolves, caches and invalidates users' contexts; everything is validated here and nothing is opened yet.
 
     It opens by itself where a request needs it, with the lifespan of an app inside `UserContextMiddleware`, or inside
@@ -98,6 +100,7 @@ class PluginCore(Generic[T]):
         outage: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        super().__init__()
         kind: type[Any] = UserContext if context_type is None else context_type
         is_reference = kind is UserContext
         join: Callable[[Any, ZoneSnapshot], Any] | None = zones_for
@@ -157,6 +160,8 @@ class PluginCore(Generic[T]):
         self._assembly: wiring.Assembly[T] = self._assemble(redis=self._redis)
         self._resolver = self._assembly.resolver
         self.refusals = Refusals(self._assembly.counters, self._clock)
+        self._invalidator = self._resolver.invalidator
+        self._holding = Holding(self._assembly.cache, self._invalidator)
         self._started_at = datetime.now(UTC)
 
     def begin_anew(self) -> None:
@@ -214,30 +219,8 @@ class PluginCore(Generic[T]):
         """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""
         return self._resolver.peek(identity)
 
-    async def invalidate(self, email_or_identity: str | Identity) -> InvalidationReport:
-        """Forget one user everywhere: no context loaded before this returns is served after it.
-
-        It reaches the address, or the subject, in every tenant.
-
-        Args:
-            email_or_identity: an address, in any spelling that the e-mail rule calls the same, or an Identity.
-
-        Raises:
-            InvalidationFailed: Redis could not be told; this process has forgotten the user all the same.
-            ValueError: the address is empty.
-        """
-        name = as_identity(email_or_identity).cache_key[1]
+    async def _opened(self) -> None:
         await self._loop.ensure()
-        return await self._resolver.invalidate(name)
-
-    async def clear(self) -> InvalidationReport:
-        """Forget everybody everywhere; costs the same whatever the number of users.
-
-        Raises:
-            InvalidationFailed: Redis could not be told; this process has forgotten everybody all the same.
-        """
-        await self._loop.ensure()
-        return await self._resolver.invalidate(None)
 
     async def warm(self, users: Iterable[str | Identity]) -> WarmReport:
         """Resolve many users ahead of their requests, a few at a time.
@@ -291,6 +274,7 @@ class PluginCore(Generic[T]):
                     tasks.start_soon(assembly.cache.warming.run)
                 if assembly.redis is not None:
                     tasks.start_soon(assembly.cache.keep_watchers_asking)
+                tasks.start_soon(self._holding.keep)
                 try:
                     with self._watching.open():
                         yield assembly

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -141,3 +142,16 @@ def _check_time(expires_at: object) -> None:
         raise TypeError(f"Identity.expires_at was {type(expires_at).__name__}; it is seconds since the epoch")
     if math.isnan(expires_at):
         raise ValueError("Identity.expires_at is not a number")
+
+
+def names_of(users: str | Identity | Iterable[str | Identity]) -> list[str]:
+    """Return the names of the cache keys of one user or of many, each once.
+
+    Raises:
+        ValueError: an address is empty, or there is no user.
+    """
+    many = [users] if isinstance(users, (str, Identity)) else users
+    names = list(dict.fromkeys(as_identity(each).cache_key[1] for each in many))
+    if not names:
+        raise ValueError("no user was given")
+    return names

@@ -9,7 +9,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -70,10 +70,16 @@ class AdminClient:
         """Forget everybody and return the report."""
         return self._ask("POST", "clear")
 
-    def invalidate(self, identity: Identity) -> str:
-        """Forget one user and return the report."""
-        user = {identity.key or "email": identity.name, "tenant": identity.tenant}
-        return self._ask("POST", "invalidate", json.dumps(user).encode())
+    def invalidate(self, identities: Sequence[Identity], *, or_clear: bool = False) -> str:
+        """Forget one user, or several, and return the report.
+
+        Args:
+            identities: the users.
+            or_clear: whether too many of them become a clear of all.
+        """
+        users = [{each.key or "email": each.name, "tenant": each.tenant} for each in identities]
+        sent = json.dumps(users[0] if len(users) == 1 else users).encode()
+        return self._ask("POST", "invalidate?or_clear=true" if or_clear else "invalidate", sent)
 
     def _ask(self, method: str, path: str, sent: bytes | None = None) -> str:
         try:

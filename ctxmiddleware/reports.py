@@ -46,6 +46,8 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         reach: `"fleet"`, or `"this process only"` where there is no Redis.
         memory: entries this process has forgotten.
         redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
+        was_known: whether there was something to forget: an entry in this memory, or a generation in Redis, which users
+            have whom an instance looked up lately; None where all were invalidated, or Redis could not be told.
         confirmed: the instances that have confirmed it, this one first.
         silent: the instances in the list of Redis that have not, each with an upper bound that holds whatever it is cut
             off from.
@@ -54,17 +56,20 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         unlisted_because: why one can be missing.
         others_stop_within: seconds after which no other instance serves what was invalidated, an upper bound: 0 where
             all have confirmed it and none can be missing, or None where no other instance can be told.
+        settles_within: seconds after which what is loaded is kept as usual: until then its transaction may commit.
         duration_ms: milliseconds it took.
     """
 
     reach: Literal["fleet", "this process only"]
     memory: int
     redis: Literal["done", "failed", "absent"]
+    was_known: bool | None = None
     confirmed: tuple[Confirmed, ...]
     silent: tuple[Silent, ...] = ()
     unlisted_stop_within: float | None = None
     unlisted_because: str | None = None
     others_stop_within: float | None
+    settles_within: float = 0.0
     duration_ms: float
 
 

@@ -1,26 +1,24 @@
-"""From an identity to its context: the cache, then the zones; and how contexts are invalidated and warmed."""
+"""From an identity to its context: the cache, then the zones; and how contexts are warmed."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import anyio
-import msgspec
 
 from .cache.base import Entry, Found
-from .cache.shared import NOWHERE, Reach, SharedTierFailed
 from .cache.tiered import TieredCache
 from .clock import monotonic
-from .errors import InvalidationFailed, SourceUnavailable
+from .errors import SourceUnavailable
 from .failure_log import log_failure
+from .invalidation import Invalidator
 from .loading import Loading
 from .principal import Identity
 from .pseudonym import Pseudonyms
-from .reports import Confirmed, InvalidationReport, Resolution, Silent, WarmReport
+from .reports import Resolution, WarmReport
 from .stats import MEMORY, Counters
 from .zones.base import ZoneSnapshot
 
@@ -73,10 +71,10 @@ class Resolver(Generic[T]):
         self._loading = loading
         self._zones = zones
         self._zones_for = zones_for
-        self._shared = shared
         self._own = own
         self._counters = counters
         self._pseudonyms = pseudonyms or Pseudonyms()
+        self.invalidator = Invalidator(cache, loading.tell_source, self._pseudonyms, shared=shared)
         self._from_memory = counters.of("resolution", MEMORY)
         self._origins: set[str] = set()
         self._has_warned = False
@@ -154,30 +152,6 @@ class Resolver(Generic[T]):
         self._origins.add(found.origin)
         return found.origin
 
-    async def invalidate(self, name: str | None) -> InvalidationReport:
-        """Forget the name of a cache key in every tenant, or all users where it is None.
-
-        Raises:
-            InvalidationFailed: Redis could not be told.
-        """
-        started = time.perf_counter()
-        failure: SharedTierFailed | None = None
-        dropped, reach = 0, NOWHERE
-        self._loading.tell_source(name, 0.0)
-        try:
-            dropped, reach = await self._cache.invalidate(name)
-        except SharedTierFailed as error:
-            failure, dropped = error, error.dropped
-        report = self._report(dropped, reach, failure, (time.perf_counter() - started) * 1000)
-        user = None if name is None else self._pseudonyms.of_name(name)
-        extra = {"everybody": name is None, "user": user, **msgspec.to_builtins(report)}
-        if failure is not None:
-            reason = failure.__cause__ or failure
-            log_failure(logger, logging.ERROR, "an invalidation did not reach Redis", error=reason, extra=extra)
-            raise InvalidationFailed(report, str(failure)) from failure
-        logger.info("contexts were invalidated", extra=extra)
-        return report
-
     async def warm(self, identities: Iterable[Identity]) -> WarmReport:
         """Resolve many users, `WARM_AT_ONCE` at a time; a user that fails is counted and logged, never raised."""
         started = time.perf_counter()
@@ -214,25 +188,3 @@ class Resolver(Generic[T]):
     def _refuse_expired(self, identity: Identity) -> None:
         if identity.expires_at is not None and self._wall_clock() >= identity.expires_at:
             raise SourceUnavailable("the source cannot answer, and the identity has expired meanwhile")
-
-    def _report(
-        self, dropped: int, reach: Reach, failure: SharedTierFailed | None, duration_ms: float
-    ) -> InvalidationReport:
-        confirmed = [Confirmed(instance, round(ms, 3)) for instance, ms in reach.confirmed]
-        is_told = self._shared and failure is None
-        return InvalidationReport(
-            reach="fleet" if self._shared else "this process only",
-            memory=dropped,
-            redis="absent" if not self._shared else "failed" if failure else "done",
-            confirmed=(Confirmed(reach.me or f"{os.getpid()}", 0.0), *confirmed),
-            silent=tuple(Silent(instance, seconds) for instance, seconds in reach.silent),
-            unlisted_stop_within=None if reach.unlisted is None else reach.unlisted[0],
-            unlisted_because=None if reach.unlisted is None else reach.unlisted[1],
-            others_stop_within=max([0.0, *_bounds(reach)]) if is_told else None,
-            duration_ms=round(duration_ms, 3),
-        )
-
-
-def _bounds(reach: Reach) -> list[float]:
-    unlisted = () if reach.unlisted is None else (reach.unlisted[0],)
-    return [*unlisted, *(seconds for _, seconds in reach.silent)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Final, cast
 
 from . import readers
-from .cache.policy import LONGEST
+from .cache.policy import LONGEST, LONGEST_SETTLE
 from .cache.redis.seal import KEY_FORM
 from .project import Project
 from .secret import Secret
@@ -187,6 +187,15 @@ class Settings:
             _SECONDS_STALE,
             readers.number(least=0, most=LONGEST),
             "Seconds past that trust for which it is served while Redis and database are down; else CTX_STALE_FOR.",
+        ),
+    )
+    settle: float = setting(
+        5.0,
+        Rule(
+            "CTX_SETTLE",
+            f"a number of seconds from 0 to {LONGEST_SETTLE:.0f}",
+            readers.number(least=0, most=LONGEST_SETTLE),
+            "Seconds after an invalidation in which its transaction may still commit; 0 for never.",
         ),
     )
     replica_lag: float = setting(

@@ -81,6 +81,7 @@ def assemble(
         ConfigurationError: a part refuses what it was given.
     """
     counters = Counters()
+    _tell_settle(source, policy.settle)
     tier: RedisTier[T] | None = None
     if redis is not None:
         tier = _redis_tier(redis, namespace, source, context_type, policy, counters, seal, redis_options)
@@ -152,6 +153,13 @@ def parts_from(
     return parts
 
 
+def _tell_settle(source: object, settle: float) -> None:
+    # A source that reads from a replica asks its primary for so much longer.
+    told = getattr(source, "settle", None)
+    if callable(told):
+        told(settle)
+
+
 def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callable[[T], T]:
     def prepare(context: T) -> T:
         context = copier.admit(context)
@@ -219,6 +227,7 @@ def _policy(settings: Settings) -> CachePolicy:
         stale_for=settings.stale_for,
         untrusted_ttl=settings.untrusted_ttl,
         stale_untrusted_for=settings.stale_untrusted_for,
+        settle=settings.settle,
         soft_timeout=settings.soft_timeout,
         load_timeout=settings.load_timeout,
         max_loads=settings.max_loads,

@@ -70,7 +70,7 @@ async def test_tenants_are_apart_and_an_invalidation_reaches_them_all() -> None:
         for tenant in ("", "acme", "acme"):
             await rig.resolver.resolve(Identity("ada@example.org", tenant=tenant))
         assert len(source.calls) == 2
-        report = await rig.resolver.invalidate(ADA.cache_key[1])
+        report = await rig.resolver.invalidator.one(ADA.cache_key[1])
         assert report.memory == 2
 
 
@@ -167,7 +167,7 @@ class Tier:
     def listen(self, listener: Listener) -> None:
         self.listener = listener
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+    async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         self.names.append(name)
         if self.failure is not None:
             raise self.failure
@@ -180,8 +180,8 @@ async def test_without_redis_the_report_says_this_process_only(caplog: pytest.Lo
     caplog.set_level(logging.INFO, "ctxmiddleware")
     async with _resolver(source) as rig:
         await rig.resolver.resolve(ADA)
-        report = await rig.resolver.invalidate(ADA.cache_key[1])
-        cleared = await rig.resolver.invalidate(None)
+        report = await rig.resolver.invalidator.one(ADA.cache_key[1])
+        cleared = await rig.resolver.invalidator.one(None)
     assert (report.reach, report.memory, report.redis, report.others_stop_within) == (
         "this process only",
         1,
@@ -199,7 +199,7 @@ async def test_with_redis_the_report_says_when_others_stop() -> None:
     """The fleet was told, and others serve the old no longer than they trust their memory."""
     tier = Tier()
     async with _resolver(StaticSource({}), tier=tier) as rig:
-        report = await rig.resolver.invalidate(ADA.cache_key[1])
+        report = await rig.resolver.invalidator.one(ADA.cache_key[1])
     assert (report.reach, report.redis, report.others_stop_within) == ("fleet", "done", 5.0)
     assert report.confirmed == (Confirmed("me", 0.0), Confirmed("one", 2.5))
     assert report.silent == (Silent("two", 5.0),)
@@ -212,7 +212,7 @@ async def test_an_invalidation_redis_did_not_take_is_raised_with_its_report(capl
     async with _resolver(StaticSource({"ada@example.org": "ada"}), tier=Tier(SharedTierFailed("gone"))) as rig:
         await rig.resolver.resolve(ADA)
         with pytest.raises(InvalidationFailed) as told:
-            await rig.resolver.invalidate(ADA.cache_key[1])
+            await rig.resolver.invalidator.one(ADA.cache_key[1])
         assert rig.resolver.peek(ADA) is None
     report = told.value.report
     assert isinstance(report, InvalidationReport)
@@ -248,7 +248,7 @@ async def test_warming_resolves_many_a_few_at_a_time(caplog: pytest.LogCaptureFi
 async def test_reports_travel_as_json() -> None:
     """What the admin shows is what the plugin returns."""
     async with _resolver(StaticSource({})) as rig:
-        report = await rig.resolver.invalidate(None)
+        report = await rig.resolver.invalidator.one(None)
     assert msgspec.json.decode(msgspec.json.encode(report))["reach"] == "this process only"
 
 

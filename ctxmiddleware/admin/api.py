@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -19,9 +19,10 @@ from .audit import Record, recorded
 from .openapi import DOCUMENT
 from .problem import HEADERS, problem
 
-MAX_BODY: Final = 64 * 1024
+MAX_BODY: Final = 1024 * 1024
 _NO_USER: Final = (
-    'the request names no user: POST {"email": "ada@example.com"} or {"subject": "...", "tenant": "..."} to /invalidate'
+    'the request names no user: POST {"email": "ada@example.com"} or {"subject": "...", "tenant": "..."}, or a list of '
+    "these, to /invalidate"
 )
 
 
@@ -32,8 +33,12 @@ class Operations(Protocol):
         """Return the counters of this process."""
         ...
 
-    async def invalidate(self, identity: Identity, /) -> object:
-        """Forget one user everywhere and return the report."""
+    async def invalidate(self, users: Identity | Sequence[Identity], /, *, or_clear: bool = False) -> object:
+        """Forget one user, or several, everywhere and return the report.
+
+        Raises:
+            ValueError: they are too many, and are not to become a clear.
+        """
         ...
 
     async def clear(self) -> object:
@@ -84,18 +89,36 @@ class Api:
 
     async def _invalidate_body(self, request: Request) -> Response:
         try:
-            identity = _identity_in(await read_limited(request.stream(), MAX_BODY) or b"")
+            identities = _identities_in(await read_limited(request.stream(), MAX_BODY) or b"")
         except (msgspec.MsgspecError, ValueError, RecursionError, ClientDisconnect):
             return _no_user(request.scope)
-        return await self._invalidate(request.scope, identity)
+        or_clear = request.query_params.getlist("or_clear") or ["false"]
+        if or_clear not in (["true"], ["false"]):
+            return problem(400, "or_clear in the query is true or false")
+        if isinstance(identities, Identity):
+            return await self._invalidate(request.scope, identities)
+        with recorded(request.scope, "invalidate", f"{len(identities)} users") as record:
+            try:
+                return await _done(record, self._operations.invalidate(identities, or_clear=or_clear == ["true"]))
+            except ValueError as error:
+                record.outcome = "refused: too many users"
+                return problem(400, f"{error} (or_clear=true in the query)")
 
     async def _invalidate(self, scope: Scope, identity: Identity) -> Response:
         with recorded(scope, "invalidate", self._pseudonym(identity)) as record:
             return await _done(record, self._operations.invalidate(identity))
 
 
-def _identity_in(body: bytes) -> Identity:
-    user = msgspec.json.decode(body, type=_User)
+def _identities_in(body: bytes) -> Identity | list[Identity]:
+    found = msgspec.json.decode(body, type=_User | list[_User])
+    if isinstance(found, _User):
+        return _identity_of(found)
+    if not found:
+        raise ValueError("no user is named")
+    return [_identity_of(each) for each in found]
+
+
+def _identity_of(user: _User) -> Identity:
     if user.email is msgspec.UNSET:
         return Identity(subject=user.subject or None, tenant=user.tenant)
     if user.subject is not msgspec.UNSET:

@@ -26,6 +26,8 @@ _USER: Final[dict[str, Any]] = {
     "oneOf": [{"required": ["email"]}, {"required": ["subject"]}],
     "additionalProperties": False,
 }
+_USERS: Final[dict[str, Any]] = {"oneOf": [_USER, {"type": "array", "items": _USER, "minItems": 1}]}
+_OR_CLEAR: Final = "whether more than 1,000 users become a clear of all"
 _INSTANCE: Final[dict[str, Any]] = {"type": "object", "required": ["instance"]}
 _REPORT: Final[dict[str, Any]] = {
     "type": "object",
@@ -33,17 +35,20 @@ _REPORT: Final[dict[str, Any]] = {
         "reach",
         "memory",
         "redis",
+        "was_known",
         "confirmed",
         "silent",
         "unlisted_stop_within",
         "unlisted_because",
         "others_stop_within",
+        "settles_within",
         "duration_ms",
     ],
     "properties": {
         "reach": {"enum": ["fleet", "this process only"]},
         "memory": {"type": "integer", "minimum": 0, "description": "entries this process has forgotten"},
         "redis": {"enum": ["done", "failed", "absent"]},
+        "was_known": {"type": ["boolean", "null"], "description": "whether there was something to forget"},
         "confirmed": {
             "type": "array",
             "items": {**_INSTANCE, "properties": {"instance": {"type": "string"}, "ms": {"type": "number"}}},
@@ -55,6 +60,7 @@ _REPORT: Final[dict[str, Any]] = {
         "unlisted_stop_within": {"type": ["number", "null"], "minimum": 0},
         "unlisted_because": {"type": ["string", "null"]},
         "others_stop_within": {"type": ["number", "null"], "minimum": 0},
+        "settles_within": {"type": "number", "minimum": 0},
         "duration_ms": {"type": "number", "minimum": 0},
     },
     "additionalProperties": False,
@@ -104,8 +110,11 @@ DOCUMENT: Final[dict[str, Any]] = {
         "/clear": {"post": _told("Forget everybody, everywhere.")},
         "/invalidate": {
             "post": {
-                "requestBody": {"required": True, "content": {_JSON: {"schema": _USER}}},
-                **_told("Forget one user, everywhere.", _400="it names no user"),
+                "parameters": [
+                    {"name": "or_clear", "in": "query", "schema": {"type": "boolean"}, "description": _OR_CLEAR}
+                ],
+                "requestBody": {"required": True, "content": {_JSON: {"schema": _USERS}}},
+                **_told("Forget one user, or several, everywhere.", _400="it names no user, or too many"),
             },
         },
         "/invalidate/{email}": {

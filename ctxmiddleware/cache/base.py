@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 V = TypeVar("V")
 
@@ -17,6 +17,25 @@ class Fence(NamedTuple):
 
     everyone: bytes
     name: bytes
+
+
+class Window(NamedTuple):
+    """The time in which what is loaded is not kept for longer.
+
+    The age of an invalidation in Redis is known but for the time that the look took: what was loaded is inside where it
+    may be, and is not kept past the earliest end.
+
+    Args:
+        earliest: monotonic second at which it may end; minus infinity where nothing is to be kept.
+        latest: monotonic second at which it has ended; infinite while a `changing` block is open.
+    """
+
+    earliest: float
+    latest: float
+
+
+UNBOUNDED: Final = Window(-math.inf, -math.inf)
+HELD: Final = Window(-math.inf, math.inf)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +59,7 @@ class Entry(Generic[V]):
         renew_at: monotonic seconds from which a hit does so where only its own look vouches for it.
         epoch: the epoch of trust in which it was looked up.
         stands_in_until: monotonic seconds until which it is served stale without asking a source that just failed.
+        is_settling: whether it was loaded before the transaction of an invalidation is sure to have committed.
         derived: a form of the value that was made once, and what it was made for.
     """
 
@@ -58,6 +78,7 @@ class Entry(Generic[V]):
     renew_at: float = math.inf
     epoch: int = 0
     stands_in_until: float = 0.0
+    is_settling: bool = False
     derived: tuple[object, V] | None = None
 
 

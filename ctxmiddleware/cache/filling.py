@@ -113,6 +113,7 @@ class Filling(Generic[V]):
             await self.keeping.release([flight for flight in batch if flight.landed])
             if flights:
                 asked_at = self._clock()
+                self._close(flights, asked_at)
                 answers = await self._ask(flights)
                 pairs = [(each, self._loaded(each, a, asked_at)) for each, a in zip(flights, answers, strict=True)]
                 failed = [(flight, entry) for flight, entry in pairs if isinstance(entry, Exception)]
@@ -129,13 +130,21 @@ class Filling(Generic[V]):
             await self.fail_safe.stand_in(late, [error] * len(late))
         return [flight for flight in flights if not flight.landed]
 
+    def _close(self, flights: Sequence[Flight[V]], asked_at: float) -> None:
+        """Let no caller join a load that may be older than what is in force when it comes."""
+        is_listed = self.keeping.is_listed
+        for flight in flights:
+            flight.listed = is_listed
+            window = self.keeping.window(flight)
+            if asked_at < window.latest < math.inf:
+                flight.closes_at = window.earliest
+            if not is_listed:
+                flight.closes_at = -math.inf
+
     async def _ask(self, flights: Sequence[Flight[V]]) -> Sequence[Fetched[V] | Exception]:
         self._counters.add("load", "calls")
         self._counters.add("load", "started", len(flights))
-        is_listed = self.keeping.is_listed
-        for flight in flights:
-            flight.closed = not is_listed
-        asks = [Ask(each.key, _moved_ago(each)) for each in flights]
+        asks = [Ask(each.key, self.keeping.moved_ago(each)) for each in flights]
         late = self._policy.load_timeout
         failure: Exception
         try:
@@ -183,10 +192,10 @@ class Filling(Generic[V]):
 
     def _land(self, flight: Flight[V], entry: Entry[V], *, is_confirmed: bool) -> None:
         # What took longer than it is trusted, and cannot be confirmed, may have been invalidated meanwhile.
-        until = self._trust.of(entry) if not flight.closed else entry.loaded_at + self._policy.untrusted_ttl
+        until = self._trust.of(entry) if flight.listed else entry.loaded_at + self._policy.untrusted_ttl
         is_trusted = is_confirmed or self._clock() < until
         grace = self._policy.longest_untold - self._policy.untrusted_ttl
-        if is_trusted or flight.closed or self._clock() < until + grace:
+        if is_trusted or not flight.listed or self._clock() < until + grace:
             self.flights.land(flight, Found(entry, entry.origin, stale=not is_trusted))
         else:
             error = SourceUnavailable("the source answered later than an answer is trusted that Redis cannot confirm")
@@ -206,19 +215,13 @@ class Filling(Generic[V]):
             asked_at,
             lifetime,
             shared=self.keeping.is_shared,
-            listed=not flight.closed,
+            listed=flight.listed,
             fence=fence,
+            window=self.keeping.window(flight),
         )
 
     def _storing(self, flight: Flight[V], entry: Entry[V], fence: Fence) -> Storing[V]:
         lifetime = entry.expires_at - entry.loaded_at
-        keep_ms = int((lifetime + self._policy.grace(known=entry.value is not None)) * 1000)
+        keep_ms = int((lifetime + entry.grace) * 1000)
         stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
         return Storing(flight.key, fence, stored, keep_ms, flight.lease)
-
-
-def _moved_ago(flight: Flight[V]) -> float:
-    # Whoever goes alone was overtaken just now.
-    if flight.alone:
-        return 0.0
-    return math.inf if flight.look is None else flight.look.moved_ago

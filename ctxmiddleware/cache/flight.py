@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -28,8 +29,8 @@ class Flight(Generic[V]):
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
     `alone` is one that leaves the shared tier alone.
-    `closed` is one whose source was asked while no report of other instances counted this one in: a caller that comes
-    after its call has begun waits for another.
+    `listed` is whether the reports of other instances counted this one in when the source was asked.
+    `closes_at` is the monotonic second from which a caller that comes waits for another load.
     `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """
 
@@ -40,7 +41,9 @@ class Flight(Generic[V]):
         self.overtaken = False
         self.doubted = False
         self.alone = False
-        self.closed = False
+        self.listed = True
+        self.closes_at = math.inf
+        self.looked = (0.0, 0.0)
         self.epoch = 0
         self.lease = b""
         self.agains = 0

@@ -60,7 +60,7 @@ class Flights(Generic[V]):
     def join(self, key: Key) -> Flight[V] | None:
         """Return the flight to wait for, or None where there is none that may still answer."""
         flight = self.opened.current.flights.get(key)
-        return None if flight is None or flight.overtaken or flight.landed or flight.closed else flight
+        return None if flight is None or flight.overtaken or flight.landed else flight
 
     def start(self, key: Key, *, alone: bool = False) -> Flight[V]:
         """Start a load that departs at the end of this turn of the event loop, and return its flight.

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Generic, TypeVar
 
-from .base import Entry, Fence, Key
+from .base import Entry, Fence, Key, Window
 from .expecting import Expected
 from .flight import Flight
 from .flights import Flights
@@ -16,6 +16,7 @@ from .memory import MemoryTier
 from .names import digest_of
 from .policy import CachePolicy
 from .refill import Refill, Refills
+from .settling import Settling
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH, Trust
 from .watchers import Watchers
@@ -60,6 +61,7 @@ class Keeping(Generic[V]):
         self._clock = clock
         self._trust = trust
         self.expected = Expected()
+        self.settling = Settling(policy.settle, self.keep_ms / 1000, clock)
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
         self._refills: Refills[V] = Refills(self._add)
@@ -81,8 +83,10 @@ class Keeping(Generic[V]):
             name: the name.
             generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
         """
+        digest = None if name is None else digest_of(name)
+        self.settling.hear(digest)
         if self._shared is not None:
-            self._refills.hear(None if name is None else digest_of(name))
+            self._refills.hear(digest)
         try:
             return self._forget(name, generation)
         finally:
@@ -123,6 +127,7 @@ class Keeping(Generic[V]):
 
     def forget_digest(self, digest: bytes, generation: bytes | None) -> None:
         """Forget a name by its digest, where this process has to do with it."""
+        self.settling.hear(digest)
         self._refills.hear(digest)
         name = self.named(digest)
         if name is not None:
@@ -140,6 +145,15 @@ class Keeping(Generic[V]):
         # What it was trusted for ends now; for how long it may stand in for the source counts from here.
         entry.trusted_until = min(self._trust.of(entry), self._clock())
         entry.epoch = NO_EPOCH
+
+    def window(self, flight: Flight[V]) -> Window:
+        """Return the time after an invalidation past whose end nothing is kept that was loaded in it."""
+        return self.settling.window(flight.key[1], flight.look, flight.looked)
+
+    def moved_ago(self, flight: Flight[V]) -> float:
+        """Return the seconds since a flight's user was invalidated; infinite where that is long ago."""
+        # A load that goes alone was overtaken just now.
+        return 0.0 if flight.alone else self.settling.moved_ago(flight.key[1], flight.look)
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:
         """Return what memory holds for a flight, whatever it is still good for."""
@@ -159,8 +173,12 @@ class Keeping(Generic[V]):
         return is_kept
 
     def _put(self, key: Key, entry: Entry[V]) -> None:
+        now = self._clock()
+        if entry.is_settling and now >= entry.expires_at:
+            self._memory.drop(key[1], lambda former: not former.is_settling)
+            return
         try:
-            self._memory.put(key, entry, self._clock())
+            self._memory.put(key, entry, now)
         except Exception as error:
             former = self._memory.get(key)
             if former is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from ..stats import MEMORY, REDIS, Counters
-from .base import Entry, Fence, Found, Stored
+from .base import Entry, Fence, Found, Stored, Window
 from .flight import Flight
 from .flights import Flights
 from .keeping import Keeping
@@ -67,8 +68,9 @@ class Looking(Generic[V]):
             # Before the look, and doubts of before are settled by it: what is heard from now on counts.
             flight.epoch, flight.doubted = self._trust.epoch, False
         asked_at, looks = await self._keeping.look(flights)
+        looked = asked_at, self._clock()
         for flight in flights:
-            flight.has_looked = True
+            flight.has_looked, flight.looked = True, looked
         waiting = [
             flight
             for flight, look in zip(flights, looks, strict=True)
@@ -94,7 +96,14 @@ class Looking(Generic[V]):
         """Queue up the loads that are to be made here, and wait for those that other instances make."""
         # Each is asked once: one that crosses its time in between would be in neither.
         now = anyio.current_time()
-        alone = {flight for flight in flights if flight.look is None or now >= self._waits_until(flight)}
+        # What is held lands nowhere: whoever waited for another instance's load would find nothing.
+        alone = {
+            flight
+            for flight in flights
+            if flight.look is None
+            or now >= self._waits_until(flight)
+            or self._keeping.window(flight).latest == math.inf
+        }
         await self._load([flight for flight in flights if flight in alone])
         shared = [flight for flight in flights if flight not in alone]
         if shared:
@@ -143,11 +152,11 @@ class Looking(Generic[V]):
 
     def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
         """Return what is known under the generations in force; stale where it may only stand in for the source."""
-        held, epoch = flight.held, flight.epoch
+        held, epoch, window = flight.held, flight.epoch, self._keeping.window(flight)
         ours = None
         if held is not None and held.fence == look.fence:
-            ours = self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed)
-        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch)
+            ours = self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed, window=window)
+        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch, window)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
         if known is None or self._clock() >= known.expires_at:
@@ -156,7 +165,7 @@ class Looking(Generic[V]):
         self._counters.add("hit", REDIS)
         return Found(known, REDIS)
 
-    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float, epoch: int) -> Entry[V]:
+    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float, epoch: int, window: Window) -> Entry[V]:
         return self._policy.entry(
             stored.value,
             stored.origin,
@@ -167,6 +176,7 @@ class Looking(Generic[V]):
             fence=fence,
             age=stored.age,
             epoch=epoch,
+            window=window,
         )
 
 

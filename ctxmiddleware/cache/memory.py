@@ -79,6 +79,11 @@ class MemoryTier(Generic[V]):
         """Bytes it holds, rows that are shared counted once."""
         return self._bytes + self._sharing.bytes
 
+    def partitions(self, limit: int) -> list[str]:
+        """Return the partitions that entries are in, the empty one among them, and no more of them than a limit."""
+        with self._lock:
+            return list(dict.fromkeys(["", *self._partitions]))[:limit]
+
     def get(self, key: Key) -> Entry[V] | None:
         """Return the entry of a key, fresh or not, or None."""
         entry = self._entries.get(key)

@@ -9,12 +9,14 @@ from types import NoneType
 from typing import TypeVar
 
 from ..errors import ConfigurationError
-from .base import Entry, Fence
+from .base import UNBOUNDED, Entry, Fence, Window
 from .trust import Trust
 
 V = TypeVar("V")
 
 LONGEST = 365 * 86400.0
+# Redis remembers for an hour when a user was invalidated, of which the lag of a replica is a part.
+LONGEST_SETTLE = 900.0
 
 
 class Verdict(Enum):
@@ -40,6 +42,8 @@ class CachePolicy:
         untrusted_ttl: seconds memory is trusted without having asked Redis whether there was an invalidation.
         stale_untrusted_for: seconds past that trust for which a context is still served while Redis and the source are
             both down; None for as long as `stale_for`. With 0 a right that was revoked ends with trust.
+        settle: seconds after an invalidation in which its transaction may still commit: what is loaded in them is
+            served, and loaded again at their end; 0 for never.
         soft_timeout: seconds a caller waits for the source where a context past its time is known that may stand in.
         load_timeout: seconds a load may take in all before its callers are told that the source is unavailable.
         lease_wait: seconds a load waits for another instance's load of the same user before it asks the source itself.
@@ -63,6 +67,7 @@ class CachePolicy:
     stale_for: float = 300.0
     untrusted_ttl: float = 5.0
     stale_untrusted_for: float | None = None
+    settle: float = 5.0
     soft_timeout: float = 0.5
     load_timeout: float = 30.0
     lease_wait: float = 10.0
@@ -93,6 +98,11 @@ class CachePolicy:
             for name in ("stale_for", "stale_untrusted_for")
             if (value := getattr(self, name)) is not None and not 0 <= value <= LONGEST
         ]
+        if not 0 <= self.settle <= LONGEST_SETTLE:
+            faults.append(
+                f"CachePolicy.settle was {self.settle!r}, must be a number of seconds from 0 to {LONGEST_SETTLE:.0f}: "
+                "longer transactions need plugin.changing()"
+            )
         if not 0 <= self.jitter < 1:
             faults.append(f"CachePolicy.jitter was {self.jitter!r}, must be a share from 0 to less than 1")
         if not 0 < self.refresh_ahead <= 1:
@@ -145,6 +155,7 @@ class CachePolicy:
         fence: Fence | None = None,
         age: float = 0.0,
         epoch: int = 0,
+        window: Window = UNBOUNDED,
     ) -> Entry[V]:
         """Return the entry of a value.
 
@@ -159,6 +170,7 @@ class CachePolicy:
             fence: the generations it was loaded under.
             age: seconds between asking the source and `asked_at`.
             epoch: the epoch of trust at `asked_at` or before.
+            window: the time after an invalidation past whose end nothing is kept that was loaded in it.
         """
         loaded_at = asked_at - age
         trusted_until = asked_at + (self.untrusted_ttl if listed else 0.0) if shared else math.inf
@@ -166,9 +178,17 @@ class CachePolicy:
         entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, grace, fence, epoch=epoch)
         if value is not None and listed:
             entry.untrusted_grace = self._untrusted_grace
-        return self._dated(entry, asked_at)
+        return self._dated(_settled(entry, window), asked_at)
 
-    def confirmed(self, entry: Entry[V], asked_at: float, epoch: int = 0, *, listed: bool = True) -> Entry[V]:
+    def confirmed(
+        self,
+        entry: Entry[V],
+        asked_at: float,
+        epoch: int = 0,
+        *,
+        listed: bool = True,
+        window: Window = UNBOUNDED,
+    ) -> Entry[V]:
         """Return an entry whose generations were found unchanged.
 
         Args:
@@ -176,17 +196,20 @@ class CachePolicy:
             asked_at: monotonic seconds before Redis was asked.
             epoch: the epoch of trust at `asked_at` or before.
             listed: whether the reports of other processes count this one in.
+            window: as for `entry`.
         """
         found = replace(entry, trusted_until=asked_at + (self.untrusted_ttl if listed else 0.0), epoch=epoch)
         if not listed:
             found.untrusted_grace = 0.0
-        return self._dated(found, asked_at)
+        return self._dated(_settled(found, window), asked_at)
 
     def is_due(self, entry: Entry[V], now: float) -> bool:
         """Return whether an entry is old enough to be loaded again behind the answers it still gives."""
         return entry.value is not None and now >= self._due_at(entry)
 
     def _due_at(self, entry: Entry[V]) -> float:
+        if entry.is_settling:
+            return entry.expires_at
         return entry.loaded_at + self.refresh_ahead * (entry.expires_at - entry.loaded_at)
 
     def _dated(self, entry: Entry[V], asked_at: float) -> Entry[V]:
@@ -196,6 +219,15 @@ class CachePolicy:
             entry.ahead_at = self._due_at(entry)
             entry.renew_at = asked_at + self.refresh_ahead * (entry.trusted_until - asked_at)
         return entry
+
+
+def _settled(entry: Entry[V], window: Window) -> Entry[V]:
+    """End an entry with the window that it was loaded in, without any grace."""
+    if entry.loaded_at < window.latest:
+        entry.expires_at = min(entry.expires_at, max(entry.loaded_at, window.earliest))
+        entry.grace = entry.untrusted_grace = 0.0
+        entry.is_settling = True
+    return entry
 
 
 def judge(entry: Entry[V], now: float, trust: Trust) -> Verdict:

@@ -27,14 +27,23 @@ class Look(Generic[V]):
     Args:
         fence: the generations in force.
         stored: what it holds that was stored under them.
-        moved_ago: seconds since the name was last invalidated by anybody; infinite where that is long ago.
+        name_moved_ago: seconds since the name was last invalidated by any instance; infinite where that is long ago.
+        everyone_moved_ago: seconds since everyone was.
+        is_held: whether a `changing` block for the name is open.
         left_ms: milliseconds that whatever it holds there has left; negative where it holds nothing that ends.
     """
 
     fence: Fence
     stored: Stored[V] | None
-    moved_ago: float = math.inf
+    name_moved_ago: float = math.inf
+    everyone_moved_ago: float = math.inf
+    is_held: bool = False
     left_ms: int = -2
+
+    @property
+    def moved_ago(self) -> float:
+        """Seconds since the name, or everyone, was last invalidated."""
+        return min(self.name_moved_ago, self.everyone_moved_ago)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class Reach:
         me: the name of this instance; empty where it has none.
         confirmed: instances that have forgotten, and the milliseconds after which each had said so.
         silent: instances that have not said so, and the seconds within which each stops serving what it had.
+        knew: whether the shared tier had a generation of the name: it was looked up lately; None where nobody knows.
         unlisted: where the list of instances may be incomplete, the seconds within which one that is not in it stops,
             and why it may be.
     """
@@ -72,9 +82,13 @@ class Reach:
     confirmed: tuple[tuple[str, float], ...] = ()
     silent: tuple[tuple[str, float], ...] = ()
     unlisted: tuple[float, str] | None = None
+    knew: bool | None = None
 
 
 NOWHERE: Final = Reach()
+
+# A holder that has died holds for so long after it last said that it lives.
+HELD_SECONDS: Final = 60.0
 
 
 class Listener(Protocol):
@@ -161,12 +175,12 @@ class Recalled(Generic[V]):
 
     Args:
         key: whose it is.
-        fence: the generations in force, under which it was stored.
-        stored: the value.
+        look: what was found for it; it has a stored value.
+        stored: that value.
     """
 
     key: Key
-    fence: Fence
+    look: Look[V]
     stored: Stored[V]
 
 
@@ -231,8 +245,32 @@ class SharedTier(Protocol[V]):
         """Return what it holds of each of them under the generations in force."""
         ...
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+    async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
+        """Let no instance keep what it loads of these names for `HELD_SECONDS`, or until the holder releases them.
+
+        Returns:
+            for each, whether this holder held it already.
+
+        Raises:
+            SharedTierFailed: it did not say that it does.
+        """
+        ...
+
+    async def let_go(self, names: Sequence[str], holder: bytes) -> None:
+        """Take back what `hold` has begun.
+
+        Raises:
+            SharedTierFailed: it did not say that it does.
+        """
+        ...
+
+    async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
+
+        Args:
+            name: the name.
+            keep_ms: milliseconds a generation lives.
+            partitions: in which the name may have values: those are removed at once.
 
         Returns:
             which of them have confirmed it.

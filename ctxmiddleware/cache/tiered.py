@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import anyio
@@ -19,6 +19,7 @@ from .hearing import Hearing
 from .memory import MemoryTier
 from .names import digest_of
 from .policy import CachePolicy, Verdict, judge, stale_until
+from .settling import Settling
 from .shared import NOWHERE, Reach, SharedTier, SharedTierFailed
 from .trust import NO_EPOCH, Trust
 from .warming import Warming
@@ -26,6 +27,8 @@ from .warming import Warming
 V = TypeVar("V")
 
 MAX_ATTEMPTS = 10
+# An invalidation removes values of so many tenants at most; others are unreadable from then on, and end by themselves.
+MOST_PARTITIONS = 100
 # Overtaken so often, it may be that Redis keeps no generations: full, it evicts them while the load goes on.
 ALONE_AFTER = 3
 # What a load may take beside asking the source: the looks and the store before and after it.
@@ -154,7 +157,7 @@ class TieredCache(Generic[V]):
 
     def _flight(self, key: Key, *, alone: bool) -> Flight[V]:
         flight = self.flights.join(key)
-        if flight is None:
+        if flight is None or self._clock() >= flight.closes_at:
             return self.flights.start(key, alone=alone)
         self._counters.add("load", "shared")
         return flight
@@ -204,6 +207,33 @@ class TieredCache(Generic[V]):
         """Let those who watch ask again where nobody tells them of invalidations, until it is cancelled."""
         await self.watchers.keep_asking(self.trust, self._clock)
 
+    @property
+    def settle(self) -> float:
+        """Seconds after an invalidation in which its transaction may still commit."""
+        return self.policy.settle
+
+    @property
+    def settling(self) -> Settling:
+        """What this process knows of invalidations, and of what it is to keep nothing of."""
+        return self._filling.keeping.settling
+
+    async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
+        """Let no instance keep what it loads of names; return for each whether this holder held it already.
+
+        Raises:
+            SharedTierFailed: Redis did not say that it does.
+        """
+        return [True] * len(names) if self._shared is None else await self._shared.hold(names, holder)
+
+    async def let_go(self, names: Sequence[str], holder: bytes) -> None:
+        """Take back what `hold` has begun.
+
+        Raises:
+            SharedTierFailed: Redis did not say that it does.
+        """
+        if self._shared is not None:
+            await self._shared.let_go(names, holder)
+
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.
 
@@ -214,10 +244,11 @@ class TieredCache(Generic[V]):
             SharedTierFailed: Redis could not be told; this process has forgotten all the same.
         """
         keeping = self._filling.keeping
+        partitions = self.memory.partitions(MOST_PARTITIONS)
         dropped, reach = keeping.forget(name), NOWHERE
         if self._shared is not None:
             try:
-                reach = await self._shared.invalidate(name, keeping.keep_ms)
+                reach = await self._shared.invalidate(name, keeping.keep_ms, partitions)
             except SharedTierFailed as error:
                 error.dropped = dropped
                 raise

@@ -98,19 +98,21 @@ class Warming(Generic[V]):
         epoch, asked_at = self._trust.epoch, self._clock()
         with self._keeping.refilling() as refill:
             found = await self._shared.recall(names, self._keeping.keep_ms)
-            entries = [(each.key, self._entry(each, asked_at, epoch)) for each in found if each is not None]
+            looked = asked_at, self._clock()
+            entries = [(each.key, self._entry(each, looked, epoch)) for each in found if each is not None]
             return refill.keep([(key, entry) for key, entry in entries if asked_at < entry.expires_at])
 
-    def _entry(self, found: Recalled[V], asked_at: float, epoch: int) -> Entry[V]:
+    def _entry(self, found: Recalled[V], looked: tuple[float, float], epoch: int) -> Entry[V]:
         stored = found.stored
         return self._policy.entry(
             stored.value,
             stored.origin,
-            asked_at,
+            looked[0],
             stored.lifetime,
             shared=True,
             listed=self._keeping.is_listed,
-            fence=found.fence,
+            fence=found.look.fence,
             age=stored.age,
             epoch=epoch,
+            window=self._keeping.settling.window(found.key[1], found.look, looked),
         )

@@ -35,7 +35,9 @@ class ContextSource(Protocol[T_co]):
     databases in the same Redis from being taken for its own: it is needed there, unless each deployment has a namespace
     of its own. Where it has `invalidated(identity, ago=seconds)`, that is called at each
     invalidation, with None for all users, and before a load of a user whom another process invalidated so many seconds
-    ago; an invalidation is of every tenant, and the identity has none.
+    ago; an invalidation is of every tenant, and the identity has none. Where it has `settle(seconds)`, that is called
+    once, at construction of the plugin, with the time after an invalidation in which its transaction may still commit:
+    one that reads from a replica asks its primary for so much longer than the replica lags.
     """
 
     async def fetch(self, identity: Identity) -> T_co | Loaded[T_co] | None:

@@ -21,7 +21,8 @@ class FreshlyInvalidated:
     """
 
     def __init__(self, lag: float, clock: Callable[[], float]) -> None:
-        self._lag = lag
+        self._behind = lag
+        self._settle = 0.0
         self._clock = clock
         self._until: dict[str, float] = {}
         self._everybody_until = 0.0
@@ -31,6 +32,14 @@ class FreshlyInvalidated:
     def begin_anew(self) -> None:
         """Keep in a forked process what is known: the replica lags for it, too."""
         self._lock = threading.Lock()
+
+    @property
+    def _lag(self) -> float:
+        return self._behind + self._settle if self._behind else 0.0
+
+    def settle(self, seconds: float) -> None:
+        """Add the time after an invalidation in which its transaction may still commit."""
+        self._settle = max(self._settle, seconds)
 
     def note(self, email: str | None, ago: float) -> None:
         """Record that a normalised address, or every one where it is None, was invalidated so many seconds ago."""

@@ -136,6 +136,10 @@ class SupabaseSource(BatchSource[UserContext]):
     ) -> None:
         await self._transport.__aexit__(kind, error, trace)
 
+    def settle(self, seconds: float) -> None:
+        """Ask the primary for so much longer after an invalidation, whose transaction may still commit."""
+        self._fresh.settle(seconds)
+
     async def fetch(self, identity: Identity) -> Loaded[UserContext]:
         """Return the user's context with its origin, `rpc` or `legacy`; its value is None for an unknown user.
 

@@ -175,7 +175,7 @@ class Unreachable:
     def stats(self) -> object:
         return None
 
-    async def invalidate(self, identity: Identity) -> object:
+    async def invalidate(self, users: Identity | Sequence[Identity], *, or_clear: bool = False) -> object:
         raise InvalidationFailed(self.report)
 
     async def clear(self) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -402,7 +402,7 @@ class Failing:
         """Have none."""
         return {}
 
-    async def invalidate(self, identity: Identity) -> object:
+    async def invalidate(self, users: Identity | Sequence[Identity], *, or_clear: bool = False) -> object:
         """Fail, or never end."""
         self.started.set()
         if self.error is not None:
@@ -457,7 +457,7 @@ async def test_whoever_has_not_confirmed_is_counted(audited: list[logging.LogRec
     """An invalidation that others have not heard of yet is not simply done."""
 
     class Half(Failing):
-        async def invalidate(self, identity: Identity) -> object:
+        async def invalidate(self, users: Identity | Sequence[Identity], *, or_clear: bool = False) -> object:
             return type("Report", (), {"silent": (1, 2), "__slots__": ()})()
 
     admin = AdminApp(Half(None), BearerToken(TOKEN))

@@ -63,10 +63,10 @@ def _pooled(tier: RedisTier[str]) -> Look:
             raise SystemExit("no connection was free for 5 seconds")
         try:
             with anyio.fail_after(10):
-                (reply,) = await session.pool.run([Call(LOOK, redis_keys, (token, KEEP_MS))])
+                (reply,) = await session.pool.run([Call(LOOK, redis_keys[:6], (token, KEEP_MS))])
         finally:
             session.places.release()
-        ((everyone, name, data, left_ms, _),) = answer_of(LOOK, token, reply)
+        ((everyone, name, data, left_ms, *_),) = answer_of(LOOK, token, reply)
         return data and tier.codec.unpack(data, key, Fence(everyone, name), left_ms, redis_key=redis_keys.value)
 
     return look

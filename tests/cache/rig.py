@@ -25,8 +25,8 @@ from tests.waiting import eventually_async
 ADA: Key = ("", "ada@example.org")
 BOB: Key = ("", "bob@example.org")
 
-# Exactly as long as it says, and nothing behind the answers: what scatters and refreshes has tests of its own.
-STEADY = CachePolicy(jitter=0, refresh_ahead=1)
+# Exactly as long as it says, and nothing behind the answers: what scatters, refreshes and settles has tests of its own.
+STEADY = CachePolicy(jitter=0, refresh_ahead=1, settle=0)
 
 # Longer than a busy machine takes for anything: whatever has to end in time says in how much.
 PATIENT = RedisOptions(timeout=10.0, pool_wait=10.0, invalidation_wait=10.0, confirm_timeout=10.0, lease=60.0)

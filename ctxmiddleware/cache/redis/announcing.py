@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 import anyio
 
@@ -32,6 +32,14 @@ def instance_name() -> str:
     """Return a name for this process that no other has, and that tells an operator which one it is."""
     host = socket.gethostname().encode("ascii", "replace").decode()[:64]
     return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class _What(NamedTuple):
+    """What an invalidation renews and removes: generations with their marks, values, and the digest of the name."""
+
+    pairs: Sequence[tuple[str, str]]
+    values: Sequence[str]
+    digest: bytes
 
 
 class Announcer:
@@ -69,44 +77,54 @@ class Announcer:
         """Return an invalidation that is not carried out yet."""
         return Announcement(self._channel, self._token(), self._me, self._confirm_timeout)
 
-    async def carry_out(self, announcement: Announcement, way: Way, name: str | None, keep_ms: int) -> None:
+    async def carry_out(
+        self, announcement: Announcement, way: Way, name: str | None, keep_ms: int, partitions: Sequence[str] = ()
+    ) -> None:
         """Put a new generation in force for a name, or for everyone where it is None, and announce it.
+
+        Args:
+            announcement: the invalidation.
+            way: to Redis.
+            name: the name.
+            keep_ms: milliseconds a generation lives.
+            partitions: in which the name may have values, which are removed.
 
         Raises:
             Exception: Redis did not say that it has.
         """
-        pairs = self._keys.everyone()
-        digest = b""
+        what = _What(self._keys.everyone(), [], b"")
         if name is not None:
             one = self._keys.of(("", name))
-            pairs, digest = [(one.generation, one.mark)], digest_of(name)
+            values = [self._keys.of((partition, name)).value for partition in partitions]
+            what = _What([(one.generation, one.mark)], values, digest_of(name))
         carry_out = self._in_steps if isinstance(way.client, Spread) else self._at_once
-        announcement.roll = await carry_out(way, announcement.token, pairs, keep_ms, digest)
+        announcement.roll, knew = await carry_out(way, announcement.token, what, keep_ms)
+        announcement.knew = None if name is None else knew
         announcement.is_named = self._is_named()
 
-    async def _at_once(
-        self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
-    ) -> Roll:
-        keys = [*(key for pair in pairs for key in pair), *self._keys.channel()[:3]]
-        call = Call(INVALIDATE, keys, (token, MARK_MS, keep_ms, digest, self._me), *self._replicas)
-        (roll,) = await self._run(way, token, [call])
-        return cast("Roll", roll)
+    async def _at_once(self, way: Way, token: bytes, what: _What, keep_ms: int) -> tuple[Roll, bool]:
+        keys = [*(key for pair in what.pairs for key in pair), *what.values, *self._keys.channel()[:3]]
+        arguments = (token, MARK_MS, keep_ms, len(what.pairs), what.digest, self._me)
+        (answer,) = await self._run(way, token, [Call(INVALIDATE, keys, arguments, *self._replicas)])
+        roll, knew = cast("tuple[Roll, int]", answer)
+        return roll, knew == 1
 
-    async def _in_steps(
-        self, way: Way, token: bytes, pairs: Sequence[tuple[str, str]], keep_ms: int, digest: bytes
-    ) -> Roll:
+    async def _in_steps(self, way: Way, token: bytes, what: _What, keep_ms: int) -> tuple[Roll, bool]:
         # Where the channel is on another server than the generations, whoever reads the former ones in between has
         # been told beforehand not to trust what he reads.
-        await self._announce(way, token, "intent", digest, b"")
-        calls = [Call(RENEW, pair, (token, MARK_MS, keep_ms), *self._replicas) for pair in pairs]
+        await self._announce(way, token, "intent", what.digest, b"")
+        calls = [
+            Call(RENEW, [*pair, *what.values], (token, MARK_MS, keep_ms, 1), *self._replicas) for pair in what.pairs
+        ]
         replies = await way.run(calls)
         lacking = [reply for reply in replies if isinstance(reply, TooFewReplicas)]
-        generations = [answer_of(RENEW, token, reply) for reply in replies if not isinstance(reply, TooFewReplicas)]
+        answers = [answer_of(RENEW, token, reply) for reply in replies if not isinstance(reply, TooFewReplicas)]
         # Done it is all the same: unsaid, everybody would doubt what he looks up for a while.
-        roll = await self._announce(way, token, "done", digest, generations[0] if digest and not lacking else b"")
+        generation = answers[0][0] if what.digest and not lacking else b""
+        roll = await self._announce(way, token, "done", what.digest, generation)
         if lacking:
             raise lacking[0]
-        return roll
+        return roll, any(knew == 1 for _, knew in answers)
 
     async def _announce(self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes) -> Roll:
         call = Call(ANNOUNCE, self._keys.channel()[:3], (token, kind, digest, generation, self._me))
@@ -131,6 +149,7 @@ class Announcement:
     def __init__(self, channel: Channel, token: bytes, me: str, timeout: float) -> None:
         self.token = token
         self.roll = Roll([], 0, 0)
+        self.knew: bool | None = None
         self.is_named = True
         self._channel = channel
         self._me = me
@@ -156,7 +175,7 @@ class Announcement:
         silent = tuple(
             (name, _left(longest, age_ms)) for name, (longest, age_ms) in sorted(others.items()) if name not in heard
         )
-        return Reach(self._me, tuple(sorted(heard.items())), silent, self._unlisted())
+        return Reach(self._me, tuple(sorted(heard.items())), silent, self._unlisted(), self.knew)
 
     def _others(self) -> Iterator[tuple[str, tuple[float, int]]]:
         for entry, age_ms in self.roll.listening:

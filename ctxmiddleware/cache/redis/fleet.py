@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -135,7 +135,9 @@ class Fleet:
         entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
-    async def invalidate(self, session: Session, name: str | None, keep_ms: int) -> Reach:
+    async def invalidate(
+        self, session: Session, name: str | None, keep_ms: int, partitions: Sequence[str] = ()
+    ) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the others.
 
         Raises:
@@ -155,7 +157,7 @@ class Fleet:
         with announcer.begin() as announcement:
             try:
                 with anyio.fail_after(wait):
-                    await announcer.carry_out(announcement, session.pool, name, keep_ms)
+                    await announcer.carry_out(announcement, session.pool, name, keep_ms, partitions)
             except TooFewReplicas as error:
                 raise SharedTierFailed(
                     f"the invalidation is in force, and may be lost with its server: {error}"

@@ -13,13 +13,14 @@ CALLED_SIZE: Final = 2 * DIGEST_SIZE
 
 
 class RedisKeys(NamedTuple):
-    """The keys of one user: generations of everyone and of the name, the value, marks of invalidations, the lease."""
+    """The keys of one user: the generations and marks of everyone and of the name, the value, the holds, the lease."""
 
     everyone: str
     generation: str
     value: str
     everyone_mark: str
     mark: str
+    holds: str
     lease: str
 
 
@@ -72,6 +73,7 @@ class KeySpace:
             f"ctx:{tag}:v:{self._shape}:{value}",
             f"ctx:{tag}:m",
             f"ctx:{tag}:m:{name}",
+            f"ctx:{tag}:h:{name}",
             f"ctx:{tag}:l:{self._shape}:{value}",
         )
 

@@ -18,6 +18,7 @@ from ..base import Fence, Key
 from ..shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 from .codec import Codec, NoValue
 from .fleet import Fleet
+from .holds import Holds
 from .incarnation import MARK_MS, Incarnation
 from .keys import CALLED_SIZE, KeySpace, RedisKeys
 from .lease import Leases
@@ -77,6 +78,7 @@ class RedisTier(Generic[V]):
         self._clock = clock
         self._incarnation = Incarnation(self._keys, counters, token, clock)
         self._fleet = Fleet(self._keys, counters, self._options, token, lambda: self._incarnation.is_named)
+        self._holds = Holds(self._keys, self._options, token)
         self._leases = Leases(
             self._ask,
             self._keys,
@@ -126,22 +128,20 @@ class RedisTier(Generic[V]):
     async def look(self, keys: Sequence[Key], keep_ms: int) -> list[Look[V] | None]:
         """Return what Redis holds for each key, creating absent generations; None for those it cannot answer now."""
         all_keys = [self._keys.of(key) for key in keys]
-        found = await self._ask(LOOK, [Errand(each[:5]) for each in all_keys], (keep_ms,))
+        found = await self._ask(LOOK, [Errand(each[:6]) for each in all_keys], (keep_ms,))
         return [
             None if each is None else self._look(key, redis_keys.value, each)
             for key, redis_keys, each in zip(keys, all_keys, found, strict=True)
         ]
 
     def _look(self, key: Key, redis_key: str, found: Found) -> Look[V]:
-        everyone, name, data, left_ms, mark_ms = found
+        everyone, name, data, left_ms, everyone_mark_ms, mark_ms, held_ms = found
         fence = Fence(everyone, name)
         stored = None if data is None else self.codec.unpack(data, key, fence, left_ms, redis_key=redis_key)
         if isinstance(stored, NoValue):
             self._counters.add(stored.value, REDIS)
             stored = None
-        # The time a mark has left tells its age without any wall clock.
-        moved_ago = (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf
-        return Look(fence, stored, moved_ago, left_ms)
+        return Look(fence, stored, _age(mark_ms), _age(everyone_mark_ms), held_ms > 0, left_ms)
 
     async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
         """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
@@ -200,7 +200,7 @@ class RedisTier(Generic[V]):
     async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[V] | None]:
         """Return what Redis holds of each of them under the generations in force."""
         all_keys = [self._keys.of_called(each) for each in called]
-        found = await self._ask(LOOK, [Errand(each[:5]) for each in all_keys], (keep_ms,))
+        found = await self._ask(LOOK, [Errand(each[:6]) for each in all_keys], (keep_ms,))
         return [
             None if each is None else self._recalled(keys, each) for keys, each in zip(all_keys, found, strict=True)
         ]
@@ -211,7 +211,7 @@ class RedisTier(Generic[V]):
         if key is None or self._keys.of(key) != keys:
             return None
         look = self._look(key, keys.value, found)
-        return None if look.stored is None else Recalled(key, look.fence, look.stored)
+        return None if look.stored is None else Recalled(key, look, look.stored)
 
     async def claim(self, wanted: Sequence[Claiming]) -> list[Claim]:
         """Return of each load whether it may be made here, or for how long to wait for another instance's."""
@@ -225,8 +225,29 @@ class RedisTier(Generic[V]):
         """Listen for loads of these keys by other instances; begun before they are claimed."""
         return self._fleet.landings.of(keys)
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+    async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
+        """Let no instance keep what it loads of these names; return for each whether this holder held it already.
+
+        Raises:
+            SharedTierFailed: Redis did not say that it does.
+        """
+        return await self._holds.hold(await self._sessions.ensure(), names, holder)
+
+    async def let_go(self, names: Sequence[str], holder: bytes) -> None:
+        """Take back what `hold` has begun.
+
+        Raises:
+            SharedTierFailed: Redis did not say that it does.
+        """
+        await self._holds.let_go(await self._sessions.ensure(), names, holder)
+
+    async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
+
+        Args:
+            name: the name.
+            keep_ms: milliseconds a generation lives.
+            partitions: in which the name may have values: those are removed at once.
 
         Returns:
             which of them have confirmed it.
@@ -234,12 +255,12 @@ class RedisTier(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not say that it has.
         """
-        return await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms)
+        return await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms, partitions)
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
         nobody = self._keys.of(("", secrets.token_hex()))
-        return Order(LOOK, [Errand(nobody[:5])], (PROBE_KEEP_MS,), self._clock())
+        return Order(LOOK, [Errand(nobody[:6])], (PROBE_KEEP_MS,), self._clock())
 
     def _ways(self) -> tuple[Way, Way]:
         pool, own, are_ours = opened(self._target, self._options, self._incarnation, self._keys)
@@ -260,3 +281,8 @@ class RedisTier(Generic[V]):
             finally:
                 tasks.cancel_scope.cancel()
                 await session.close(self._fleet.leave())
+
+
+def _age(mark_ms: int) -> float:
+    # The time a mark has left tells its age without any wall clock.
+    return (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf

@@ -300,6 +300,7 @@ async def test_an_invalidation_is_heard_by_the_other_and_confirmed(opened: Open,
     """With the generation it has put in force; whoever began it is told nothing of it but who has confirmed."""
     async with opened() as side:
         await following(side)
+        await look(side.one)
         reach = await side.other.invalidate(name, KEEP_MS)
         digest = None if name is None else digest_of(name)
         generation = None if name is None else (await look(side.one)).fence.name

@@ -631,6 +631,7 @@ class Busy:
         self.store, self.listen, self.claim, self.release = tier.store, tier.listen, tier.claim, tier.release
         self.invalidate, self.landings, self.remember = tier.invalidate, tier.landings, tier.remember
         self.hottest, self.recall, self._tier = tier.hottest, tier.recall, tier
+        self.hold, self.let_go = tier.hold, tier.let_go
         self.is_busy = False
         self.looks = 0
 

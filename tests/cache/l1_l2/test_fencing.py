@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -149,14 +149,15 @@ class Hesitant:
         self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
         self.claim, self.release, self.landings = tier.claim, tier.release, tier.landings
         self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
+        self.hold, self.let_go = tier.hold, tier.let_go
         self.asked, self.go_on = anyio.Event(), anyio.Event()
 
     is_listed = True
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+    async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         self.asked.set()
         await self.go_on.wait()
-        return await self._tier.invalidate(name, keep_ms)
+        return await self._tier.invalidate(name, keep_ms, partitions)
 
 
 @pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
@@ -260,7 +261,8 @@ async def test_clear_costs_the_same_whatever_the_number_of_users(redis_url: str,
         server.config_resetstat()
         assert (await one.cache.invalidate(None))[0] == users
         done = {name: stats["calls"] for name, stats in server.info("commandstats").items()}
-        assert done.pop("cmdstat_set") == 2 * BUCKETS
+        # A generation that is absent needs no other.
+        assert BUCKETS < done.pop("cmdstat_set") <= 2 * BUCKETS
         assert not set(done) & {"cmdstat_keys", "cmdstat_scan", "cmdstat_del", "cmdstat_unlink", "cmdstat_flushdb"}
         calls = len(database.calls)
         for number in range(min(users, 20)):

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.redis.incarnation import MARK_MS
+from ctxmiddleware.cache.shared import HELD_SECONDS
 
 from .fake_channel import FakeChannel
 
@@ -41,6 +42,7 @@ class FakeServer:
     generations: dict[Generation, tuple[bytes, float]] = field(default_factory=dict)
     values: dict[Key, Kept] = field(default_factory=dict)
     moved: dict[str | None, float] = field(default_factory=dict)
+    holds: dict[str, dict[bytes, float]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     is_down: bool = False
     late: list[Callable[[], object]] = field(default_factory=list)
@@ -84,10 +86,12 @@ class FakeServer:
         return tuple(self.in_force(which) for which in both(name)) == fence
 
     def renew(self, name: str | None, keep_ms: int, version: int = 0) -> bytes:
-        """Put a new generation in force, and return it where it is a name's."""
+        """Put a new generation in force where there is one, and return it where it is a name's."""
         renewed = self._of_everyone() if name is None else [("name", name)]
         generation = b""
         for which in renewed:
+            if self.in_force(which) is None:
+                continue
             generation = self.token()
             self.generations[which] = (generation, self.clock() + keep_ms / 1000)
             self._touched(which, version)
@@ -103,21 +107,34 @@ class FakeServer:
     def _of_everyone(self) -> list[Generation]:
         return [("everyone", name) for name in self.names]
 
-    def moved_ago(self, name: str) -> float:
+    def moved_ago(self, name: str | None) -> float:
         """Return the seconds since the name, or everyone, was invalidated."""
-        ago = self.clock() - max(self.moved.get(each, -math.inf) for each in (None, name))
+        ago = self.clock() - self.moved.get(name, -math.inf)
         return ago if ago < MARK_MS / 1000 else math.inf
+
+    def hold(self, name: str, holder: bytes) -> bool:
+        """Hold a name for a while, and return whether this holder held it already."""
+        holders = self.holds.setdefault(name, {})
+        held = self.clock() < holders.get(holder, -math.inf)
+        holders[holder] = self.clock() + HELD_SECONDS
+        return held
+
+    def is_held(self, name: str) -> bool:
+        """Return whether a holder that has not ended holds a name."""
+        return any(self.clock() < until for until in self.holds.get(name, {}).values())
 
     def flush(self) -> None:
         """Lose everything."""
         self.generations.clear()
         self.values.clear()
         self.moved.clear()
+        self.holds.clear()
         self.channel.flush()
 
     def snapshot(self) -> FakeServer:
         """Return what a replica that lags, or a file, holds."""
         copy = replace(self, generations=dict(self.generations), values=dict(self.values), moved=dict(self.moved))
+        copy.holds = {name: dict(holders) for name, holders in self.holds.items()}
         copy.channel = self.channel.snapshot()
         return copy
 
@@ -125,6 +142,7 @@ class FakeServer:
         """Take an older state; as every connection does, begin anew before anything is read from it."""
         self.generations, self.values = dict(older.generations), dict(older.values)
         self.moved = dict(older.moved)
+        self.holds = {name: dict(holders) for name, holders in older.holds.items()}
         for which in self._of_everyone():
             if self.in_force(which) is not None:
                 self.generations[which] = (self.token(), self.generations[which][1])

@@ -109,7 +109,7 @@ class FakeTier:
         stored = None
         if kept is not None and kept.fence == fence and server.clock() < kept.dies_at:
             stored = replace(kept.stored, age=kept.stored.age + server.clock() - kept.stored_at)
-        return Look(fence, stored, server.moved_ago(key[1]))
+        return Look(fence, stored, server.moved_ago(key[1]), server.moved_ago(None), server.is_held(key[1]))
 
     async def store(self, values: Sequence[Storing[str]]) -> list[bool | None]:
         """Keep each value whose generations are in force."""
@@ -172,7 +172,15 @@ class FakeTier:
         """Return nobody's."""
         return [None] * len(called)
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Reach:
+    async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
+        """Hold names; a reply that is lost is a failure."""
+        return await self._do(lambda: [self._server.hold(name, holder) for name in names])
+
+    async def let_go(self, names: Sequence[str], holder: bytes) -> None:
+        """Hold names no more."""
+        await self._do(lambda: [self._server.holds.get(name, {}).pop(holder, None) for name in names])
+
+    async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         """Put a new generation in force; a reply that is lost is a failure, carried out now, later or never."""
         version, token = self._version(), self._server.token()
         self._own.add(token)

@@ -115,7 +115,8 @@ GUARDS = (
     Guard(
         "two loads of one user",
         _TIERED,
-        "        if flight is None:\n            return self.flights.start(key, alone=alone)\n",
+        "        if flight is None or self._clock() >= flight.closes_at:\n"
+        "            return self.flights.start(key, alone=alone)\n",
         "        return self.flights.start(key, alone=alone)\n",
     ),
     Guard(
@@ -200,11 +201,12 @@ GUARDS = (
         _LOOKING,
         "            flight.epoch, flight.doubted = self._trust.epoch, False\n"
         "        asked_at, looks = await self._keeping.look(flights)\n"
-        "        for flight in flights:\n",
+        "        looked = asked_at, self._clock()\n",
         "            flight.doubted = False\n"
         "        asked_at, looks = await self._keeping.look(flights)\n"
         "        for flight in flights:\n"
-        "            flight.epoch = self._trust.epoch\n",
+        "            flight.epoch = self._trust.epoch\n"
+        "        looked = asked_at, self._clock()\n",
     ),
     Guard(
         "trusting what was stored while news were missed",

@@ -143,7 +143,10 @@ class Instance:
 
     def _check_alone(self, key: Key) -> None:
         flights = self.cache.flights._by_name.get(key[1], set())
-        live = [each for each in flights if each.key == key and not each.overtaken and not each.landed]
+        now = self.world.loop.time()
+        live = [
+            each for each in flights if each.key == key and not (each.overtaken or each.landed or now >= each.closes_at)
+        ]
         if len(live) > 1:
             self.world.broken.append(f"two loads of one key at a time ({key})")
 

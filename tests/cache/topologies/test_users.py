@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.backends import asyncio_only
-from tests.cache.rig import instance
+from tests.cache.rig import ADA, instance
 from tests.waiting import eventually_async
 
 from . import shapes
@@ -35,6 +35,9 @@ async def test_everything_that_is_allowed_is_used_and_nothing_else_is_asked_for(
                 await one.cache.warming.recall()
                 _, reach = await other.cache.invalidate(None)
                 assert len(reach.confirmed) == 1
+            await other.cache.hold([ADA[1]], b"holder")
+            await other.cache.invalidate(ADA[1])
+            await other.cache.let_go([ADA[1]], b"holder")
         assert direct.acl_log() == []
         used = {name.removeprefix("cmdstat_").replace("|", "_") for name in direct.info("commandstats")}
     assert allowed <= used

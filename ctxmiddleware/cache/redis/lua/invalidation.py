@@ -8,19 +8,26 @@ from .channel import CHANNEL, Roll
 from .script import COMMON, script
 
 _RENEWING: Final = """
-local function renew(last)
-  local generation
-  for first = 1, last, 2 do
-    generation = next_after(KEYS[first])
+-- Generations with their marks come first, and then the values under them that can be named.
+-- One that is absent needs no other: whoever looks next makes one that was never used before.
+local function renew(pairs_, last)
+  local generation, knew = '', 0
+  for first = 1, 2 * pairs_, 2 do
     redis.call('SET', KEYS[first + 1], '', 'PX', ARGV[2])
-    redis.call('SET', KEYS[first], generation, 'PX', ARGV[3])
+    if redis.call('PTTL', KEYS[first]) ~= -2 then
+      generation, knew = next_after(KEYS[first]), 1
+      redis.call('SET', KEYS[first], generation, 'PX', ARGV[3])
+    end
   end
-  return generation
+  for value = 2 * pairs_ + 1, last do
+    redis.call('UNLINK', KEYS[value])
+  end
+  return generation, knew
 end
 """
 
 _RENEW: Final = """
-return {ARGV[1], renew(#KEYS)}
+return {ARGV[1], {renew(tonumber(ARGV[4]), #KEYS)}}
 """
 
 _ANNOUNCE: Final = """
@@ -31,9 +38,9 @@ return {ARGV[1], listeners(all)}
 
 _INVALIDATE: Final = """
 local state, stream, all = unpack(KEYS, #KEYS - 2)
-local generation = renew(#KEYS - 3)
-announce(state, stream, 'done', ARGV[4], ARGV[4] == '' and '' or generation, ARGV[5])
-return {ARGV[1], listeners(all)}
+local generation, knew = renew(tonumber(ARGV[4]), #KEYS - 3)
+announce(state, stream, 'done', ARGV[5], ARGV[5] == '' and '' or generation, ARGV[6])
+return {ARGV[1], {listeners(all), knew}}
 """
 
 # The server is `current`; this process has known it as `known` until `since` milliseconds ago. Where it is another,
@@ -67,10 +74,10 @@ return {ARGV[1], renewed}
 """
 
 # New generations, marked as new: whoever loads under them knows how new they are.
-RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, bytes])
+RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, tuple[bytes, int]])
 
 # The same and its announcement in one step: nobody can renew and die before the others are told.
-INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, Roll])
+INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[bytes, tuple[Roll, int]])
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
 ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, Roll])

@@ -7,8 +7,9 @@ from typing import Final, TypeAlias
 from .leases import LEASES
 from .script import COMMON, script
 
-Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int]
-"""Of one user: the generations of everyone and of the name, the value and its milliseconds, and those of the mark."""
+Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int, int, int]
+"""Of one user: the generations of everyone and of the name, the value, and the milliseconds that are left of it, of the
+marks of everyone and of the name, and of the holds."""
 
 _LOOK: Final = """
 local keep = tonumber(ARGV[2])
@@ -23,10 +24,13 @@ local function generation(key)
   return held
 end
 local found = {}
-for user = 0, #KEYS / 5 - 1 do
-  local everyone, name, value, everyone_mark, mark = unpack(KEYS, 5 * user + 1, 5 * user + 5)
-  local mark_ms = math.max(redis.call('PTTL', everyone_mark), redis.call('PTTL', mark))
-  found[user + 1] = {generation(everyone), generation(name), text(value), redis.call('PTTL', value), mark_ms}
+for user = 0, #KEYS / 6 - 1 do
+  local everyone, name, value = unpack(KEYS, 6 * user + 1, 6 * user + 3)
+  local one = {generation(everyone), generation(name), text(value)}
+  for key = 3, 6 do
+    one[key + 1] = redis.call('PTTL', KEYS[6 * user + key])
+  end
+  found[user + 1] = one
 end
 return {ARGV[1], found}
 """

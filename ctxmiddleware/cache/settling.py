@@ -1,0 +1,120 @@
+"""Which loads may have read what a transaction has not committed yet: those within `settle` of an invalidation."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from .base import HELD, UNBOUNDED, Window
+from .names import digest_of
+from .shared import Look
+
+MOST_REMEMBERED: Final = 100_000
+
+# After an invalidation of everyone the windows end at so many different times, each for its share of the users: spread
+# evenly, their loads would find no others to travel with.
+MOMENTS: Final = 4
+
+
+class Settling:
+    """What this process knows of invalidations: what it has heard of, and what a look into Redis has told it.
+
+    Args:
+        settle: seconds after an invalidation in which its transaction may still commit; 0 switches it off.
+        remember: seconds for which what was loaded in that time, by another instance too, may be found.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, settle: float, remember: float, clock: Callable[[], float]) -> None:
+        self._settle = settle
+        self._remember = remember
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._at: dict[bytes, float] = {}
+        self._everyone_at = -math.inf
+        self._held: dict[bytes, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Settling: {len(self._at)} names, {len(self._held)} held>"
+
+    @property
+    def _knows(self) -> bool:
+        return bool(self._at) or self._everyone_at > -math.inf
+
+    def hear(self, digest: bytes | None) -> None:
+        """Take note of an invalidation of a name, or of everyone where it is None."""
+        if not self._settle:
+            return
+        now = self._clock()
+        with self._lock:
+            if digest is None:
+                self._everyone_at = now
+                self._at.clear()
+                return
+            # Taken out first: the oldest must stay in front.
+            self._at.pop(digest, None)
+            self._at[digest] = now
+            self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        while self._at:
+            oldest = next(iter(self._at))
+            at = self._at[oldest]
+            if len(self._at) > MOST_REMEMBERED:
+                # It stands for everyone from now on: too many are loaded again, and none too few.
+                self._everyone_at = max(self._everyone_at, at)
+            elif now < at + self._remember:
+                return
+            del self._at[oldest]
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep nothing of names until they are released as often."""
+        with self._lock:
+            for name in names:
+                digest = digest_of(name)
+                self._held[digest] = self._held.get(digest, 0) + 1
+
+    def release(self, names: Iterable[str]) -> None:
+        """Take back what `hold` has begun."""
+        with self._lock:
+            for name in names:
+                digest = digest_of(name)
+                self._held[digest] -= 1
+                if not self._held[digest]:
+                    del self._held[digest]
+
+    def window(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Window:
+        """Return the window of a name.
+
+        Args:
+            name: the name.
+            look: what Redis has told; None where it could not be asked.
+            looked: monotonic seconds at which it was asked, and at which it had answered.
+        """
+        if look is not None and look.is_held:
+            return HELD
+        is_long_ago = look is None or look.moved_ago == math.inf
+        if not self._held and (not self._settle or (is_long_ago and not self._knows)):
+            return UNBOUNDED
+        digest = digest_of(name)
+        if digest in self._held:
+            return HELD
+        if not self._settle:
+            return UNBOUNDED
+        of_all = self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)
+        heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)
+        if look is None:
+            return Window(heard, heard)
+        left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)
+        earliest, latest = (at + left for at in looked)
+        return Window(max(heard, earliest), max(heard, latest))
+
+    def moved_ago(self, name: str, look: Look[Any] | None) -> float:
+        """Return the seconds since a name, or everyone, was invalidated, as far as is known; infinite if long ago."""
+        ago = math.inf if look is None else look.moved_ago
+        if self._knows:
+            heard = max(self._at.get(digest_of(name), -math.inf), self._everyone_at)
+            ago = min(ago, self._clock() - heard)
+        return ago

@@ -1,0 +1,189 @@
+"""How users are forgotten everywhere: one, many or all, and what is reported and logged of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, cast
+
+import anyio
+import msgspec
+
+from .cache.shared import NOWHERE, Reach, SharedTierFailed
+from .errors import InvalidationFailed
+from .failure_log import log_failure
+from .pseudonym import Pseudonyms
+from .reports import Confirmed, InvalidationReport, Silent
+
+logger = logging.getLogger("ctxmiddleware.resolver")
+
+MOST_USERS: Final = 1000
+_AT_ONCE: Final = 32
+
+
+class Invalidated(Protocol):
+    """What forgets: the cache, as far as an invalidation is concerned."""
+
+    @property
+    def settle(self) -> float:
+        """Seconds after an invalidation in which its transaction may still commit."""
+        ...
+
+    async def invalidate(self, name: str | None) -> tuple[int, Reach]:
+        """Forget a name, or everyone where it is None; return how many entries, and what the other instances said."""
+        ...
+
+
+class Invalidator:
+    """Invalidates users, and says what came of it.
+
+    Args:
+        cache: what forgets.
+        tell_source: told of each name, or of None for everyone.
+        pseudonyms: name users in logs.
+        shared: whether other processes can be reached.
+    """
+
+    def __init__(
+        self,
+        cache: Invalidated,
+        tell_source: Callable[[str | None, float], None],
+        pseudonyms: Pseudonyms,
+        *,
+        shared: bool,
+    ) -> None:
+        self._cache = cache
+        self._tell_source = tell_source
+        self._pseudonyms = pseudonyms
+        self._shared = shared
+
+    async def one(self, name: str | None) -> InvalidationReport:
+        """Forget the name of a cache key in every tenant, or all users where it is None.
+
+        Raises:
+            InvalidationFailed: Redis could not be told.
+        """
+        started = time.perf_counter()
+        dropped, reach, failure = 0, NOWHERE, None
+        self._tell_source(name, 0.0)
+        try:
+            dropped, reach = await self._cache.invalidate(name)
+        except SharedTierFailed as error:
+            failure, dropped = error, error.dropped
+        settles = self._cache.settle * (2 if name is None else 1)
+        report = self._report(dropped, reach, failure, settles, time.perf_counter() - started, is_clear=name is None)
+        user = None if name is None else self._pseudonyms.of_name(name)
+        extra = {"everybody": name is None, "user": user, **msgspec.to_builtins(report)}
+        if failure is not None:
+            raise self._failed(failure, report, extra) from failure
+        words = "nothing was kept of the user" if report.was_known is False else "contexts were invalidated"
+        logger.info(words, extra=extra)
+        return report
+
+    async def many(self, names: Iterable[str]) -> InvalidationReport:
+        """Forget several names, each as `one` does; the report is of all together.
+
+        Raises:
+            InvalidationFailed: Redis could not be told of one or more; the others were forgotten.
+        """
+        reports: list[InvalidationReport] = []
+        failures: list[InvalidationFailed] = []
+        failed: list[InvalidationReport] = []
+        waiting = iter(dict.fromkeys(names))
+        started = time.perf_counter()
+
+        async def work() -> None:
+            for name in waiting:
+                try:
+                    reports.append(await self.one(name))
+                except InvalidationFailed as failure:
+                    failures.append(failure)
+                    failed.append(cast("InvalidationReport", failure.report))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(_AT_ONCE):
+                tasks.start_soon(work)
+        report = _merged([*reports, *failed], (time.perf_counter() - started) * 1000)
+        if failures:
+            raise InvalidationFailed(report, f"{len(failures)} of {len(reports) + len(failures)} users") from failures[
+                0
+            ]
+        return report
+
+    def failed(self, failure: SharedTierFailed) -> InvalidationFailed:
+        """Return the error that says that Redis could not be told, where nothing was invalidated."""
+        report = self._report(0, NOWHERE, failure, 0.0, 0.0, is_clear=False)
+        return self._failed(failure, report, msgspec.to_builtins(report))
+
+    def _failed(
+        self, failure: SharedTierFailed, report: InvalidationReport, extra: dict[str, Any]
+    ) -> InvalidationFailed:
+        reason = failure.__cause__ or failure
+        log_failure(logger, logging.ERROR, "an invalidation did not reach Redis", error=reason, extra=extra)
+        return InvalidationFailed(report, str(failure))
+
+    def _report(
+        self,
+        dropped: int,
+        reach: Reach,
+        failure: SharedTierFailed | None,
+        settles_within: float,
+        seconds: float,
+        *,
+        is_clear: bool,
+    ) -> InvalidationReport:
+        is_told = self._shared and failure is None
+        unlisted = reach.unlisted or (None, None)
+        return InvalidationReport(
+            reach="fleet" if self._shared else "this process only",
+            memory=dropped,
+            redis="absent" if not self._shared else "failed" if failure else "done",
+            was_known=None if failure or is_clear else dropped > 0 or reach.knew is True,
+            confirmed=(
+                Confirmed(reach.me or f"{os.getpid()}", 0.0),
+                *(Confirmed(instance, round(ms, 3)) for instance, ms in reach.confirmed),
+            ),
+            silent=tuple(Silent(instance, stops_within) for instance, stops_within in reach.silent),
+            unlisted_stop_within=unlisted[0],
+            unlisted_because=unlisted[1],
+            others_stop_within=max([0.0, *_bounds(reach)]) if is_told else None,
+            settles_within=settles_within,
+            duration_ms=round(seconds * 1000, 3),
+        )
+
+
+def _bounds(reach: Reach) -> list[float]:
+    unlisted = () if reach.unlisted is None else (reach.unlisted[0],)
+    return [*unlisted, *(seconds for _, seconds in reach.silent)]
+
+
+def _merged(reports: Sequence[InvalidationReport], duration_ms: float) -> InvalidationReport:
+    """Return one report of several: what holds for each of them."""
+    silent = _longest((each.instance, each.stops_within) for report in reports for each in report.silent)
+    confirmed = _longest((each.instance, each.ms) for report in reports for each in report.confirmed)
+    unlisted = max(reports, key=lambda each: each.unlisted_stop_within or 0.0)
+    known = [report.was_known for report in reports]
+    others = [report.others_stop_within for report in reports]
+    states = {report.redis for report in reports}
+    return InvalidationReport(
+        reach=unlisted.reach,
+        memory=sum(report.memory for report in reports),
+        redis="failed" if "failed" in states else unlisted.redis,
+        was_known=None if None in known else any(known),
+        confirmed=tuple(Confirmed(name, ms) for name, ms in confirmed.items() if name not in silent),
+        silent=tuple(Silent(name, seconds) for name, seconds in sorted(silent.items())),
+        unlisted_stop_within=unlisted.unlisted_stop_within,
+        unlisted_because=unlisted.unlisted_because,
+        others_stop_within=None if None in others else max(each for each in others if each is not None),
+        settles_within=max(report.settles_within for report in reports),
+        duration_ms=round(duration_ms, 3),
+    )
+
+
+def _longest(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in pairs:
+        found[name] = max(value, found.get(name, 0.0))
+    return found

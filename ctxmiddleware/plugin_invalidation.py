@@ -1,0 +1,103 @@
+"""What a plugin has to forget users with: one, many or all, at once or around a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from .blocking import Blocking
+from .changing import Changing
+from .holding import Holding
+from .invalidation import MOST_USERS, Invalidator
+from .principal import Identity, names_of
+from .reports import InvalidationReport
+
+
+class PluginInvalidation:
+    """The part of a plugin that invalidates, which its other part opens."""
+
+    _invalidator: Invalidator
+    _holding: Holding
+
+    def __init__(self) -> None:
+        self._blocking = Blocking()
+
+    async def _opened(self) -> None:
+        """Open the plugin in the running event loop, where it is not open yet."""
+        raise NotImplementedError
+
+    async def invalidate(
+        self, users: str | Identity | Iterable[str | Identity], *, or_clear: bool = False
+    ) -> InvalidationReport:
+        """Forget one user, or several, everywhere: no context loaded before this returns is served after it.
+
+        It reaches the address, or the subject, in every tenant. Called before the COMMIT of the change it stands for,
+        it holds once `settle` seconds are over, if the COMMIT came within them; longer transactions need `changing`.
+
+        Args:
+            users: an address, in any spelling that the e-mail rule calls the same, an Identity, or many of these.
+            or_clear: whether more than 1,000 users become a `clear` of all.
+
+        Raises:
+            InvalidationFailed: Redis could not be told; this process has forgotten the users all the same.
+            ValueError: an address is empty, or they are more than 1,000.
+        """
+        names = names_of(users)
+        if len(names) > MOST_USERS:
+            if not or_clear:
+                raise ValueError(
+                    f"{len(names)} users are more than {MOST_USERS}: call clear(), or invalidate(..., or_clear=True)"
+                )
+            return await self.clear()
+        await self._opened()
+        invalidator = self._invalidator
+        return await (invalidator.one(names[0]) if len(names) == 1 else invalidator.many(names))
+
+    def invalidate_sync(
+        self, users: str | Identity | Iterable[str | Identity], *, or_clear: bool = False
+    ) -> InvalidationReport:
+        """Do what `invalidate` does from a thread without an event loop, as a hook after a synchronous COMMIT is.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread.
+            InvalidationFailed: as `invalidate` does.
+            ValueError: as `invalidate` does.
+        """
+        return self._blocking.run(partial(self.invalidate, users, or_clear=or_clear))
+
+    def changing(self, *users: str | Identity) -> Changing:
+        """Return a block around a transaction of any length: `async with`, or `with` in a thread without event loop.
+
+        At its begin the users are invalidated, meanwhile no instance keeps what it loads of them, and at its end, by an
+        exception too, they are invalidated again. Where the process dies, that ends by itself after a minute.
+
+        Args:
+            *users: addresses or identities, 1,000 at most.
+
+        Raises:
+            InvalidationFailed: on entry, before the block runs, where Redis could not be told; at the end too, unless
+                the block ends with an exception of its own, to which it is attached.
+            RuntimeError: `with` where an event loop runs in this thread.
+            ValueError: there is no user, too many, or an address is empty.
+        """
+        names = names_of(users)
+        if len(names) > MOST_USERS:
+            raise ValueError(f"{len(names)} users are more than {MOST_USERS}: call clear() after the transaction")
+        return Changing(names, self._hold, self._let_go, self._blocking)
+
+    async def _hold(self, names: Sequence[str]) -> bytes:
+        await self._opened()
+        return await self._holding.begin(names)
+
+    async def _let_go(self, holder: bytes) -> None:
+        await self._opened()
+        await self._holding.end(holder)
+
+    async def clear(self) -> InvalidationReport:
+        """Forget everybody everywhere; costs the same whatever the number of users.
+
+        Raises:
+            InvalidationFailed: Redis could not be told; this process has forgotten everybody all the same.
+        """
+        await self._opened()
+        return await self._invalidator.one(None)
