@@ -1,0 +1,235 @@
+"""Whether an invalidation that came before its COMMIT is undone by a load in between, in any tier."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+import redis
+
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.errors import SourceUnavailable
+from ctxmiddleware.testing import FakeClock
+from tests.backends import asyncio_only
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
+from tests.waiting import eventually_async
+
+pytestmark = [pytest.mark.anyio, asyncio_only]
+
+SETTLE = 5.0
+POLICY = replace(STEADY, settle=SETTLE)
+KEYS = KeySpace("test", b"")
+
+
+@pytest.fixture
+def server(redis_url: str) -> Any:
+    """A client of the server, for what is done by hand."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _pair(url: str | None) -> AsyncIterator[tuple[Instance, Instance, Database, FakeClock]]:
+    database, clock = Database({ADA[1]: "old"}), FakeClock()
+    async with (
+        instance(database, url=url, policy=POLICY, clock=clock) as one,
+        instance(database, url=url, policy=POLICY, clock=clock) as two,
+    ):
+        yield one, two, database, clock
+
+
+def _is_heard(one: Instance) -> bool:
+    assert one.redis is not None
+    return one.redis.is_heard()
+
+
+def _pass(server: Any, clock: FakeClock, seconds: float) -> None:
+    """Let time go on, for marks and values in Redis too."""
+    clock.advance(seconds)
+    for pattern in ("ctx:*:m*", "ctx:*:v:*"):
+        for key in server.scan_iter(pattern):
+            server.pexpire(key, server.pttl(key) - int(1000 * seconds))
+
+
+@pytest.mark.parametrize("name", [ADA[1], None], ids=["invalidate", "clear"])
+async def test_an_invalidation_before_the_commit_is_not_undone(redis_url: str, server: Any, name: str | None) -> None:
+    """One request in between reads the old row: it is served, and gone from every tier once the time is over."""
+    async with _pair(redis_url) as (one, two, database, clock):
+        assert await one.value() == "old"
+        await one.cache.invalidate(name)
+        assert [await each.value() for each in (one, two)] == ["old", "old"]
+        database.rows[ADA[1]] = "new"
+        assert await one.value() == "old"
+        assert server.pttl(KEYS.of(ADA).value) <= 0 or server.pttl(KEYS.of(ADA).value) < 2000 * SETTLE
+        _pass(server, clock, SETTLE * (1 if name else 2))
+        assert [await each.value() for each in (one, two)] == ["new", "new"]
+        calls = len(database.calls)
+        clock.advance(600)
+        assert [await each.value() for each in (one, two)] == ["new", "new"]
+        assert len(database.calls) == calls
+
+
+async def test_it_costs_one_load_more(redis_url: str, server: Any) -> None:
+    """Within the time what was loaded is shared as usual, by memory and by Redis."""
+    async with _pair(redis_url) as (one, two, database, clock):
+        await one.cache.invalidate(ADA[1])
+        for _ in range(3):
+            assert [await each.value() for each in (one, two)] == ["old", "old"]
+        assert len(database.calls) == 1
+        # The age of a value in Redis is of real time: at the very end it may look older than it is.
+        _pass(server, clock, SETTLE + 1)
+        for _ in range(3):
+            await one.get()
+            await two.get()
+        assert len(database.calls) == 2
+
+
+async def test_without_redis_it_holds_for_the_process() -> None:
+    """Memory alone remembers what was invalidated."""
+    database, clock = Database({ADA[1]: "old"}), FakeClock()
+    async with instance(database, policy=POLICY, clock=clock) as one:
+        await one.cache.invalidate(ADA[1])
+        assert await one.value() == "old"
+        database.rows[ADA[1]] = "new"
+        clock.advance(SETTLE - 0.1)
+        assert await one.value() == "old"
+        clock.advance(0.1)
+        assert await one.value() == "new"
+
+
+async def test_a_load_that_began_inside_is_not_kept_after_it_and_joined_by_no_later_caller(redis_url: str) -> None:
+    """It may bring what was not committed yet, to those who asked before the end."""
+    async with _pair(redis_url) as (one, _, database, clock), anyio.create_task_group() as callers:
+        answers: list[str | None] = []
+
+        async def ask() -> None:
+            answers.append(await one.value())
+
+        await one.cache.invalidate(ADA[1])
+        database.hold()
+        callers.start_soon(ask)
+        await database.started(1)
+        database.rows[ADA[1]] = "new"
+        clock.advance(SETTLE)
+        callers.start_soon(ask)
+        await database.started(2)
+        database.release()
+        await eventually_async(lambda: len(answers) == 2)
+        assert sorted(map(str, answers)) == ["new", "old"]
+        assert await one.value() == "new"
+
+
+async def test_such_an_entry_has_no_grace(redis_url: str, server: Any) -> None:
+    """The source is down at its end: nothing that may never have been committed stands in."""
+    async with _pair(redis_url) as (one, _, database, clock):
+        await one.cache.invalidate(ADA[1])
+        await one.get()
+        database.error = SourceUnavailable("down")
+        _pass(server, clock, SETTLE)
+        with pytest.raises(SourceUnavailable):
+            await one.get()
+
+
+@pytest.mark.parametrize("loss", ["the mark", "flushall"])
+async def test_an_instance_remembers_what_it_has_heard(redis_url: str, server: Any, loss: str) -> None:
+    """Redis has lost when the user was invalidated, and keeps what another one has loaded for the whole time."""
+    async with _pair(redis_url) as (one, two, database, clock):
+        for each in (one, two):
+            await eventually_async(partial(_is_heard, each))
+            await each.get()
+        await one.cache.invalidate(ADA[1])
+        if loss == "flushall":
+            server.flushall()
+        else:
+            server.delete(KEYS.of(ADA).mark)
+        database.rows[ADA[1]] = "old"
+        async with instance(database, url=redis_url, policy=POLICY, clock=clock) as newcomer:
+            await newcomer.get()
+        assert [await each.value() for each in (one, two)] == ["old", "old"]
+        database.rows[ADA[1]] = "new"
+        clock.advance(SETTLE)
+        assert [await each.value() for each in (one, two)] == ["new", "new"]
+
+
+async def test_a_warm_start_keeps_nothing_longer(redis_url: str, server: Any) -> None:
+    """What comes from Redis to a new process ends with the time it was loaded in."""
+    async with _pair(redis_url) as (one, _, database, clock):
+        await one.cache.invalidate(ADA[1])
+        for _ in range(2):
+            await one.get()
+        assert one.cache.warming is not None
+        await one.cache.warming.remember()
+        async with instance(database, url=redis_url, policy=POLICY, clock=clock) as newcomer:
+            assert newcomer.cache.warming is not None
+            assert await newcomer.cache.warming.recall() == 1
+            assert newcomer.cache.peek(ADA) is not None
+            database.rows[ADA[1]] = "new"
+            _pass(server, clock, SETTLE)
+            assert await newcomer.value() == "new"
+
+
+async def test_the_source_is_told_of_what_was_heard_too(redis_url: str, server: Any) -> None:
+    """Its replica may lag behind an invalidation whose mark Redis has lost."""
+    async with _pair(redis_url) as (one, _, database, clock):
+        await one.get()
+        await one.cache.invalidate(ADA[1])
+        server.delete(KEYS.of(ADA).mark)
+        clock.advance(1)
+        await one.get()
+        assert database.told[-1] == (ADA[1], 1.0)
+
+
+async def test_a_clear_costs_no_more_calls_the_second_time() -> None:
+    """The windows of a share of the users end together, so that their loads travel together."""
+    database, clock = Database(batch_size=100), FakeClock()
+    users = [("", f"user{number}") for number in range(1000)]
+    policy = replace(POLICY, max_batches=1000)
+    async with instance(database, policy=policy, clock=clock) as one:
+
+        async def ask_all() -> int:
+            before = len(database.batches)
+            async with anyio.create_task_group() as tasks:
+                for user in users:
+                    tasks.start_soon(one.get, user)
+            return len(database.batches) - before
+
+        await one.cache.invalidate(None)
+        first = await ask_all()
+        clock.advance(SETTLE)
+        second = await ask_all()
+        for _ in range(7):
+            clock.advance(SETTLE / 8)
+            second += await ask_all()
+        # Of each share the last call may be for less than a hundred.
+        assert second <= first + 4
+        assert len(database.calls) == 2000
+        assert await ask_all() == 0
+
+
+async def test_values_of_the_user_are_removed_in_every_tenant_this_instance_knows(redis_url: str, server: Any) -> None:
+    """What remains in Redis of a user it does not know by tenant is unreadable, and ends by itself."""
+    async with _pair(redis_url) as (one, two, _, _):
+        await one.get()
+        await one.get(("acme", ADA[1]))
+        await two.get(("other", ADA[1]))
+        await one.get(BOB)
+        assert len(list(server.scan_iter("ctx:*:v:*"))) == 4
+        _, reach = await one.cache.invalidate(ADA[1])
+        assert reach.knew is True
+        assert len(list(server.scan_iter("ctx:*:v:*"))) == 2
+
+
+async def test_whether_there_was_anything_to_forget_is_told(redis_url: str) -> None:
+    """A generation in Redis says that the user was looked up lately; an invalidation makes none."""
+    async with _pair(redis_url) as (one, two, _, _):
+        for _ in range(2):
+            dropped, reach = await one.cache.invalidate("typo")
+            assert (dropped, reach.knew) == (0, False)
+        await two.get()
+        dropped, reach = await one.cache.invalidate(ADA[1])
+        assert (dropped, reach.knew) == (0, True)
