@@ -19,13 +19,14 @@ class Absence:
         function: its name.
         instead: what is done in its place, as the log says it.
         clock: monotonic seconds.
+        note: what else there is to know of the migration that installs it.
     """
 
-    def __init__(self, function: str, instead: str, clock: Callable[[], float]) -> None:
+    def __init__(self, function: str, instead: str, clock: Callable[[], float], note: str = "") -> None:
         self._function = function
         self._message = (
             f"the function %s is not installed: {instead}; "
-            "`ctxmiddleware sql show` prints the migration that installs it"
+            f"`ctxmiddleware sql show` prints the migration that installs it{note}"
         )
         self._clock = clock
         self._absent = False

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from .way_out import MIGRATED_SCHEMA, NO_GATEWAY, migration_note, object_in
+
 LONGEST_RETRY_AFTER: Final = 3600.0
 # An exhausted pool is not helped by asking again at once.
 _POOL_BACK_OFF: Final = 1.0
@@ -84,7 +86,15 @@ class Broken:
 Verdict = Value | FunctionAbsent | Misconfigured | Passing | Broken
 
 
-def judge(status: int, headers: Mapping[str, str], body: bytes, *, function: str | None, now: float) -> Verdict:
+def judge(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    function: str | None,
+    now: float,
+    schema: str = MIGRATED_SCHEMA,
+) -> Verdict:
     """Return what an answer means: by the code in its body, then by its status, never by what its text says.
 
     The codes are those of PostgREST (docs.postgrest.org, "Errors") and of PostgreSQL (Appendix A).
@@ -95,12 +105,15 @@ def judge(status: int, headers: Mapping[str, str], body: bytes, *, function: str
         body: the body, which may be anything.
         function: the name of the function that was called, or None where a table was read.
         now: seconds since the epoch, for a Retry-After that is a date.
+        schema: where the tables are.
     """
     if 200 <= status < 300:
         return Value(body, _total(headers.get("content-range", "")))
     error = _error_of(body)
     by_code = _by_code(error.code, error.message, status, function) if error.code is not None else None
-    verdict = by_code if by_code is not None else _by_status(status)
+    verdict = by_code if by_code is not None else _by_status(status, is_postgrest=_is_postgrest(headers))
+    if isinstance(verdict, Misconfigured):
+        return replace(verdict, reason=_whole_reason(verdict.reason, error, schema))
     if isinstance(verdict, Passing):
         waiting = retry_after(headers.get("retry-after"), now)
         return verdict if waiting is None else replace(verdict, retry_after=waiting)
@@ -148,6 +161,16 @@ def _read_error(body: bytes) -> _Error:
         return _Error(msgspec.json.decode(body, type=_Code).code)
 
 
+def _whole_reason(reason: str, error: _Error, schema: str) -> str:
+    name = object_in(error.message, error.code or "")
+    told = reason if name is None else f"{reason}: {name}"
+    return told + migration_note(schema) if "migration" in told else told
+
+
+def _is_postgrest(headers: Mapping[str, str]) -> bool:
+    return headers.get("server", "").lower().startswith("postgrest")
+
+
 class _Code(msgspec.Struct):
     code: str | None = None
 
@@ -158,6 +181,7 @@ _MISCONFIGURED: Final = {
     "PGRST200": "two tables have no foreign key between them that the API knows: reload its schema cache",
     "PGRST201": "two tables have more than one foreign key between them",
     "PGRST203": "the function exists with more than one signature: keep the one the migration creates",
+    "PGRST125": NO_GATEWAY,
     "PGRST204": "a column is missing, or the API's schema cache is stale",
     "PGRST205": "a table is missing, or the API's schema cache is stale",
     "PGRST300": "the API has no secret to check keys with: set its JWT secret (PGRST_JWT_SECRET)",
@@ -166,6 +190,7 @@ _MISCONFIGURED: Final = {
     "PGRST303": _KEY_REFUSED,
     "42501": "a grant is missing for the role of SUPABASE_KEY: apply the shipped migration and its grants",
     "42883": "a function that is called inside the database is missing",
+    "42703": "a column is missing in the database: the tables need those of `ctxmiddleware sql show reference_schema`",
     "42P01": "a table is missing in the database",
     "22023": "SUPABASE_KEY names a role that the database does not have",
     "25006": "the function writes, or is not marked STABLE, and cannot run on a read replica",
@@ -245,9 +270,11 @@ def _passes(status: int) -> bool:
     return status in {408, 425, 429} or status >= 500
 
 
-def _by_status(status: int) -> Verdict:
+def _by_status(status: int, *, is_postgrest: bool) -> Verdict:
     if _passes(status):
         return Passing(f"the API answered with status {status}", outage=status in _OUTAGES)
+    if status == 404 and is_postgrest:
+        return Misconfigured(f"{NO_GATEWAY} (status {status})")
     if reason := _BY_STATUS.get(status):
         return Misconfigured(f"{reason} (status {status})", of_one=status == 403)
     if 300 <= status < 400:

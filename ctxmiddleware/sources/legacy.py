@@ -14,6 +14,7 @@ from .endpoint import Server
 from .exchange import Call, NotSupported
 from .load import Load
 from .rows import DanglingReference, Row, checked, columns_of, rows_from
+from .way_out import migration_note
 
 # Supabase cuts an answer at 1000 rows without a word; asking for more would only hide it.
 _PAGE: Final = 1000
@@ -66,7 +67,7 @@ async def _employee(load: Load, email: str, search: EmailSearch) -> Employee | N
         rows = await _candidates(load, email, search)
     except NotSupported as error:
         if search.by_ranges:
-            raise SourceMisconfigured(f"{_NO_SEARCH}; {error}") from None
+            raise SourceMisconfigured(f"{_NO_SEARCH}{migration_note(load.schema)}; {error}") from None
         search.no_patterns()
         return await _employee(load, email, search)
     # A column that compares without case finds more than the rule calls one address.

@@ -49,6 +49,11 @@ class Load:
         self._wall_clock = wall_clock
         self._sleep = sleep
 
+    @property
+    def schema(self) -> str:
+        """The schema everything is in."""
+        return self._server.schema
+
     async def ask(self, question: Question, *, function: str | None = None) -> Value | FunctionAbsent:
         """Put a question to the server, once more after a passing fault.
 
@@ -84,7 +89,14 @@ class Load:
             reply = await self._transport.send(question(self._server))
         except NoReply as fault:
             return Passing(str(fault), again=fault.again, outage=fault.outage, late=fault.late)
-        return judge(reply.status, reply.headers, reply.body, function=function, now=self._wall_clock())
+        return judge(
+            reply.status,
+            reply.headers,
+            reply.body,
+            function=function,
+            now=self._wall_clock(),
+            schema=self._server.schema,
+        )
 
     async def _may_repeat(self, fault: Passing) -> bool:
         spare, self._spare = self._spare, None

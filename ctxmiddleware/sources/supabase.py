@@ -32,6 +32,7 @@ from .postgrest import BATCH_FUNCTION, FUNCTION, batch_call, batches, function_c
 from .rows import context_from, contexts_from
 from .singly import AT_ONCE, in_half_the_time, singly
 from .transport import Transport
+from .way_out import migration_note
 
 # How many of a batch are loaded at a time where there is no function for many.
 ONE_BY_ONE_AT_ONCE: Final = AT_ONCE
@@ -110,8 +111,9 @@ class SupabaseSource(BatchSource[UserContext]):
         tls = any(server.root.startswith("https:") for server in servers)
         self._transport = Transport(pool or PoolOptions(), client, tls=tls, clock=clock)
         self._fresh = FreshlyInvalidated(replica_lag, clock)
-        self._absence = Absence(FUNCTION, "the tables are read instead, at four requests a load", clock)
-        self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock)
+        note = migration_note(schema)
+        self._absence = Absence(FUNCTION, "the tables are read instead, at four requests a load", clock, note)
+        self._batch_absence = Absence(BATCH_FUNCTION, "users are loaded one by one instead", clock, note)
         self._search = EmailSearch(clock)
         self._paths = Paths(("rpc", "batch", "tables"), clock)
         self._wall_clock = wall_clock

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 import ssl
 import time
 import urllib.request
@@ -23,6 +21,7 @@ import httpx2
 from .. import forking
 from ..bounded import read_limited
 from ..errors import SourceError, SourceMisconfigured
+from ..network import NO_TLS, reason
 from ..perloop import PerLoop
 from ..secret import Secret
 from .exchange import Call, HttpClient, NoReply, Reply, StreamedResponse
@@ -279,22 +278,11 @@ def _translated(error: Exception, options: PoolOptions) -> SourceError:
     if "TimeoutException" in kinds:
         return NoReply(f"no answer within {options.read_timeout:g} s", again=False, late=True)
     if "ConnectError" in kinds:
-        return NoReply(f"cannot connect: {_reason(error)}", again=True, outage=True)
+        told = reason(error) or type(error).__name__
+        way_out = "; write http:// in SUPABASE_URL, or the port that does" if told == NO_TLS else ""
+        return NoReply(f"cannot connect: {told}{way_out}", again=True, outage=True)
     if kinds & {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError"}:
         return SourceError(f"the request could not be written ({type(error).__name__})")
     if "DecodingError" in kinds:
         return SourceError("the answer could not be decompressed")
     return NoReply(f"the connection was lost before the whole answer came ({type(error).__name__})", again=True)
-
-
-def _reason(error: BaseException) -> str:
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return "its certificate is not trusted here"
-        if isinstance(seen, socket.gaierror):
-            return "its host name has no address"
-        if isinstance(seen, OSError) and seen.errno is not None and seen.errno in errno.errorcode:
-            return errno.errorcode[seen.errno]
-        seen = seen.__cause__ or seen.__context__
-    return type(error).__name__

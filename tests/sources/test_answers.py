@@ -254,3 +254,55 @@ def test_a_firewalls_refusal_is_told_from_the_apis() -> None:
         verdict = judge(status, {}, body, function="f", now=0.0)
         assert isinstance(verdict, Misconfigured)
         assert not verdict.of_one
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "name"),
+    [
+        ("42703", "column employees.job_title does not exist", "employees.job_title"),
+        ("42703", "Spalte e.nickname existiert nicht", "e.nickname"),
+        ("42703", 'column "nickname" of relation "employees" does not exist', "nickname"),
+        ("42P01", 'relation "hr.slots" does not exist', "hr.slots"),
+        ("42883", INNER, "hr.badge_of"),
+        ("42501", "permission denied for table employees", "employees"),
+        ("PGRST205", "Could not find the table 'hr.slots' in the schema cache", "hr.slots"),
+        ("PGRST204", "Could not find the 'x' column of 'employees' in the schema cache", "employees"),
+    ],
+)
+def test_an_error_names_the_object_that_it_is_about(code: str, message: str, name: str) -> None:
+    """In whatever language the rest of the message is."""
+    verdict = judged(400, code, message)
+    assert isinstance(verdict, Misconfigured)
+    assert verdict.reason.endswith(f": {name}")
+
+
+@pytest.mark.parametrize("code", ["42501", "PGRST301", "PGRST106"])
+def test_what_was_asked_for_is_not_shown(code: str) -> None:
+    """A message may hold an address or a key; only names of our tables and columns are taken from it."""
+    verdict = judged(400, code, "no grant for ada.lovelace@example.com with key eyJhbGciOi.eyJyb2xlIjoi.sig")
+    assert isinstance(verdict, Misconfigured)
+    assert "ada" not in verdict.reason
+    assert "eyJ" not in verdict.reason
+
+
+def test_postgrest_without_a_gateway_is_told_as_such() -> None:
+    """Nothing is wrong with the path of SUPABASE_URL: what is missing is the prefix before the API."""
+    for verdict in (
+        judge(404, {"server": "postgrest/12.0.2"}, b"{}", function=NAME, now=NOW),
+        judged(404, "PGRST125", "Invalid path specified in request URL"),
+    ):
+        assert isinstance(verdict, Misconfigured)
+        assert "leads to PostgREST itself" in verdict.reason
+        assert "/rest/v1/" in verdict.reason
+    verdict = judge(404, {"server": "nginx"}, b"{}", function=NAME, now=NOW)
+    assert isinstance(verdict, Misconfigured)
+    assert "nothing answers at this address" in verdict.reason
+
+
+@pytest.mark.parametrize("schema", ["hr", "people"])
+def test_the_migration_is_named_with_the_schema_it_is_written_for(schema: str) -> None:
+    """In another schema it would create what is never called."""
+    body = b'{"code": "42501", "message": "permission denied for table employees"}'
+    verdict = judge(403, {}, body, function=None, now=NOW, schema=schema)
+    assert isinstance(verdict, Misconfigured)
+    assert ("it is written for the schema hr: put people there" in verdict.reason) is (schema == "people")

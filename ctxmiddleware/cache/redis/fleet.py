@@ -23,9 +23,9 @@ from .landings import Landings
 from .lua.channel import BEAT, LEAVE, POST
 from .options import RedisOptions
 from .order import answer_of
-from .servers.driver import Call, TooFewReplicas
+from .servers.driver import Call, TooFewReplicas, reason_of
 from .session import Session
-from .way import ClosedByOwner, Way
+from .way import Way
 
 LONGEST_BEAT: Final = 1.0
 REGISTERED_EVERY: Final = 10.0
@@ -164,8 +164,7 @@ class Fleet:
                 ) from error
             except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
                 session.fault(error)
-                told = error if isinstance(error, ClosedByOwner) else type(error).__name__
-                raise SharedTierFailed(f"Redis did not take the invalidation: {told}") from error
+                raise SharedTierFailed(f"Redis did not take the invalidation: {reason_of(error)}") from error
             finally:
                 session.places.release()
             session.success()

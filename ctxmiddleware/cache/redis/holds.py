@@ -12,7 +12,7 @@ from .lua.holds import HOLD, LET_GO
 from .lua.script import Script
 from .options import RedisOptions
 from .order import answer_of
-from .servers.driver import Call
+from .servers.driver import Call, reason_of
 from .session import Session
 
 _AT_ONCE = 100
@@ -58,7 +58,7 @@ class Holds:
                 answers = await self._in_parts(session, script, names, arguments)
         except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
             session.fault(error)
-            raise SharedTierFailed(f"Redis did not take the hold: {type(error).__name__}") from error
+            raise SharedTierFailed(f"Redis did not take the hold: {reason_of(error)}") from error
         finally:
             session.places.release()
         session.success()

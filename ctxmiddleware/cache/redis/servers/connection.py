@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import anyio
 import hiredis
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from ....network import NO_TLS, reason
 from ....secret import Secret
 from ..options import RedisOptions
 from .target import Place
@@ -34,6 +37,7 @@ How: TypeAlias = Secret | RedisCluster
 _OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_func", "himport_registry")
 
 
+_PLAIN: Final = " (then write redis:// in the place of rediss://)"
 # What a pool puts among the arguments of its connections by itself.
 _OF_A_POOL: Final = ("maint_notifications_pool_handler", "himport_registry", "event_dispatcher")
 
@@ -49,7 +53,18 @@ class _Watched(AbstractConnection):
     async def _connect(self) -> None:
         if self.locate is not None:
             self.host, self.port = await self.locate()
-        await super()._connect()  # type: ignore[safe-super, no-untyped-call]  # of the class for the URL's scheme
+        try:
+            await super()._connect()  # type: ignore[safe-super, no-untyped-call]  # of the class for the URL's scheme
+        except TimeoutError:
+            if not isinstance(self, SSLConnection):
+                raise
+            # Redis waits for the rest of what it takes for a command.
+            raise RedisTimeoutError(
+                f"no TLS connection within {self.socket_connect_timeout:g} s: the server hangs, or {NO_TLS}{_PLAIN}"
+            ) from None
+        except ssl.SSLError as error:
+            told = reason(error)
+            raise RedisConnectionError(f"cannot connect: {told}{_PLAIN if told == NO_TLS else ''}") from None
 
     async def on_connect(self) -> None:
         """Do nothing: on a unix socket the driver would greet the server twice."""

@@ -12,14 +12,19 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
     MaxConnectionsError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ....errors import ConfigurationError
+from ....network import reason
 from ....secret import Secret
 from ..lua.script import Script
 from ..options import RedisOptions
@@ -212,6 +217,19 @@ def _if_replicated(answer: object, call: Call, found: object) -> object:
 def is_busy(error: Exception) -> bool:
     """Return whether it was a ready client's own pool that had no connection left."""
     return isinstance(error, MaxConnectionsError) or str(error) == "No connection available."
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in a few words why Redis did not do what it was asked for; nothing that it was sent is in it."""
+    kind = type(error).__name__
+    if isinstance(error, (AuthenticationError, NoPermissionError)):
+        return f"Redis refuses the login or the command ({kind}): look at user, password and rights"
+    # A server may repeat in an error of its own what it was sent, the password of a login included.
+    if isinstance(error, ResponseError):
+        return f"Redis refused ({kind})"
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, ConnectionError)):
+        return str(error) or kind
+    return reason(error) or kind
 
 
 def has_moved(answer: object) -> bool:
