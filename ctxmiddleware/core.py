@@ -34,6 +34,7 @@ from .secret import Secret
 from .snapshot import snapshot
 from .sources.base import ContextSource
 from .stats import Stats
+from .tracebacks import sheltered
 from .watching import Watching
 from .zones.base import ZoneSnapshot, ZoneSource, zones_for_user_context
 
@@ -78,6 +79,7 @@ class PluginCore(PluginInvalidation, Generic[T]):
         ConfigurationError: something cannot work; every fault that can be seen is named.
     """
 
+    @sheltered
     def __init__(
         self,
         *,

@@ -14,6 +14,7 @@ from .secret import Secret
 from .setting import Rule
 from .settings import ADMIN_TOKEN, LOG_KEY, Settings
 from .shown import shown
+from .tracebacks import sheltered
 
 logger = logging.getLogger("ctxmiddleware.environment")
 
@@ -57,6 +58,7 @@ def read(environ: Mapping[str, str]) -> Reading:
     return Reading(Settings(**values), frozenset(given), (*faults, *_contradictions(given)))
 
 
+@sheltered
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
@@ -74,6 +76,7 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     return reading.settings
 
 
+@sheltered
 def admin_token(environ: Mapping[str, str] = os.environ) -> Secret | None:
     """Read the one variable that whoever asks an admin needs, whatever the others hold.
 
@@ -83,6 +86,7 @@ def admin_token(environ: Mapping[str, str] = os.environ) -> Secret | None:
     return from_env({ADMIN_TOKEN: environ.get(ADMIN_TOKEN, "")}).admin_token
 
 
+@sheltered
 def log_key(environ: Mapping[str, str] = os.environ) -> Secret | None:
     """Read the key that names users in logs, whatever the other variables hold.
 

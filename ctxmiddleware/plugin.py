@@ -26,6 +26,7 @@ from .principal import Identity
 from .refusal import OnRefusal
 from .routing import checked_paths
 from .sources.base import ContextSource
+from .tracebacks import sheltered
 from .whole_path import whole
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class ContextPlugin(PluginCore[T]):
     ) -> ContextPlugin[UserContext]: ...
 
     @classmethod
+    @sheltered
     def from_env(
         cls,
         environ: Mapping[str, str] = os.environ,

@@ -14,6 +14,7 @@ from .cache.redis.options import RedisOptions
 from .identity.base import Identify
 from .secret import Secret
 from .sources.base import ContextSource
+from .tracebacks import sheltered
 from .unconfigured import source_in_tests
 from .zones.base import ZoneSnapshot, ZoneSource
 
@@ -42,6 +43,7 @@ class PluginOptions(TypedDict, Generic[T], total=False):
     clock: Callable[[], float]
 
 
+@sheltered
 def arguments_from_env(
     environ: Mapping[str, str],
     *,

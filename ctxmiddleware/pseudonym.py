@@ -10,6 +10,7 @@ from typing import Final
 from .errors import ConfigurationError
 from .principal import Identity
 from .secret import Secret
+from .tracebacks import sheltered
 
 LEAST_KEY_BYTES: Final = 16
 _LENGTH: Final = 16
@@ -28,6 +29,7 @@ class Pseudonyms:
         ConfigurationError: the key is too short.
     """
 
+    @sheltered
     def __init__(self, key: Secret | str | None = None) -> None:
         if key is None:
             self._key = secrets.token_bytes(32)

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from ..errors import ConfigurationError
 from ..secret import Secret
+from ..tracebacks import sheltered
 
 # As long as what 16 random characters of base64 are: at a million guesses a second, 10^15 years.
 LEAST_LENGTH: Final = 16
@@ -47,6 +48,7 @@ class BearerToken:
     is_explicit: Final = True
     cannot_be_guessed: Final = True
 
+    @sheltered
     def __init__(self, token: Secret | str) -> None:
         self._token = _checked(token)
 

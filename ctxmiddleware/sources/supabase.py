@@ -16,6 +16,7 @@ from ..model import UserContext
 from ..principal import Identity, Kind
 from ..project import Project
 from ..secret import Secret
+from ..tracebacks import sheltered
 from .absence import Absence
 from .addresses import EmailSearch, is_storable
 from .answers import FunctionAbsent
@@ -77,6 +78,7 @@ class SupabaseSource(BatchSource[UserContext]):
 
     finds_by: Final[tuple[Kind, ...]] = ("email",)
 
+    @sheltered
     def __init__(
         self,
         url: str | Project,

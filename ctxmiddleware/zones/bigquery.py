@@ -14,6 +14,7 @@ from .. import forking
 from ..borrowed import Borrowed
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
+from ..tracebacks import reduced, sheltered
 from .arguments import Arguments
 from .rows import COLUMNS, RowReader, require_columns
 from .threads import in_daemon_thread
@@ -86,6 +87,7 @@ class BigQueryZones:
         MissingExtra: google-cloud-bigquery is not installed.
     """
 
+    @sheltered
     def __init__(
         self,
         project: str,
@@ -160,9 +162,11 @@ class BigQueryZones:
         except Exception as error:  # noqa: BLE001 - whatever the client raises is the source's fault, translated once
             ours = _translated(error, self._what)
             # The client's text may hold an account's address, and a chained error is printed with the traceback.
-            raise ours from (None if "@" in str(error) else error)
+            ours.__cause__ = None if "@" in str(error) else reduced(error)
         finally:
             self._threads.release()
+        # Outside of the handler: the client's own error holds credentials in its frames.
+        raise ours
 
     def _ask(self, given_up: threading.Event) -> tuple[Zone, ...]:
         if self._client is not None and not self._client_use.claim():

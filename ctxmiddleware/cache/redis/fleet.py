@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from ... import forking
 from ...stats import Counters
+from ...tracebacks import reduced
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer, instance_name
@@ -154,6 +155,7 @@ class Fleet:
             options=self._options,
             is_named=self._is_named,
         )
+        failure: SharedTierFailed | None = None
         with announcer.begin() as announcement:
             try:
                 with anyio.fail_after(wait):
@@ -162,11 +164,16 @@ class Fleet:
                 raise SharedTierFailed(
                     f"the invalidation is in force, and may be lost with its server: {error}"
                 ) from error
-            except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
+            # The driver raises more than its own errors when what answers is not Redis.
+            except Exception as error:  # noqa: BLE001 - raised below
                 session.fault(error)
-                raise SharedTierFailed(f"Redis did not take the invalidation: {reason_of(error)}") from error
+                failure = SharedTierFailed(f"Redis did not take the invalidation: {reason_of(error)}")
+                failure.__cause__ = reduced(error)
             finally:
                 session.places.release()
+            if failure is not None:
+                # Outside of the handler: the driver's own error holds the password in its frames.
+                raise failure
             session.success()
             return await announcement.reach()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from ...tracebacks import reduced
 from ..shared import HELD_SECONDS, SharedTierFailed
 from .keys import KeySpace
 from .lua.holds import HOLD, LET_GO
@@ -53,14 +54,21 @@ class Holds:
     ) -> list[int]:
         if not await session.take_place(self._wait):
             raise SharedTierFailed(f"no connection to Redis was free for {self._wait:g} s")
+        failure: SharedTierFailed | None = None
+        answers: list[int] = []
         try:
             with anyio.fail_after(self._wait):
                 answers = await self._in_parts(session, script, names, arguments)
-        except Exception as error:  # the driver raises more than its own errors when what answers is not Redis
+        # The driver raises more than its own errors when what answers is not Redis.
+        except Exception as error:  # noqa: BLE001 - raised below
             session.fault(error)
-            raise SharedTierFailed(f"Redis did not take the hold: {reason_of(error)}") from error
+            failure = SharedTierFailed(f"Redis did not take the hold: {reason_of(error)}")
+            failure.__cause__ = reduced(error)
         finally:
             session.places.release()
+        if failure is not None:
+            # Outside of the handler: the driver's own error holds the password in its frames.
+            raise failure
         session.success()
         return answers
 

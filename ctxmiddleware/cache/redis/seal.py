@@ -11,6 +11,7 @@ from typing import Final
 
 from ...errors import ConfigurationError, MissingExtra
 from ...secret import Secret
+from ...tracebacks import sheltered
 from ..base import Fence
 
 KEY_FORM: Final = "32 random bytes in base64, as `openssl rand -base64 32` prints them"
@@ -47,6 +48,7 @@ class Seal:
         MissingExtra: the library that seals is not installed.
     """
 
+    @sheltered
     def __init__(self, keys: Sequence[Secret]) -> None:
         faults = key_faults(keys)
         if faults:

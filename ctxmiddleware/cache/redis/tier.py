@@ -14,6 +14,7 @@ from ...clock import monotonic
 from ...perloop import PerLoop
 from ...secret import Secret
 from ...stats import REDIS, Counters
+from ...tracebacks import sheltered
 from ..base import Fence, Key
 from ..shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, Waiting
 from .codec import Codec, NoValue
@@ -57,6 +58,7 @@ class RedisTier(Generic[V]):
         ConfigurationError: the URL is not one, or the client is of another kind or decodes responses.
     """
 
+    @sheltered
     def __init__(
         self,
         target: str | Secret | Client,

@@ -12,6 +12,7 @@ from starlette.types import Scope
 from ...errors import ConfigurationError
 from ...principal import Identity, Kind
 from ...secret import Secret
+from ...tracebacks import sheltered
 from ..base import MaybeIdentity
 from ..credential import BadCredential, ForeignCredential, NoUserNamed, OnBad, UndecidedCredential, checked_answer
 from ..headers import sent
@@ -67,6 +68,7 @@ class BearerJWT:
         MissingExtra: the library that verifies tokens is not installed.
     """
 
+    @sheltered
     def __init__(
         self,
         jwks_url: str | None = None,
