@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from threading import Lock
+from functools import partial
 from typing import Literal, TypeAlias
 
 from . import forking
+from .collectable import CollectableLock
 
 Ticket: TypeAlias = int
 """By which a call's end is told from that of a call of before."""
@@ -104,7 +105,7 @@ class RateBreaker:
         self._try_no_more: dict[int, float] = {}
         # One place for each second of the window: what leaves it is forgotten a second at a time.
         self._seconds: deque[_Second] = deque()
-        self._lock = Lock()
+        self._lock = CollectableLock()
 
     def __repr__(self) -> str:
         return f"<RateBreaker: {self.state}>"
@@ -192,9 +193,11 @@ class RateBreaker:
 
     def abandon(self, ticket: Ticket) -> None:
         """Take note of a call of which nothing will be known; if it was the one that tries, another may."""
-        with self._lock:
-            if ticket == self._ticket and self._opens_until is not None:
-                self._another_may_try()
+        self._lock.soon(partial(self._abandoned, ticket))
+
+    def _abandoned(self, ticket: Ticket) -> None:
+        if ticket == self._ticket and self._opens_until is not None:
+            self._another_may_try()
 
     def _failed_try(self, who: Hashable | None) -> None:
         now = self._clock()

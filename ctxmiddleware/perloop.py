@@ -124,6 +124,9 @@ class PerLoop(Generic[R]):
         try:
             await keeper.ready.wait()
             return keeper.opened()
+        except GeneratorExit:
+            # By the garbage collector, in whichever loop is running now: the count of that one is another.
+            raise
         except BaseException:
             self._hold(-1)
             raise

@@ -70,9 +70,17 @@ class Watching(Generic[T]):
         self._is_open.set(True)
         try:
             yield
-        finally:
-            self._is_open.set(False)
-            self.cache.watchers.ring(None)
+        except GeneratorExit:
+            # By the garbage collector: its loop has ended, and another one may be running now.
+            raise
+        except BaseException:
+            self._end()
+            raise
+        self._end()
+
+    def _end(self) -> None:
+        self._is_open.set(False)
+        self.cache.watchers.ring(None)
 
     async def resolve(self, identity: Identity) -> tuple[Found[T], T | None]:
         """Resolve, in turn where many others do.

@@ -186,7 +186,7 @@ async def test_a_refused_login_leaves_no_password_behind(login: str, notes: Note
             with pytest.raises(InvalidationFailed, match="refuses the login") as caught:
                 await plugin.invalidate(ADA)
             await eventually_async(lambda: len(logged(notes)) >= 3)
-    assert [leak for record in logged(notes) for leak in leaks_of(record.exc_info[1])] == []  # type: ignore[index]
+    assert [leak for record in logged(notes) for leak in leaks_of(record.exc_info[1])] == []  # type: ignore[index]  # `logged` has seen to that
     assert leaks_of(caught.value) == []
     # They say all the same what happened, and where in the driver.
     [told] = [record for record in logged(notes) if "Redis does not answer" in record.getMessage()]

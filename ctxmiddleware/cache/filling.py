@@ -155,6 +155,9 @@ class Filling(Generic[V]):
             failure.__cause__ = error
         except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those who wait for it
             failure = error
+        except GeneratorExit:
+            # By the garbage collector, perhaps in the middle of another count.
+            raise
         except BaseException as error:
             self._counters.add("load", "failed", len(flights))
             if not is_stray(error):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from ..collectable import CollectableLock
 from ..errors import SourceUnavailable
 from ..perloop import PerLoop
 from .base import Found, Key
@@ -46,7 +47,7 @@ class Flights(Generic[V]):
         self._depart = depart
         self._queue = queue
         self._drain_seconds = drain_seconds
-        self._lock = threading.Lock()
+        self._lock = CollectableLock()
         self._by_name: dict[str, set[Flight[V]]] = {}
         self.names = None if digest is None else Names(digest)
         self.opened: PerLoop[Runway[V]] = PerLoop("the cache", self._open)
@@ -185,13 +186,15 @@ class Flights(Generic[V]):
         runway.in_the_air.discard(flight)
         if runway.flights.get(flight.key) is flight:
             del runway.flights[flight.key]
-        with self._lock:
-            if self.names is not None:
-                self.names.release(flight.key[1])
-            flights = self._by_name[flight.key[1]]
-            flights.discard(flight)
-            if not flights:
-                del self._by_name[flight.key[1]]
+        self._lock.soon(partial(self._forget, flight))
+
+    def _forget(self, flight: Flight[V]) -> None:
+        if self.names is not None:
+            self.names.release(flight.key[1])
+        flights = self._by_name[flight.key[1]]
+        flights.discard(flight)
+        if not flights:
+            del self._by_name[flight.key[1]]
 
     def _fail_all(self, flights: Sequence[Flight[V]], error: Exception) -> None:
         for flight in flights:

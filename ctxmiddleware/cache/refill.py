@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
+from ..collectable import CollectableLock
 from .base import Entry, Key
 from .names import digest_of
 
@@ -22,7 +22,7 @@ class Refill(Generic[V]):
         put: keeps an entry where nobody is in its place.
     """
 
-    def __init__(self, lock: AbstractContextManager[bool], put: Callable[[Key, Entry[V]], bool]) -> None:
+    def __init__(self, lock: AbstractContextManager[None], put: Callable[[Key, Entry[V]], bool]) -> None:
         self._lock = lock
         self._put = put
         self._news: set[bytes] = set()
@@ -52,36 +52,22 @@ class Refills(Generic[V]):
 
     def __init__(self, put: Callable[[Key, Entry[V]], bool]) -> None:
         self._put = put
-        # Entered again where a task is collected while it is held.
-        self._lock = threading.RLock()
+        self._lock = CollectableLock()
         self._under_way: set[Refill[V]] = set()
-        self._ended: deque[Refill[V]] = deque()
 
     @contextmanager
     def begin(self) -> Iterator[Refill[V]]:
         """Note what is heard from now on."""
         refill: Refill[V] = Refill(self._lock, self._put)
         with self._lock:
-            self._forget_ended()
             self._under_way.add(refill)
         try:
             yield refill
         finally:
-            self._ended.append(refill)
-            # Wherever the garbage collector ends one: its thread may hold what the holder of this lock waits for.
-            if self._lock.acquire(blocking=False):
-                try:
-                    self._forget_ended()
-                finally:
-                    self._lock.release()
-
-    def _forget_ended(self) -> None:
-        while self._ended:
-            self._under_way.discard(self._ended.popleft())
+            self._lock.soon(partial(self._under_way.discard, refill))
 
     def hear(self, digest: bytes | None) -> None:
         """Take note of news of a name, or of everyone where it is None; before whatever is in memory is forgotten."""
         with self._lock:
-            self._forget_ended()
             for refill in list(self._under_way):
                 refill.hear(digest)

@@ -243,7 +243,7 @@ class TieredCache(Generic[V]):
         Raises:
             SharedTierFailed: Redis could not be told; this process has forgotten all the same.
         """
-        keeping = self._filling.keeping
+        keeping, is_collected = self._filling.keeping, False
         partitions = self.memory.partitions(MOST_PARTITIONS)
         dropped, reach = keeping.forget(name), NOWHERE
         if self._shared is not None:
@@ -252,7 +252,13 @@ class TieredCache(Generic[V]):
             except SharedTierFailed as error:
                 error.dropped = dropped
                 raise
+            except GeneratorExit:
+                # By the garbage collector, whose thread may hold any lock: everything is looked up again instead.
+                self.trust.end(self._clock())
+                is_collected = True
+                raise
             finally:
                 # A flight that began in between may have read the former generation.
-                dropped += keeping.forget(name)
+                if not is_collected:
+                    dropped += keeping.forget(name)
         return dropped, reach

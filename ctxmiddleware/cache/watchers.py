@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 
 from ..bell import Bell, ring_all
+from ..collectable import CollectableLock
 from .names import Names
 from .trust import Trust
 
@@ -26,14 +26,12 @@ class Watchers:
     """
 
     def __init__(self, digest: Callable[[str], bytes] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = CollectableLock()
         self._bells: dict[str, set[Bell]] = {}
-        self._left: deque[tuple[str, Bell]] = deque()
         self.names = None if digest is None else Names(digest)
 
     def __len__(self) -> int:
         with self._lock:
-            self._forget_left()
             return sum(map(len, self._bells.values()))
 
     def __repr__(self) -> str:
@@ -44,21 +42,13 @@ class Watchers:
         """Wait for news of a name in the running event loop; begun before a look, so that none is missed after it."""
         bell = Bell()
         with self._lock:
-            self._forget_left()
             self._bells.setdefault(name, set()).add(bell)
             if self.names is not None:
                 self.names.hold(name)
         try:
             yield bell
         finally:
-            self._left.append((name, bell))
-            # The garbage collector ends a watch whose event loop has died, wherever it finds it: waiting for a lock
-            # that its own thread holds already, it would wait for ever.
-            if self._lock.acquire(blocking=False):
-                try:
-                    self._forget_left()
-                finally:
-                    self._lock.release()
+            self._lock.soon(partial(self._leave, name, bell))
 
     def ring(self, name: str | None) -> None:
         """Wake those who wait for a name, or everybody where it is None; what they will see is in force already."""
@@ -66,18 +56,15 @@ class Watchers:
 
     def _of(self, name: str | None) -> list[Bell]:
         with self._lock:
-            self._forget_left()
             names = list(self._bells) if name is None else [name]
             return [bell for each in names for bell in self._bells.get(each, ())]
 
-    def _forget_left(self) -> None:
-        while self._left:
-            name, bell = self._left.popleft()
-            if self.names is not None:
-                self.names.release(name)
-            self._bells[name].discard(bell)
-            if not self._bells[name]:
-                del self._bells[name]
+    def _leave(self, name: str, bell: Bell) -> None:
+        if self.names is not None:
+            self.names.release(name)
+        self._bells[name].discard(bell)
+        if not self._bells[name]:
+            del self._bells[name]
 
     async def keep_asking(self, trust: Trust, clock: Callable[[], float]) -> None:
         """Wake everybody whenever trust in memory ends, until it is cancelled.

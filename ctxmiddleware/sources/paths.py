@@ -83,6 +83,10 @@ class Paths:
         except Exception:
             self._answered(path, ticket)
             raise
+        except GeneratorExit:
+            # By the garbage collector, which is no end of its time.
+            breaker.abandon(ticket)
+            raise
         except BaseException:
             if self._clock() - since >= self._cancelled_fails_after:
                 self._failed(path, ticket, who)

@@ -34,29 +34,25 @@ class Bell:
     """Tells waiters in any event loop that something changed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # No lock: the garbage collector may end a wait, and with it a load, wherever it finds it.
         self._alarms: set[Alarm] = set()
 
     def ring(self) -> None:
         """Let all who wait look again."""
-        with self._lock:
-            alarms = tuple(self._alarms)
-        for alarm in alarms:
+        for alarm in self._alarms.copy():
             alarm.set()
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until `done()` is true, which is looked at now and at every ring."""
         while not done():
             alarm = Alarm()
-            with self._lock:
-                self._alarms.add(alarm)
+            self._alarms.add(alarm)
             try:
                 # Looked at again once the alarm hangs, or a ring between the two looks would be missed.
                 if not done():
                     await alarm.wait()
             finally:
-                with self._lock:
-                    self._alarms.discard(alarm)
+                self._alarms.discard(alarm)
 
 
 class _Work(Generic[T]):

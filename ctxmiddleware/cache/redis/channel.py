@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from ...clock import monotonic
+from ...collectable import CollectableLock
 from ...stats import CHANNEL, Counters
 from ..shared import Listener
 from .lua.channel import LISTED_MS, Beat
@@ -170,7 +171,7 @@ class Channel:
     def __init__(self, landed: Callable[[Sequence[bytes]], None], clock: Callable[[], float] = monotonic) -> None:
         self._landed = landed
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = CollectableLock()
         self._ear: object | None = None
         self._ear_until = 0.0
         self._heard_until = -math.inf
@@ -191,9 +192,11 @@ class Channel:
 
     def leave(self, ear: object) -> None:
         """Let another ear listen."""
-        with self._lock:
-            if self._ear is ear:
-                self._ear, self._heard_until = None, -math.inf
+        self._lock.soon(partial(self._left, ear))
+
+    def _left(self, ear: object) -> None:
+        if self._ear is ear:
+            self._ear, self._heard_until = None, -math.inf
 
     def heard(self, seconds: float) -> None:
         """Take note that an ear hears, and will have heard again within so many seconds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -57,8 +56,8 @@ class Fleet:
         self._options = options
         self._token = token
         self._me = ""
-        self._lock = threading.Lock()
-        self._loops = 0
+        # One for each loop that listens; no lock, for a loop may be left by the garbage collector.
+        self._loops: list[None] = []
         self._epoch = forking.epoch()
         self._follower: Follower | None = None
         self.landings = Landings(lambda key: keys.of(key).lease.encode())
@@ -95,8 +94,7 @@ class Fleet:
             way: to the server that holds the channel.
             heard: called with None when the channel answers, and with an error when it is lost.
         """
-        with self._lock:
-            self._loops += 1
+        self._loops.append(None)
         if self._follower is None:
             return
         ear = self._ear(way, self._follower, heard)
@@ -127,9 +125,8 @@ class Fleet:
 
         Else every invalidation would wait for this instance for a while.
         """
-        with self._lock:
-            self._loops -= 1
-            is_last = not self._loops
+        self._loops.pop()
+        is_last = not self._loops
         # In a forked process the place of this instance is its parent's to leave.
         if self._follower is None or not is_last or self._epoch != forking.epoch():
             return None

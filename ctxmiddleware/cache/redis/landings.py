@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import anyio
 
 from ...bell import Bell
+from ...collectable import CollectableLock
 from ..base import Key
 
 
@@ -42,8 +43,7 @@ class Landings:
 
     def __init__(self, called: Callable[[Key], bytes]) -> None:
         self._called = called
-        # Entered again where a task is collected while it is held.
-        self._lock = threading.RLock()
+        self._lock = CollectableLock()
         self._waiting: dict[bytes, list[tuple[Key, Landing]]] = {}
 
     def __len__(self) -> int:
@@ -60,15 +60,17 @@ class Landings:
         try:
             yield landing
         finally:
-            with self._lock:
-                for name, key in names.items():
-                    self._forget(name, key, landing)
+            self._lock.soon(partial(self._leave, names, landing))
 
     def landed(self, names: Iterable[bytes]) -> None:
         """Wake whoever waits for these."""
         for name in names:
             for key, landing in self._waiting.get(name, ()):
                 landing.landed(key)
+
+    def _leave(self, names: Mapping[bytes, Key], landing: Landing) -> None:
+        for name, key in names.items():
+            self._forget(name, key, landing)
 
     def _forget(self, name: bytes, key: Key, landing: Landing) -> None:
         rest = [each for each in self._waiting[name] if each != (key, landing)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
+from ...collectable import CollectableLock
 from ...failure_log import log_failure
 from ..base import Key
 from ..shared import AGAIN, ASK, Claim, Claiming
@@ -62,7 +63,7 @@ class Leases:
         self._token = token
         self._lasts = lasts
         self._lease_ms = int(lasts * 1000)
-        self._lock = threading.Lock()
+        self._lock = CollectableLock()
         self._held: dict[bytes, _Held] = {}
 
     def __len__(self) -> int:
@@ -77,11 +78,13 @@ class Leases:
             taken = await self._ask(CLAIM, errands, (self._lease_ms,))
         finally:
             # Where the answer is lost the lease may be there all the same: it is given back when the load is over.
-            with self._lock:
-                for each, owner, left_ms in zip(wanted, owners, taken, strict=True):
-                    if not left_ms:  # 0, or unknown
-                        self._held[owner] = _Held(each.key, each.is_over)
+            self._lock.soon(partial(self._hold, wanted, owners, taken))
         return [_claim(owner, left_ms) for owner, left_ms in zip(owners, taken, strict=True)]
+
+    def _hold(self, wanted: Sequence[Claiming], owners: Sequence[bytes], taken: Sequence[int | None]) -> None:
+        for each, owner, left_ms in zip(wanted, owners, taken, strict=True):
+            if not left_ms:  # 0, or unknown
+                self._held[owner] = _Held(each.key, each.is_over)
 
     def _claiming(self, wanted: Claiming, owner: bytes) -> Errand:
         keys = self._keys.of(wanted.key)

@@ -1,0 +1,385 @@
+"""The garbage collector may end a task at any line of any thread: no lock is entered twice, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+import anyio
+import pytest
+
+import ctxmiddleware
+from ctxmiddleware.cache.base import Fence
+from ctxmiddleware.cache.redis.channel import Channel
+from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.landings import Landings
+from ctxmiddleware.cache.redis.lease import Leases
+from ctxmiddleware.cache.refill import Refills
+from ctxmiddleware.cache.shared import Claiming
+from ctxmiddleware.cache.tiered import TieredCache
+from ctxmiddleware.cache.watchers import Watchers
+from ctxmiddleware.collectable import CollectableLock
+from ctxmiddleware.perloop import PerLoop
+from ctxmiddleware.sources.paths import Paths
+from ctxmiddleware.stats import Counters
+from ctxmiddleware.zones.threads import Bell
+from tests.cache.rig import ADA, BOB, STEADY, Database
+
+from .people import plugin_of
+from .waiting import PATIENCE
+
+_PACKAGE: Final = ctxmiddleware.__path__[0]
+
+
+class Never:
+    """What a task waits for that is collected."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def never(*_: object) -> Any:
+    """Wait for ever."""
+    await Never()
+
+
+@dataclass
+class Scene:
+    """A task that is about to be collected, what its thread does meanwhile, and what holds in the end."""
+
+    task: Coroutine[Any, Any, Any]
+    work: Callable[[], object]
+    check: Callable[[], None]
+
+
+def leases() -> Scene:
+    """A claim whose answer is lost: the lease is held all the same, to be given back."""
+    one = Leases(never, KeySpace("n", b"s"), me=lambda: "me", wake=lambda _: None, token=lambda: b"token", lasts=1.0)
+
+    async def claim() -> None:
+        await one.claim([Claiming(ADA, Fence(b"", b""), 1000, lambda: False)])
+
+    def check() -> None:
+        one.forget([])
+        assert len(one) == 1
+
+    return Scene(claim(), lambda: one.forget([b"another"]), check)
+
+
+def channel() -> Scene:
+    """A loop that listened: another may, at once."""
+    one, ear, other = Channel(lambda _: None), object(), object()
+
+    async def listen() -> None:
+        assert one.take(ear, 1e9)
+        try:
+            await Never()
+        finally:
+            one.leave(ear)
+
+    def work() -> None:
+        one.take(other, 0.0)
+        one.leave(other)
+
+    return Scene(listen(), work, lambda: _holds(one.take(object(), 1.0)))
+
+
+def landings() -> Scene:
+    """A wait for another instance's load: those who wait for the same are woken all the same."""
+    one: Landings = Landings(lambda key: key[1].encode())
+
+    async def wait() -> None:
+        with one.of([ADA]):
+            await Never()
+
+    def work() -> None:
+        with one.of([ADA, BOB]) as mine:
+            one.landed([ADA[1].encode()])
+            assert mine._landed == {ADA}
+
+    def check() -> None:
+        with one.of([BOB]):
+            assert len(one) == 1
+
+    return Scene(wait(), work, check)
+
+
+def refills() -> Scene:
+    """A look-up at the start: it is under way no longer."""
+    one: Refills[str] = Refills(lambda key, entry: True)
+
+    async def refill() -> None:
+        with one.begin():
+            await Never()
+
+    def work() -> None:
+        with one.begin() as mine:
+            one.hear(b"news")
+            mine.keep([])
+
+    def check() -> None:
+        one.hear(None)
+        assert not one._under_way
+
+    return Scene(refill(), work, check)
+
+
+def watchers() -> Scene:
+    """A watch: it is forgotten."""
+    one = Watchers()
+
+    async def watch() -> None:
+        with one.watching("ada"):
+            await Never()
+
+    def work() -> None:
+        with one.watching("ada"):
+            one.ring("ada")
+            one.ring(None)
+
+    return Scene(watch(), work, lambda: _holds(len(one) == 0))
+
+
+def paths() -> Scene:
+    """A call of the source, the one that tries a way that was left alone: another may try."""
+    now = [0.0]
+    one = Paths(["way"], lambda: now[0])
+    breaker = one._breakers["way"]
+    for _ in range(5):
+        breaker.failure(breaker.admit() or 0)
+    now[0] = 1.5
+
+    def work() -> None:
+        breaker.success(-1)
+        breaker.failure(-1)
+        breaker.admit()
+
+    def check() -> None:
+        now[0] += 0.1
+        breaker.success(-1)
+        assert breaker.state == "half-open"
+
+    return Scene(one.through("way", never), work, check)
+
+
+def zones() -> Scene:
+    """A wait for zones: it is rung for no longer."""
+    one = Bell()
+
+    def work() -> None:
+        one.ring()
+        asyncio.ensure_future(one.until(lambda: True)).cancel()
+
+    return Scene(one.until(lambda: False), work, lambda: _holds(not one._alarms))
+
+
+def flights() -> Scene:
+    """A load: those who wait for it are told, and it is in the air no longer."""
+    cache: TieredCache[str] = TieredCache(STEADY, Database(), counters=Counters())
+    one = cache.flights
+    one.opened._running()
+
+    async def load() -> None:
+        flight = one.start(ADA)
+        with one.aboard([flight]):
+            await Never()
+
+    def work() -> None:
+        flight = one.start(BOB)
+        one.settle(flight, lambda: None)
+        one.overtake(BOB[1], lambda: 0)
+        one.doubt(BOB[1], lambda: None)
+        one.fail(flight, ValueError())
+
+    def check() -> None:
+        one.overtake(None, lambda: 0)
+        assert len(one) == 0
+
+    return Scene(load(), work, check)
+
+
+def counts() -> Scene:
+    """A call of the source: what counts may be in the middle of it."""
+    counters = Counters()
+    cache: TieredCache[str] = TieredCache(STEADY, _NeverLoads(), counters=counters)
+    flight: Any = _Flight()
+
+    def check() -> None:
+        assert counters.get("load", "failed") == 1
+
+    return Scene(cache._filling._ask([flight]), lambda: counters.add("load", "failed"), check)
+
+
+def invalidations() -> Scene:
+    """An invalidation that Redis may have carried out: nothing is trusted that was looked up before."""
+    counters = Counters()
+    cache: TieredCache[str] = TieredCache(STEADY, Database(), shared=_NeverTold(), counters=counters)  # type: ignore[arg-type]  # the part that is asked
+    trust = cache.trust
+    trust.prove(1e12)
+    return Scene(cache.invalidate("ada"), lambda: cache.memory.drop("bob"), lambda: _holds(trust.epoch == 1))
+
+
+class _NeverLoads(Database):
+    async def __call__(self, asks: Sequence[Any]) -> Any:
+        await Never()
+
+
+class _NeverTold:
+    def listen(self, listener: object) -> None:
+        """Hear nothing."""
+
+    async def invalidate(self, name: str | None, keep_ms: int) -> Any:
+        """Take for ever."""
+        await Never()
+
+
+@dataclass(eq=False)
+class _Flight:
+    key: tuple[str, str] = ADA
+    alone: bool = False
+    look: None = None
+
+
+def _holds(condition: bool) -> None:  # noqa: FBT001 - what is asserted
+    assert condition
+
+
+async def _play(scene: Callable[[], Scene], line: int) -> bool:
+    """Play a scene in which the task is collected at one line, and return whether there was such a line."""
+    one = scene()
+    # What a scene has opened is open by then.
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+    one.task.send(None)
+    left = [line]
+
+    def at_each_line(frame: FrameType, event: str, argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == -1:
+                one.task.close()
+        return at_each_line
+
+    sys.settrace(at_each_line)
+    try:
+        one.work()
+    finally:
+        sys.settrace(None)
+    one.task.close()
+    one.check()
+    return left[0] < 0
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [leases, channel, landings, refills, watchers, paths, zones, flights, counts, invalidations],
+    ids=lambda scene: scene.__name__,
+)
+def test_a_task_may_be_collected_at_each_line(scene: Callable[[], Scene]) -> None:
+    """In a thread of its own, which would wait for itself for ever."""
+    played: list[int] = []
+    failures: list[BaseException] = []
+
+    async def play() -> None:
+        line = 0
+        while await _play(scene, line):
+            played.append(line)
+            line += 1
+
+    def run() -> None:
+        try:
+            asyncio.run(play())
+        except BaseException as failure:  # noqa: BLE001 - raised where it is waited for
+            failures.append(failure)
+
+    gc.disable()
+    try:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+    finally:
+        gc.enable()
+    assert not thread.is_alive(), f"it waits for itself where the task is collected at line {len(played)}"
+    assert failures == []
+    assert played
+
+
+def test_a_change_is_made_at_once_or_by_whoever_holds_the_lock() -> None:
+    """And in any case before the lock is taken again."""
+    lock, made = CollectableLock(), list[str]()
+    lock.soon(lambda: made.append("free"))
+    assert made == ["free"]
+    with lock:
+        lock.soon(lambda: made.append("held"))
+        assert made == ["free"]
+    assert made == ["free", "held"]
+
+
+def test_no_change_is_lost_between_threads() -> None:
+    """Threads that hold the lock and threads that never wait for it: each change is made once, one at a time."""
+    lock, state = CollectableLock(), {"changes": 0, "inside": 0, "overlaps": 0}
+    count, threads = 2000, 4
+
+    def change() -> None:
+        state["inside"] += 1
+        state["overlaps"] += state["inside"] > 1
+        state["changes"] += 1
+        state["inside"] -= 1
+
+    def hold() -> None:
+        for _ in range(count):
+            with lock:
+                change()
+
+    def soon() -> None:
+        for _ in range(count):
+            lock.soon(change)
+
+    running = [threading.Thread(target=target) for target in [hold, soon] * (threads // 2)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert state == {"changes": threads * count, "inside": 0, "overlaps": 0}
+
+
+def test_what_is_collected_in_another_loop_leaves_that_one_alone() -> None:
+    """The counts of a loop's holders, and whether its watches are told of news, are the running loop's own."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[str]:
+        if not events:
+            events.append("hangs")
+            await anyio.sleep_forever()
+        events.append("open")
+        yield "resource"
+        events.append("closed")
+
+    resource, plugin = PerLoop("a resource", slow), plugin_of()
+    opening = resource.__aenter__()
+    told: list[Any] = []
+
+    async def former() -> None:
+        opening.send(None)
+        told.append(plugin._watching.open())
+        told[0].__enter__()
+
+    async def now() -> None:
+        async with plugin, resource:
+            opening.close()
+            told[0].gen.close()
+            assert (await anext(plugin.watch(ADA[1]))) is not None
+        assert events == ["hangs", "open", "closed"]
+
+    asyncio.run(former())
+    asyncio.run(now())
