@@ -188,14 +188,16 @@ def _hash(arguments: argparse.Namespace) -> int:
             f"{settings.LOG_KEY} is not set: without it each process makes up a key of its own, which nobody else knows"
         )
     pseudonyms = Pseudonyms(key)
-    given = [user for user in arguments.users or (line.rstrip("\r\n") for line in sys.stdin) if user.strip()]
-    if not given:
+    words: list[str] = arguments.users
+    given = words or [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    if not any(user.strip() for user in given):
         raise ConfigurationError("no user was given: name one or more, or write them to standard input")
-    for user in given:
-        try:
-            identity = Identity(subject=user) if arguments.subject else Identity(user)
-        except ValueError as error:
-            raise ConfigurationError(f"{error}".partition(":")[0]) from None
+    blank = next((place for place, user in enumerate(given, 1) if not user.strip()), None)
+    if blank is not None:
+        # Left out, it would be taken for a user who has no lines: often it is a variable that is not set.
+        raise ConfigurationError(f"user {blank} of {len(given)} is blank: name each by an address or a subject")
+    identities = [_identity_of(user, is_subject=arguments.subject) for user in given]
+    for user, identity in zip(given, identities, strict=True):
         # A terminal obeys what cannot be printed.
         print(f"{pseudonyms.of(identity)}  {''.join(each if each.isprintable() else '?' for each in user)}")
     return 0
@@ -217,6 +219,13 @@ def _list_sql(_: argparse.Namespace) -> int:
     for script in scripts:
         print(f"{script.name:<{width}}  {script.title}")
     return 0
+
+
+def _identity_of(user: str, *, is_subject: bool) -> Identity:
+    try:
+        return Identity(subject=user) if is_subject else Identity(user)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}".partition(":")[0]) from None
 
 
 def _show_sql(arguments: argparse.Namespace) -> int:

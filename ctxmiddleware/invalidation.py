@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
@@ -44,6 +43,7 @@ class Invalidator:
         tell_source: told of each name, or of None for everyone.
         pseudonyms: name users in logs.
         shared: whether other processes can be reached.
+        me: returns the name of this instance.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Invalidator:
         pseudonyms: Pseudonyms,
         *,
         shared: bool,
+        me: Callable[[], str],
     ) -> None:
+        self._me = me
         self._cache = cache
         self._tell_source = tell_source
         self._pseudonyms = pseudonyms
@@ -142,7 +144,7 @@ class Invalidator:
             redis="absent" if not self._shared else "failed" if failure else "done",
             was_known=None if failure or is_clear else dropped > 0 or reach.knew is True,
             confirmed=(
-                Confirmed(reach.me or f"{os.getpid()}", 0.0),
+                Confirmed(reach.me or self._me(), 0.0),
                 *(Confirmed(instance, round(ms, 3)) for instance, ms in reach.confirmed),
             ),
             silent=tuple(Silent(instance, stops_within) for instance, stops_within in reach.silent),

@@ -14,6 +14,7 @@ from .cache.tiered import TieredCache
 from .clock import monotonic
 from .errors import SourceUnavailable
 from .failure_log import log_failure
+from .instance import instance_name
 from .invalidation import Invalidator
 from .loading import Loading
 from .principal import Identity
@@ -51,6 +52,7 @@ class Resolver(Generic[T]):
         pseudonyms: what stands for users in logs.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch, compared with an identity's own expiry only.
+        me: the name of this instance; None makes one up.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Resolver(Generic[T]):
         pseudonyms: Pseudonyms | None = None,
         clock: Callable[[], float] = monotonic,
         wall_clock: Callable[[], float] = time.time,
+        me: Callable[[], str] | None = None,
     ) -> None:
         self._cache = cache
         self._loading = loading
@@ -74,7 +77,10 @@ class Resolver(Generic[T]):
         self._own = own
         self._counters = counters
         self._pseudonyms = pseudonyms or Pseudonyms()
-        self.invalidator = Invalidator(cache, loading.tell_source, self._pseudonyms, shared=shared)
+        own_name = instance_name()
+        self.invalidator = Invalidator(
+            cache, loading.tell_source, self._pseudonyms, shared=shared, me=me or (lambda: own_name)
+        )
         self._from_memory = counters.of("resolution", MEMORY)
         self._origins: set[str] = set()
         self._has_warned = False

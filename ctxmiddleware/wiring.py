@@ -107,6 +107,7 @@ def assemble(
         counters=counters,
         pseudonyms=pseudonyms,
         clock=clock,
+        me=None if tier is None else lambda: tier.instance,
     )
     return Assembly(resolver, cache, loading, tier, service, counters)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
@@ -26,12 +23,6 @@ from .way import Way
 
 # Who has not said for longer that he listens is not waited for; he is told of all the same.
 LIVE_MS: Final = 3000
-
-
-def instance_name() -> str:
-    """Return a name for this process that no other has, and that tells an operator which one it is."""
-    host = socket.gethostname().encode("ascii", "replace").decode()[:64]
-    return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class _What(NamedTuple):

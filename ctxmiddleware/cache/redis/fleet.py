@@ -11,11 +11,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ... import forking
+from ...instance import instance_name
 from ...stats import Counters
 from ...tracebacks import reduced
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
-from .announcing import Announcer, instance_name
+from .announcing import Announcer
 from .channel import LANDED, Channel, Follower, entry_of, registering
 from .ear import INBOX_MS, Ear, EarOptions
 from .keys import KeySpace
