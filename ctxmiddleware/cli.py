@@ -194,7 +194,7 @@ def _hash(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("no user was given: name one or more, or write them to standard input")
     blank = next((place for place, user in enumerate(given, 1) if not user.strip()), None)
     if blank is not None:
-        # Left out, it would be taken for a user who has no lines: often it is a variable that is not set.
+        # Left out, it would be taken for a user without lines: often it is a variable that is not set.
         raise ConfigurationError(f"user {blank} of {len(given)} is blank: name each by an address or a subject")
     identities = [_identity_of(user, is_subject=arguments.subject) for user in given]
     for user, identity in zip(given, identities, strict=True):

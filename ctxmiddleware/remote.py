@@ -20,6 +20,7 @@ from .errors import ConfigurationError, ContextError
 from .principal import Identity
 from .secret import Secret
 from .shown import shown
+from .tracebacks import sheltered
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class AdminClient:
         ConfigurationError: the address is not an http or https URL, or no header can carry the token.
     """
 
+    @sheltered
     def __init__(self, url: str, token: Secret, *, timeout: float = TIMEOUT) -> None:
         host = _host(url)
         if not token or _INVISIBLE.search(token.reveal()):
@@ -81,6 +83,7 @@ class AdminClient:
         sent = json.dumps(users[0] if len(users) == 1 else users).encode()
         return self._ask("POST", "invalidate?or_clear=true" if or_clear else "invalidate", sent)
 
+    @sheltered
     def _ask(self, method: str, path: str, sent: bytes | None = None) -> str:
         try:
             status, body = _within(self._timeout, lambda: self._answer(method, path, sent))

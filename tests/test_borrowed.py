@@ -1,4 +1,4 @@
-"""A ready client that its owner closes first is left alone, and the error says who closed it."""
+"""A ready client that its owner closes first is left alone, and the error says that its owner closed it."""
 
 from __future__ import annotations
 

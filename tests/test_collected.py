@@ -92,7 +92,7 @@ def channel() -> Scene:
 
 
 def landings() -> Scene:
-    """A wait for another instance's load: those who wait for the same are woken all the same."""
+    """A wait for another instance's load: further waits for the same load are woken all the same."""
     one: Landings = Landings(lambda key: key[1].encode())
 
     async def wait() -> None:
@@ -181,7 +181,7 @@ def zones() -> Scene:
 
 
 def flights() -> Scene:
-    """A load: those who wait for it are told, and it is in the air no longer."""
+    """A load: its callers have an error, and it is in the air no longer."""
     cache: TieredCache[str] = TieredCache(STEADY, Database(), counters=Counters())
     one = cache.flights
     one.opened._running()
@@ -313,7 +313,7 @@ def test_a_task_may_be_collected_at_each_line(scene: Callable[[], Scene]) -> Non
     assert played
 
 
-def test_a_change_is_made_at_once_or_by_whoever_holds_the_lock() -> None:
+def test_a_change_is_made_at_once_or_by_the_holder_of_the_lock() -> None:
     """And in any case before the lock is taken again."""
     lock, made = CollectableLock(), list[str]()
     lock.soon(lambda: made.append("free"))

@@ -24,10 +24,12 @@ from ctxmiddleware import (
 from ctxmiddleware.cache.redis.seal import Seal
 from ctxmiddleware.environment import from_env
 from ctxmiddleware.plugin_options import arguments_from_env
+from ctxmiddleware.remote import AdminClient, AdminRefused
 from ctxmiddleware.secret import Secret
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.tracebacks import LOGGERS, reduced, sheltered
 from examples.servers import Valkey
+from examples.servers.ports import free_port
 
 from .backends import asyncio_only
 from .cache.rig import PATIENT
@@ -115,13 +117,34 @@ def _plugin(**given: Any) -> object:
         lambda: SupabaseSource(f"https://user:{HIDDEN}@p.example", HIDDEN),
         lambda: SupabaseSource("nowhere", f"sb_secret_{HIDDEN}", read_url=f"https://user:{HIDDEN}@p.example"),
         lambda: Seal([Secret(HIDDEN)]),
+        lambda: AdminClient(f"http://user:{HIDDEN}@h", Secret("a-token-of-the-admin")),
     ],
-    ids=["url", "sentinels", "option", "keys", "log key", "admin", "jwt", "jwks", "source", "replica", "seal"],
+    ids=[
+        "url",
+        "sentinels",
+        "option",
+        "keys",
+        "log key",
+        "admin",
+        "jwt",
+        "jwks",
+        "source",
+        "replica",
+        "seal",
+        "client",
+    ],
 )
 def test_an_argument_that_is_refused_is_in_no_frame(refuse: Callable[[], object]) -> None:
     """Whichever constructor refuses it, in whatever depth."""
     with pytest.raises(ConfigurationError) as caught:
         refuse()
+    assert leaks_of(caught.value) == []
+
+
+def test_an_admin_that_cannot_be_reached_has_no_token_in_a_frame() -> None:
+    """The request's headers are in a frame of ours when the connection is refused."""
+    with pytest.raises(AdminRefused) as caught:
+        AdminClient(f"http://127.0.0.1:{free_port()}", Secret(HIDDEN)).stats()
     assert leaks_of(caught.value) == []
 
 

@@ -24,7 +24,7 @@ _LIST_LENGTH: Final = 3500
 _MOST_CANDIDATES: Final = 1000
 _NO_SEARCH: Final = (
     "the collation of employees.email does not let the table queries search by the e-mail rule: apply the migration, "
-    "whose function does (`ctxmiddleware sql show`)"
+    "so that its function is called (`ctxmiddleware sql show`)"
 )
 
 R = TypeVar("R", bound=Row)

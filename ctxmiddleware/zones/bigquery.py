@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from .. import forking
+from .. import forking, network
 from ..borrowed import Borrowed
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
@@ -259,6 +259,9 @@ def _translated(error: Exception, what: str) -> SourceError:
         case auth.DefaultCredentialsError() | auth.RefreshError(retryable=False):
             return SourceMisconfigured(f"{text}; {_CREDENTIALS}")
         case requests.exceptions.SSLError():
+            if network.reason(error) == network.NO_TLS:
+                way_out = "write http:// in api_endpoint, or the port that does"
+                return SourceMisconfigured(f"{what}: {network.NO_TLS}; {way_out}")
             return SourceMisconfigured(f"{text}; check the endpoint's certificate")
         case requests.exceptions.RequestException() | auth.TransportError() | auth.RefreshError() | OSError():
             return SourceUnavailable(text)

@@ -1,4 +1,4 @@
-"""The table queries find whom the function finds, whatever the type and the collation of employees.email."""
+"""The table queries and the function find the same users, whatever the type and the collation of employees.email."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def column(request: pytest.FixtureRequest, servers: Mapping[str, SupabaseProject
 
 
 async def found(front: SupabaseFront, origin: str, count: int) -> dict[str, object]:
-    """Return what a source says of every address and of some that nobody has, and check by which way."""
+    """Return what a source says of every address and of some that are not stored, and check by which way."""
     asked = [normalise(each) for each in addresses(count)]
     strangers = [f"{each}a" for each in asked[:10]] + [each[:-1] for each in asked[:10]] + ["%", "a*", "\uffff"]
     answers: dict[str, object] = {}
@@ -139,8 +139,8 @@ async def found(front: SupabaseFront, origin: str, count: int) -> dict[str, obje
     return answers
 
 
-async def test_the_tables_find_whom_the_function_finds(column: SupabaseProject, volume: int) -> None:
-    """Every address in every spelling, an address of two employees, and nobody under what is none of them."""
+async def test_the_tables_and_the_function_find_the_same_users(column: SupabaseProject, volume: int) -> None:
+    """Every address in every spelling, an address of two employees, and none under what is not stored."""
     with column.front() as front:
         by_function = await found(front, "rpc", volume)
         drop_functions(column)
