@@ -117,7 +117,8 @@ class Ear:
 
     async def _listen_once(self) -> None:
         """Listen over one connection, until it is lost or another loop has taken over."""
-        connection = await self._connect()
+        with anyio.fail_after(2 * self._options.timeout):
+            connection = await self._connect()
         self._beat_at = -math.inf
         try:
             with anyio.fail_after(2 * self._options.timeout):

@@ -50,6 +50,9 @@ class Way:
     async def connection(self, key: str) -> Connection:
         """Return a connection of its own, as `connection_for` does."""
         self._refuse_closed()
+        if not self._is_checked:
+            # Renewed after the channel was begun, it would begin anew, and what was said in between would be missed.
+            await self.check()
         return await connection_for(self.client, key)
 
     def _refuse_closed(self) -> None:
