@@ -19,6 +19,7 @@ class Changing:
         names: the names of their cache keys.
         begin: begins it, and returns what ends it.
         end: ends it.
+        abandon: has it ended by others, without an await.
         blocking: runs both from synchronous code.
     """
 
@@ -27,11 +28,13 @@ class Changing:
         names: Sequence[str],
         begin: Callable[[Sequence[str]], Awaitable[bytes]],
         end: Callable[[bytes], Awaitable[None]],
+        abandon: Callable[[bytes], None],
         blocking: Blocking,
     ) -> None:
         self._names = names
         self._begin = begin
         self._end = end
+        self._abandon = abandon
         self._blocking = blocking
         self._holder: bytes | None = None
 
@@ -43,6 +46,9 @@ class Changing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, GeneratorExit):
+            self._abandon(self._taken())
+            return
         try:
             # Cancelled, the transaction may have been committed all the same.
             with anyio.CancelScope(shield=True):

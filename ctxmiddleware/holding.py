@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import anyio
 
 from .cache.shared import HELD_SECONDS, SharedTierFailed
 from .cache.tiered import TieredCache
+from .errors import InvalidationFailed
 from .failure_log import log_failure
 from .invalidation import Invalidator
 
@@ -33,6 +35,7 @@ class Holding:
         self._invalidator = invalidator
         self._every = every
         self._open: dict[bytes, Sequence[str]] = {}
+        self._abandoned: deque[bytes] = deque()
 
     def __repr__(self) -> str:
         return f"<Holding: {len(self._open)} open>"
@@ -48,6 +51,10 @@ class Holding:
         try:
             await self._hold(names, holder)
             await self._invalidator.many(names)
+        except GeneratorExit:
+            # By the garbage collector: nothing can be awaited, and the hold in Redis ends by itself.
+            self._cache.settling.release(names)
+            raise
         except BaseException:
             await self._let_go(names, holder)
             raise
@@ -66,10 +73,19 @@ class Holding:
         finally:
             await self._let_go(names, holder)
 
+    def abandon(self, holder: bytes) -> None:
+        """Let a hold be ended by whoever renews them: its block was collected, and can await nothing."""
+        self._abandoned.append(holder)
+
     async def keep(self) -> None:
-        """Renew all holds again and again, until it is cancelled."""
+        """Renew all holds again and again, and end those that were abandoned, until it is cancelled."""
         while True:
             await anyio.sleep(self._every)
+            while self._abandoned:
+                try:
+                    await self.end(self._abandoned.popleft())
+                except InvalidationFailed:
+                    logger.debug("an abandoned hold ended without Redis, as was logged")
             for holder, names in list(self._open.items()):
                 await self._renew(holder, names)
 

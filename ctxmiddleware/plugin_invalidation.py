@@ -83,7 +83,7 @@ class PluginInvalidation:
         names = names_of(users)
         if len(names) > MOST_USERS:
             raise ValueError(f"{len(names)} users are more than {MOST_USERS}: call clear() after the transaction")
-        return Changing(names, self._hold, self._let_go, self._blocking)
+        return Changing(names, self._hold, self._let_go, self._holding.abandon, self._blocking)
 
     async def _hold(self, names: Sequence[str]) -> bytes:
         await self._opened()

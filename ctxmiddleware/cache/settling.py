@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
+from ..collectable import CollectableLock
 from .base import HELD, UNBOUNDED, Window
 from .names import digest_of
 from .shared import Look
@@ -31,7 +32,7 @@ class Settling:
         self._settle = settle
         self._remember = remember
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = CollectableLock()
         self._at: dict[bytes, float] = {}
         self._everyone_at = -math.inf
         self._held: dict[bytes, int] = {}
@@ -77,13 +78,15 @@ class Settling:
                 self._held[digest] = self._held.get(digest, 0) + 1
 
     def release(self, names: Iterable[str]) -> None:
-        """Take back what `hold` has begun."""
-        with self._lock:
-            for name in names:
-                digest = digest_of(name)
-                self._held[digest] -= 1
-                if not self._held[digest]:
-                    del self._held[digest]
+        """Take back what `hold` has begun; the garbage collector may do so too."""
+        self._lock.soon(partial(self._release, names))
+
+    def _release(self, names: Iterable[str]) -> None:
+        for name in names:
+            digest = digest_of(name)
+            self._held[digest] -= 1
+            if not self._held[digest]:
+                del self._held[digest]
 
     def window(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Window:
         """Return the window of a name.

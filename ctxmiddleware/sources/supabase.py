@@ -96,13 +96,7 @@ class SupabaseSource(BatchSource[UserContext]):
     ) -> None:
         secret = key if isinstance(key, Secret) else Secret(key)
         faults = faults_of(
-            url=url,
-            key=secret,
-            schema=schema,
-            read_url=read_url,
-            pool=pool,
-            client=client,
-            replica_lag=replica_lag,
+            url=url, key=secret, schema=schema, read_url=read_url, pool=pool, client=client, replica_lag=replica_lag
         )
         if faults:
             raise ConfigurationError(*faults)
