@@ -21,8 +21,8 @@ LOGGERS: Final = (
     *(
         f"ctxmiddleware.{part}"
         for part in (
-            "admin", "audit", "cache", "context_types", "environment", "identity", "lifespan", "loading", "middleware",
-            "redis", "resolver", "routing", "sources", "zones",
+            "admin", "audit", "cache", "context_types", "environment", "holding", "identity", "lifespan", "loading",
+            "middleware", "redis", "refusals", "resolver", "routing", "sources", "zones",
         )
     ),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.landings import Landings
 from ctxmiddleware.cache.redis.lease import Leases
 from ctxmiddleware.cache.refill import Refills
+from ctxmiddleware.cache.settling import Settling
 from ctxmiddleware.cache.shared import Claiming
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.cache.watchers import Watchers
@@ -147,6 +148,29 @@ def watchers() -> Scene:
     return Scene(watch(), work, lambda: _holds(len(one) == 0))
 
 
+def settling() -> Scene:
+    """A hold around a transaction: it holds no longer."""
+    one = Settling(5.0, 60.0, lambda: 1000.0)
+
+    async def hold() -> None:
+        one.hold(["ada"])
+        try:
+            await Never()
+        finally:
+            one.release(["ada"])
+
+    def work() -> None:
+        one.hear(b"digest")
+        one.hold(["ada", "bob"])
+        one.release(["ada", "bob"])
+
+    def check() -> None:
+        one.hear(None)
+        assert one._held == {}
+
+    return Scene(hold(), work, check)
+
+
 def paths() -> Scene:
     """A call of the source, the one that tries a way that was left alone: another may try."""
     now = [0.0]
@@ -235,7 +259,7 @@ class _NeverTold:
     def listen(self, listener: object) -> None:
         """Hear nothing."""
 
-    async def invalidate(self, name: str | None, keep_ms: int) -> Any:
+    async def invalidate(self, *_: object) -> Any:
         """Take for ever."""
         await Never()
 
@@ -281,7 +305,7 @@ async def _play(scene: Callable[[], Scene], line: int) -> bool:
 
 @pytest.mark.parametrize(
     "scene",
-    [leases, channel, landings, refills, watchers, paths, zones, flights, counts, invalidations],
+    [leases, channel, landings, refills, watchers, settling, paths, zones, flights, counts, invalidations],
     ids=lambda scene: scene.__name__,
 )
 def test_a_task_may_be_collected_at_each_line(scene: Callable[[], Scene]) -> None:

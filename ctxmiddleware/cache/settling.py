@@ -79,7 +79,7 @@ class Settling:
 
     def release(self, names: Iterable[str]) -> None:
         """Take back what `hold` has begun; the garbage collector may do so too."""
-        self._lock.soon(partial(self._release, names))
+        self._lock.soon(partial(self._release, tuple(names)))
 
     def _release(self, names: Iterable[str]) -> None:
         for name in names:

@@ -12,6 +12,7 @@ import msgspec
 from ..address import normalise
 from ..errors import SourceError
 from ..model import UserContext
+from .base import Loaded
 
 _BIGINT: Final = range(-(2**63), 2**63)
 # The context names its parts in the singular where there is one; a fault names the table.
@@ -168,3 +169,18 @@ def _complaint(what: str) -> str:
     if what == "Invalid RFC3339 encoded date":
         return "expected date, got another text"
     return "the value does not fit"
+
+
+def context_or_error(answer: bytes | None, email: str) -> Loaded[UserContext] | SourceError:
+    """Return what the function for many gave for one address, or the error that is that user's alone.
+
+    Args:
+        answer: its context, or None where the address is left out.
+        email: the address.
+    """
+    if answer is None:
+        return SourceError("employees.email: the address belongs to more than one employee, so it is nobody's")
+    try:
+        return Loaded(context_from(answer, email), origin="rpc")
+    except SourceError as error:
+        return error

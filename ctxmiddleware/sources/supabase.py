@@ -30,7 +30,7 @@ from .load import Load
 from .paths import Paths
 from .pool import PoolOptions
 from .postgrest import BATCH_FUNCTION, FUNCTION, batch_call, batches, function_call
-from .rows import context_from, contexts_from
+from .rows import context_from, context_or_error, contexts_from
 from .singly import AT_ONCE, in_half_the_time, singly
 from .transport import Transport
 from .way_out import migration_note
@@ -243,7 +243,7 @@ class SupabaseSource(BatchSource[UserContext]):
         if isinstance(answer, FunctionAbsent):
             return None
         contexts = contexts_from(answer.body)
-        return {email: _context_of(contexts.get(email), email) for email in emails}
+        return {email: context_or_error(contexts.get(email), email) for email in emails}
 
     async def _one_by_one(self, asked: Sequence[str]) -> Answers:
         found: Answers = {}
@@ -287,12 +287,3 @@ def _email_of(identity: Identity) -> str:
 
 def _is_for_everybody(error: SourceError) -> bool:
     return isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage)
-
-
-def _context_of(answer: bytes | None, email: str) -> Loaded[UserContext] | SourceError:
-    if answer is None:
-        return SourceError("employees.email: the address belongs to more than one employee, so it is nobody's")
-    try:
-        return Loaded(context_from(answer, email), origin="rpc")
-    except SourceError as error:
-        return error

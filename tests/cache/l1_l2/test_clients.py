@@ -112,8 +112,8 @@ async def test_a_ready_client_is_used_and_left_open(redis_url: str) -> None:
             one.clock.advance(5)
             assert (await one.get()).origin == "redis"
         assert await client.client_id() == connection
-        # Two generations and a value, the channel, and which server it was with since when.
-        assert len([key async for key in client.scan_iter()]) == 6
+        # Two generations and a value, the channel and since when it is, and which server it was with since when.
+        assert len([key async for key in client.scan_iter()]) == 7
 
 
 @pytest.mark.anyio
