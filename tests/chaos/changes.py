@@ -80,7 +80,7 @@ class Changes:
 
     async def _change(self, database: psycopg.AsyncConnection, user: int) -> None:
         async with self._locks[user]:
-            await company.change(database, user, self._history.changing(user))
+            await company.change(database, user, self._history.changing(user, time.monotonic()))
             self._history.changed(user)
 
     def _any(self) -> Instance | None:
@@ -91,7 +91,6 @@ class Changes:
         if instance is None:
             return False
         versions = self._history.committed(range(company.USERS) if user is None else [user])
-        began_at = time.monotonic()
         try:
             async with connected(instance.port) as connection:
                 reply = await invalidate(connection, user)
@@ -100,14 +99,28 @@ class Changes:
             return False
         self._tally.invalidations[f"{reply.status}"] += 1
         if reply.status == 200:
-            report = reply.json()
-            confirmed, silent = named(report["confirmed"]), named(report["silent"])
-            self._history.invalidated(Invalidated(versions, began_at, time.monotonic(), confirmed, silent))
+            self._history.invalidated(reported(reply.json(), versions, time.monotonic()))
         elif reply.status != 502:
             self._tally.unexpected(f"instance {instance.slot} answered an invalidation with {reply}")
         return reply.status == 200
 
 
+def reported(report: Mapping[str, Any], versions: Mapping[int, int], returned_at: float) -> Invalidated:
+    """Return an invalidation as its report tells of it."""
+    silent: dict[int, float] = {}
+    for each in report["silent"]:
+        # A name that is no process's of ours any more may be listed beside that of the one which has its number now.
+        pid = process_of(each["instance"])
+        silent[pid] = max(silent.get(pid, 0.0), each["stops_within"])
+    unlisted = report["unlisted_stop_within"]
+    return Invalidated(versions, returned_at, named(report["confirmed"]), silent, unlisted or 0.0)
+
+
 def named(instances: Sequence[Mapping[str, Any]]) -> frozenset[int]:
     """Return the processes that a report of an invalidation names."""
-    return frozenset(int(each["instance"].split(":")[-2]) for each in instances)
+    return frozenset(process_of(each["instance"]) for each in instances)
+
+
+def process_of(instance: str) -> int:
+    """Return the process that an instance's name tells of."""
+    return int(instance.split(":")[-2])

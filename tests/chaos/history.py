@@ -1,4 +1,4 @@
-"""Whether an answer may be: what was changed and invalidated, and what was cut off, by one monotonic clock."""
+"""Whether an answer may be: what was changed and invalidated, and what reports of that said, by one monotonic clock."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ Part: TypeAlias = Literal["redis", "source", "process"]
 
 # A fault is felt for a while after its end: breakers probe, and what waited goes on.
 AFTERMATH: Final = 5.0
-# A process that is stopped hears of nothing, and finds its questions to Redis out of time when it goes on.
-SOURCE: Final[tuple[Part, ...]] = ("source",)
-CUT_OFF: Final[tuple[Part, ...]] = ("redis", "process")
 
 
 class Verdict(Enum):
     """What an answer is."""
 
     RIGHT = "right"
-    LAGGING = "older than the last invalidation, within untrusted_ttl"
-    STALE = "older than untrusted_ttl, marked stale, while Redis and the source were cut off"
-    TOO_OLD = "too old"
+    LAGGING = "older than the last invalidation, as its report had said"
+    STALE = "the same for longer than untrusted_ttl, marked stale"
+    TOO_OLD = "older than the report of an invalidation had said"
     MIX_UP = "another's, or what never stood in the database"
 
 
@@ -73,17 +70,21 @@ class Invalidated:
 
     Args:
         versions: by user, the version that was committed before it began.
-        began_at: when the client sent it.
         returned_at: when the client had read its answer.
         confirmed: the processes that have confirmed it.
-        silent: the processes it says have not, and may lag.
+        silent: by process, the seconds within which it stops that has not confirmed.
+        unlisted: the seconds within which a process stops that is neither of these; 0 where none can be missing.
     """
 
     versions: Mapping[int, int]
-    began_at: float
     returned_at: float
-    confirmed: frozenset[int]
-    silent: frozenset[int] = frozenset()
+    confirmed: frozenset[int] = frozenset()
+    silent: Mapping[int, float] = field(default_factory=dict)
+    unlisted: float = 0.0
+
+    def bound(self, pid: int) -> float:
+        """Return the seconds for which, by its report, a process that began before may lag."""
+        return 0.0 if pid in self.confirmed else self.silent.get(pid, self.unlisted)
 
 
 @dataclass
@@ -107,33 +108,32 @@ class Stretch:
 class History:
     """Everything that decides what an answer may be, in the order in which it happened.
 
+    What failed excuses no answer: an instance may lag for as long as the report of the invalidation had said.
+
     Args:
-        untrusted_ttl: seconds memory is trusted without proof.
-        stale_for: seconds past that in which a known context is served while the source is down.
-        channel: whether instances are told of invalidations: then only one that was disturbed may lag.
+        untrusted_ttl: seconds memory is trusted without proof: past them an answer that lags is marked stale.
     """
 
     untrusted_ttl: float
-    stale_for: float
-    channel: bool = True
-    _begun: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    _begun: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     _committed: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     _invalidated: dict[int, list[_Step]] = field(default_factory=lambda: defaultdict(list))
     _started: dict[int, float] = field(default_factory=dict)
     _stretches: list[Stretch] = field(default_factory=list)
+    _longest: float = 0.0
 
     def started(self, pid: int, at: float) -> None:
         """Note that a process began, with nothing in its memory."""
         self._started[pid] = at
 
-    def changing(self, user: int) -> int:
-        """Return the version that a change to come makes of a user: from now on it may be seen."""
-        self._begun[user] += 1
-        return self._begun[user]
+    def changing(self, user: int, at: float = -math.inf) -> int:
+        """Return the version that a change to come makes of a user: from that time on it may be seen."""
+        self._begun[user].append(at)
+        return len(self._begun[user])
 
     def changed(self, user: int) -> None:
         """Note that the change under way is committed."""
-        self._committed[user] = self._begun[user]
+        self._committed[user] = len(self._begun[user])
 
     def committed(self, users: Iterable[int]) -> dict[int, int]:
         """Return the versions that an invalidation which begins now makes final."""
@@ -145,6 +145,7 @@ class History:
 
     def invalidated(self, invalidation: Invalidated) -> None:
         """Note an invalidation; one that failed is none."""
+        self._longest = max(self._longest, invalidation.unlisted, *invalidation.silent.values())
         for user, version in invalidation.versions.items():
             line = self._invalidated[user]
             bisect.insort(line, _Step(invalidation, version), key=_returned_at)
@@ -171,7 +172,7 @@ class History:
         )
 
     def judge(self, asked: Asked, told: Told) -> Verdict:
-        """Return what an answer is."""
+        """Return what an answer is, which may have been given some time ago."""
         version = self._version(asked.user, told)
         if version is None:
             return Verdict.MIX_UP
@@ -179,42 +180,37 @@ class History:
             return Verdict.RIGHT
         if version >= self._floor(asked, told, self.untrusted_ttl):
             return Verdict.LAGGING
-        since = asked.began_at - self.stale_for
-        may_be_stale = told.stale and all(
-            self.was_disturbed(parts, asked.slot, since, told.read_at) for parts in (SOURCE, CUT_OFF)
-        )
-        if may_be_stale and version >= self._floor(asked, told, self.untrusted_ttl + self.stale_for):
+        if told.stale and version >= self._floor(asked, told, math.inf):
             return Verdict.STALE
         return Verdict.TOO_OLD
 
     def _version(self, user: int, told: Told) -> int | None:
         """Return the newest version an answer can be of, or None where it can be of none of this user."""
+        newest = bisect.bisect_right(self._begun[user], told.read_at)
         if told.standing is Standing.ABSENT:
             # It shows no version: judged as the newest that it can be.
-            return next((n for n in range(self._begun[user], -1, -1) if standing(n) is Standing.ABSENT), None)
-        is_of_user = told.facts == facts(user) and told.version is not None
-        if not is_of_user or told.version is None or told.version > self._begun[user]:
+            return next((n for n in range(newest, -1, -1) if standing(n) is Standing.ABSENT), None)
+        if told.facts != facts(user) or told.version is None or told.version > newest:
             return None
         return told.version if standing(told.version) is told.standing else None
 
-    def _floor(self, asked: Asked, told: Told, lag: float) -> int:
-        """Return the oldest version that may be shown, where an instance may lag so many seconds."""
+    def _floor(self, asked: Asked, told: Told, most: float) -> int:
+        """Return the oldest version that may be shown by a process that may lag for so many seconds at most."""
         line = self._invalidated[asked.user]
-        final = bisect.bisect_right(line, asked.began_at - lag, key=_returned_at)
-        heard = bisect.bisect_right(line, asked.began_at, key=_returned_at)
+        longest = max(min(most, self._longest), 0.0)
+        final = bisect.bisect_right(line, asked.began_at - longest, key=_returned_at)
+        returned = bisect.bisect_right(line, asked.began_at, key=_returned_at)
         floor = line[final - 1].floor if final else 0
-        for each in line[final:heard]:
+        for each in line[final:returned]:
             if each.version > floor and not self._may_lag(each.invalidation, asked, told):
                 floor = each.version
         return floor
 
     def _may_lag(self, each: Invalidated, asked: Asked, told: Told) -> bool:
-        # It has forgotten what it knew, or never knew anything older.
-        if told.pid in each.confirmed or self._started.get(told.pid, -math.inf) >= each.returned_at:
+        # A process that began afterwards had nothing that could be older.
+        if self._started.get(told.pid, -math.inf) >= each.returned_at:
             return False
-        if not self.channel or told.pid in each.silent:
-            return True
-        return self.was_disturbed(CUT_OFF, asked.slot, each.began_at, told.read_at)
+        return asked.began_at < each.returned_at + each.bound(told.pid)
 
 
 def _returned_at(step: _Step) -> float:

@@ -13,12 +13,14 @@ from .app import CLOSED_REQUEST
 from .client import Connection, Reply, connected
 from .company import Facts, Standing
 from .fleet import Fleet
-from .history import CUT_OFF, Asked, History, Told
+from .history import Asked, History, Part, Told
 from .tally import Tally
 
 WORKERS: Final = 64
 TIMEOUT: Final = 6.0
 _CANCELLED_SHARE: Final = 0.04
+# A process that is stopped finds its questions to Redis out of time when it goes on.
+_REDIS: Final[tuple[Part, ...]] = ("redis", "process")
 
 
 class Load:
@@ -103,14 +105,10 @@ class Load:
         return told
 
     def _note(self, asked: Asked, pid: int, unanswered: int, now: float) -> None:
-        """Take a process by its word that Redis did not answer it, where nothing of ours explains that.
-
-        On a machine that is busy with other things Redis may be late by itself; it is counted.
-        """
+        """Count look-ups that Redis did not answer though nothing was made to fail, as on a busy machine."""
         before, since = self._unanswered.get(pid, (0, asked.began_at))
-        if unanswered > before and not self._history.was_disturbed(CUT_OFF, asked.slot, since, now):
+        if unanswered > before and not self._history.was_disturbed(_REDIS, asked.slot, since, now):
             self._tally.unexplained += unanswered - before
-            self._history.recovered(self._history.disturbed("redis", [asked.slot], since), now)
         if unanswered >= before:
             self._unanswered[pid] = (unanswered, now)
 

@@ -40,13 +40,18 @@ class Report:
         told = verdicts[Verdict.MIX_UP] + verdicts[Verdict.TOO_OLD]
         return {
             "mix-ups": verdicts[Verdict.MIX_UP],
-            "too old": verdicts[Verdict.TOO_OLD],
+            "answers beyond the report of an invalidation": verdicts[Verdict.TOO_OLD],
             "other answers that must not be": len(self.tally.wrong) - told,
             "unhandled exceptions": len(self.unhandled),
             "leaked tasks": self.leaks.tasks,
             "leaked connections": self.leaks.connections,
             "not recovered": len(self.not_recovered),
         }
+
+    @property
+    def lagged(self) -> int:
+        """How many answers lagged, as the report of the invalidation had said."""
+        return self.tally.verdicts[Verdict.LAGGING] + self.tally.verdicts[Verdict.STALE]
 
     @property
     def is_clean(self) -> bool:
@@ -66,6 +71,7 @@ class Report:
             "requests": self.tally.answers.total(),
             "answers": dict(self.tally.answers),
             "judged": {verdict.value: self.tally.verdicts[verdict] for verdict in Verdict},
+            "lagged, as reported": self.lagged,
             "marked stale": self.tally.marked,
             "look-ups unanswered by themselves": self.tally.unexplained,
             "invalidations": dict(self.tally.invalidations),
@@ -81,6 +87,7 @@ class Report:
                 "seed": self.seed,
                 "requests": self.tally.answers.total(),
                 "faults": self.tally.faults.total(),
+                "lagged, as reported": self.lagged,
                 **self.faults,
                 "exit code": 0 if self.is_clean else 1,
             }
@@ -100,6 +107,7 @@ class Report:
             for kind, count in counts.items():
                 table.add_row(f"  {kind}", str(count))
             table.add_section()
+        table.add_row("answers that lagged, as the report of the invalidation had said", str(self.lagged))
         table.add_row("answers marked stale", str(self.tally.marked))
         table.add_row("look-ups that Redis did not answer, by itself", str(self.tally.unexplained))
         table.add_section()

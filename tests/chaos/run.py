@@ -15,7 +15,7 @@ from .changes import Changes
 from .chaos import Chaos
 from .client import Connection, connected
 from .faults import begin, heal
-from .fleet import STALE_FOR, UNTRUSTED_TTL, Fleet
+from .fleet import UNTRUSTED_TTL, Fleet
 from .history import History
 from .leaks import filled, leaks_since, settled
 from .load import Load
@@ -36,7 +36,6 @@ class Options:
         seed: decides who is asked, what fails and when; the same seed gives the same draws, not the same moments.
         per_second: requests at most.
         changes_per_second: changes of the database at most.
-        channel: whether instances are told of invalidations, and may lag only where they were disturbed.
         is_enough: whether what happened proves anything; where it does not, things fail for as long again.
     """
 
@@ -44,7 +43,6 @@ class Options:
     seed: int = 0
     per_second: float = 200.0
     changes_per_second: float = 12.0
-    channel: bool = True
     is_enough: Callable[[Tally], bool] = lambda tally: True
 
 
@@ -66,7 +64,7 @@ class Run:
         seeds = random.Random(options.seed)
         self._fleet = fleet
         self._options = options
-        self._history = History(UNTRUSTED_TTL, STALE_FOR, channel=options.channel)
+        self._history = History(UNTRUSTED_TTL)
         self._tally = Tally()
         self._load = Load(fleet, self._history, self._tally, random.Random(seeds.random()))
         self._changes = Changes(fleet, self._history, self._tally, random.Random(seeds.random()), self._load)

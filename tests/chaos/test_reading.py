@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from .changes import named
+from .changes import named, reported
 from .company import Standing, facts
 from .history import Asked, Told, Verdict
 from .leaks import Held, Leaks, Level, leaks
@@ -76,6 +76,26 @@ def test_who_confirmed_is_read_from_a_report() -> None:
     assert named([]) == frozenset()
 
 
+def test_what_may_lag_is_read_from_a_report() -> None:
+    """Each silent process with its own bound, the longer of two names, and the rest with that of unlisted ones."""
+    silent = [{"instance": "h:12:a", "stops_within": 1.5}, {"instance": "h:12:b", "stops_within": 4.0}]
+    silent.append({"instance": "h:13:c", "stops_within": 0.5})
+    report = {"confirmed": [{"instance": "h:11:a", "ms": 0.0}], "silent": silent, "unlisted_stop_within": 5.0}
+    read = reported(report, {3: 7}, 10.0)
+    assert (read.versions, read.returned_at) == ({3: 7}, 10.0)
+    assert [read.bound(pid) for pid in (11, 12, 13, 14)] == [0.0, 4.0, 0.5, 5.0]
+    assert reported({**report, "unlisted_stop_within": None}, {3: 7}, 10.0).bound(14) == 0.0
+
+
+def test_answers_that_lag_are_counted_beside_those_beyond_the_report() -> None:
+    """They are no fault, and are told all the same."""
+    tally = Tally()
+    tally.verdicts.update([Verdict.LAGGING, Verdict.LAGGING, Verdict.STALE])
+    report = Report(1, 2.0, tally, (), Leaks(), ())
+    assert report.is_clean
+    assert report.rows()[0]["lagged, as reported"] == 3
+
+
 def test_a_report_says_by_its_exit_code_whether_all_is_nought() -> None:
     """One wrong answer is enough, and it is told with what happened before it."""
     tally = Tally()
@@ -85,7 +105,7 @@ def test_a_report_says_by_its_exit_code_whether_all_is_nought() -> None:
     tally.happened("FLUSHALL (0) begins")
     told = Told(tally.began_at + 1, 9, Standing.ACTIVE, 1, facts(2))
     tally.judged(Verdict.TOO_OLD, Asked(2, 0, tally.began_at), told, newest=4)
-    assert report.faults["too old"] == 1
+    assert report.faults["answers beyond the report of an invalidation"] == 1
     assert report.faults["other answers that must not be"] == 0
     assert report.rows()[0]["exit code"] == 1
     assert "the newest being v4" in report.evidence[0]
