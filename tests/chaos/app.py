@@ -33,9 +33,13 @@ from ctxmiddleware import (
     UserContext,
     UserContextMiddleware,
 )
+from ctxmiddleware.cache.redis import announcing, channel
 from ctxmiddleware.plugin_options import arguments_from_env
 
+from .forked import fork
+
 PORT, LOOP, REDIS_SECONDS = "CHAOS_PORT", "CHAOS_LOOP", "CHAOS_REDIS_SECONDS"
+LISTED_SECONDS = "CHAOS_LISTED_SECONDS"
 ADMIN = "/api/admin/cache"
 CLOSED_REQUEST = 499
 
@@ -121,12 +125,13 @@ def _told(request: Request, unanswered: int) -> Response:
         "unanswered": unanswered,
         "stale": resolution is not None and resolution.stale,
         "origin": None if resolution is None else resolution.origin,
-        "context": None if shown is None else _shown(shown),
+        "context": None if shown is None else show(shown),
     }
     return JSONResponse(body, 403 if found is None else 200)
 
 
-def _shown(context: UserContext) -> dict[str, object]:
+def show(context: UserContext) -> dict[str, object]:
+    """Return what an answer tells of a context."""
     return {
         "email": context.email,
         "employee": context.employee.id,
@@ -224,8 +229,8 @@ def create_app() -> Starlette:
     )
     source = OneDatabase(os.environ["SUPABASE_URL"], os.environ["SUPABASE_KEY"], pool=pool)
     plugin = Noting(**arguments_from_env(os.environ, identify=by_header, source=source) | _redis_options())
-    routes = [me(plugin), Route("/private/level", level), misses(plugin), Mount(ADMIN, app=plugin.admin)]
-    app = Starlette(routes=routes)
+    private = [Route("/private/level", level), misses(plugin), fork(plugin, show, int(os.environ[PORT]))]
+    app = Starlette(routes=[me(plugin), *private, Mount(ADMIN, app=plugin.admin)])
     app.add_middleware(UserContextMiddleware, plugin=plugin, exclude=["/private"])
     app.add_middleware(Impatient)
     return app
@@ -246,10 +251,17 @@ def _redis_options() -> dict[str, RedisOptions]:
     return {"redis_options": options}
 
 
+def _be_listed_for(milliseconds: int) -> None:
+    # As shipped it takes minutes until an instance that is cut off has left the list: longer than a run lasts.
+    for module in (announcing, channel):
+        vars(module)["LISTED_MS"] = milliseconds
+
+
 def main() -> None:
     """Serve until told to end."""
     logging.basicConfig(handlers=[Lines()], level=logging.INFO)
     logging.captureWarnings(capture=True)
+    _be_listed_for(int(1000 * float(os.environ[LISTED_SECONDS])))
     loop = cast("Literal['asyncio', 'uvloop']", os.environ[LOOP])
     uvicorn.run(
         create_app(),

@@ -99,7 +99,10 @@ class Changes:
             return False
         self._tally.invalidations[f"{reply.status}"] += 1
         if reply.status == 200:
-            self._history.invalidated(reported(reply.json(), versions, time.monotonic()))
+            each = reported(reply.json(), versions, time.monotonic())
+            self._history.invalidated(each)
+            silent, unlisted = "some silent" if each.silent else "all confirmed", each.unlisted
+            self._tally.reports[f"{silent}, {'one may be missing' if unlisted else 'none missing'}"] += 1
         elif reply.status != 502:
             self._tally.unexpected(f"instance {instance.slot} answered an invalidation with {reply}")
         return reply.status == 200

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -15,12 +16,29 @@ from examples.servers import TcpProxy
 from examples.servers.handle import Server
 from examples.servers.supabase.faults import Action
 
-from .fleet import PLACES, Fleet, Instance
+from .acts import (
+    DISTANCE,
+    LISTENERS,
+    WITHIN,
+    alone,
+    both_down,
+    commanded,
+    forget_half,
+    forget_the_list,
+    front,
+    kill_clients,
+    killed,
+    link,
+    paused,
+    restarted,
+    restarted_empty,
+    restarted_from_a_file,
+    silently,
+)
+from .fleet import PLACES, Fleet
 from .history import Part
 
 Act: TypeAlias = Callable[[Fleet, int, random.Random], AbstractContextManager[object]]
-# Seconds that what the database said is under way: time for an invalidation to return meanwhile.
-DISTANCE: Final = 0.02
 EVERYWHERE: Final = tuple(range(PLACES))
 
 
@@ -34,6 +52,8 @@ class Kind:
         felt: the parts that fail by it.
         longest: seconds it lasts at most.
         act: begins it, and ends it.
+        shortest: seconds it lasts at least; a tenth of the longest where it says nothing.
+        loses_the_list: whether Redis loses its list of instances by it.
     """
 
     name: str
@@ -41,6 +61,17 @@ class Kind:
     felt: tuple[Part, ...]
     longest: float
     act: Act
+    shortest: float | None = None
+    loses_the_list: bool = False
+
+    @property
+    def is_of_one_place(self) -> bool:
+        """Whether it may come to several places of the fleet at a time."""
+        return any("{}" in each for each in self.touches)
+
+    def lasts(self, rng: random.Random) -> float:
+        """Return for how many seconds it lasts this time."""
+        return rng.uniform(0.1 * self.longest if self.shortest is None else self.shortest, self.longest)
 
     def touched(self, slot: int) -> frozenset[str]:
         """Return what it works on, for a place of the fleet."""
@@ -48,75 +79,7 @@ class Kind:
 
     def places(self, slot: int) -> tuple[int, ...]:
         """Return the places that feel it."""
-        return (slot,) if any("{}" in each for each in self.touches) else EVERYWHERE
-
-
-@contextmanager
-def _killed(server: Server) -> Iterator[None]:
-    server.kill()
-    try:
-        yield
-    finally:
-        server.restart()
-
-
-@contextmanager
-def _paused(server: Server) -> Iterator[None]:
-    server.pause()
-    try:
-        yield
-    finally:
-        server.resume()
-
-
-@contextmanager
-def _restarted(server: Server) -> Iterator[None]:
-    server.restart()
-    yield
-
-
-@contextmanager
-def _link(proxy: TcpProxy, begin: Callable[[TcpProxy], None], *, rests: float = 0.0) -> Iterator[None]:
-    begin(proxy)
-    try:
-        yield
-    finally:
-        # A stream that has lost bytes must not go on: no network does that.
-        proxy.drop()
-        proxy.delay(rests)
-
-
-@contextmanager
-def _alone(instance: Instance) -> Iterator[None]:
-    with _link(instance.redis, TcpProxy.refuse), _link(instance.source, TcpProxy.refuse, rests=DISTANCE):
-        yield
-
-
-@contextmanager
-def _commanded(fleet: Fleet, command: Callable[[redis.Redis], object]) -> Iterator[None]:
-    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=2) as client:
-        command(client)
-    yield
-
-
-def _forget_half(client: redis.Redis, rng: random.Random) -> None:
-    keys = [key for key in client.scan_iter(count=1000) if rng.random() < 0.5]
-    if keys:
-        client.delete(*keys)
-
-
-def _kill_clients(client: redis.Redis) -> None:
-    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
-    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _front(fleet: Fleet, begin: Callable[[], None]) -> Iterator[None]:
-    begin()
-    try:
-        yield
-    finally:
-        fleet.front.reset()
+        return (slot,) if self.is_of_one_place else EVERYWHERE
 
 
 def _process(act: Callable[[Server], AbstractContextManager[None]]) -> Act:
@@ -124,36 +87,51 @@ def _process(act: Callable[[Server], AbstractContextManager[None]]) -> Act:
 
 
 def _redis(begin: Callable[[TcpProxy, random.Random], None]) -> Act:
-    return lambda fleet, slot, rng: _link(fleet.instances[slot].redis, lambda proxy: begin(proxy, rng))
+    return lambda fleet, slot, rng: link(fleet.instances[slot].redis, lambda proxy: begin(proxy, rng))
 
 
 def _source(begin: Callable[[TcpProxy, random.Random], None]) -> Act:
-    return lambda fleet, slot, rng: _link(fleet.instances[slot].source, lambda proxy: begin(proxy, rng), rests=DISTANCE)
+    return lambda fleet, slot, rng: link(fleet.instances[slot].source, lambda proxy: begin(proxy, rng), rests=DISTANCE)
 
 
 def _valkey(command: Callable[[redis.Redis, random.Random], object]) -> Act:
-    return lambda fleet, _, rng: _commanded(fleet, lambda client: command(client, rng))
+    return lambda fleet, _, rng: commanded(fleet, lambda client: command(client, rng))
 
 
 def _disturbed(action: Action) -> Act:
-    return lambda fleet, _, rng: _front(
-        fleet, lambda: fleet.front.disturb(action, times=None, after=rng.randrange(200))
-    )
+    return lambda fleet, _, rng: front(fleet, lambda: fleet.front.disturb(action, times=None, after=rng.randrange(200)))
 
 
 def _answering(status: int) -> Act:
-    return lambda fleet, _, rng: _front(fleet, lambda: fleet.front.fault(status=status, times=None))
+    return lambda fleet, _, rng: front(fleet, lambda: fleet.front.fault(status=status, times=None))
 
 
 KINDS: Final = (
-    Kind("a process killed", ("process {}",), ("process",), 1.0, _process(_killed)),
-    Kind("a process stopped", ("process {}",), ("process",), 4.0, _process(_paused)),
-    Kind("a process restarted in good order", ("process {}",), ("process",), 0.1, _process(_restarted)),
-    Kind("Valkey killed", ("valkey",), ("redis",), 2.0, lambda fleet, *_: _killed(fleet.valkey)),
-    Kind("Valkey stopped", ("valkey",), ("redis",), 3.0, lambda fleet, *_: _paused(fleet.valkey)),
-    Kind("FLUSHALL", ("valkey",), ("redis",), 0.1, _valkey(lambda client, _: client.flushall())),
-    Kind("half of the keys deleted", ("valkey",), ("redis",), 0.1, _valkey(_forget_half)),
-    Kind("all of Valkey's clients killed", ("valkey",), ("redis",), 0.1, _valkey(lambda c, _: _kill_clients(c))),
+    Kind("a process killed", ("process {}",), ("process",), 1.0, _process(killed)),
+    Kind("a process stopped", ("process {}",), ("process",), 4.0, _process(paused)),
+    Kind("a process restarted in good order", ("process {}",), ("process",), 0.1, _process(restarted)),
+    Kind("Valkey killed", ("valkey",), ("redis",), 2.0, lambda fleet, *_: killed(fleet.valkey), loses_the_list=True),
+    Kind(
+        "Valkey restarted empty",
+        ("valkey",),
+        ("redis",),
+        2.0,
+        lambda fleet, *_: restarted_empty(fleet.valkey),
+        loses_the_list=True,
+    ),
+    Kind(
+        "Valkey restarted from an old file",
+        ("valkey",),
+        ("redis",),
+        6.0,
+        lambda fleet, *_: restarted_from_a_file(fleet.valkey),
+        loses_the_list=True,
+    ),
+    Kind("Valkey stopped", ("valkey",), ("redis",), 3.0, lambda fleet, *_: paused(fleet.valkey)),
+    Kind("FLUSHALL", ("valkey",), ("redis",), 0.1, _valkey(lambda client, _: client.flushall()), loses_the_list=True),
+    Kind("half of the keys deleted", ("valkey",), ("redis",), 0.1, _valkey(forget_half), loses_the_list=True),
+    Kind("the list of instances deleted", ("valkey",), ("redis",), 0.1, _valkey(forget_the_list), loses_the_list=True),
+    Kind("all of Valkey's clients killed", ("valkey",), ("redis",), 0.1, _valkey(lambda c, _: kill_clients(c))),
     Kind("Redis cut in its replies", ("redis {}",), ("redis",), 2.0, _redis(lambda p, rng: p.cut(rng.randrange(300)))),
     Kind("Redis a black hole", ("redis {}",), ("redis",), 4.0, _redis(lambda p, _: p.black_hole())),
     Kind("Redis reset", ("redis {}",), ("redis",), 3.0, _redis(lambda p, _: p.reset())),
@@ -164,15 +142,23 @@ KINDS: Final = (
         ("redis {}", "source {}"),
         ("redis", "source"),
         10.0,
-        lambda f, s, _: _alone(f.instances[s]),
+        lambda f, s, _: alone(f.instances[s]),
+    ),
+    Kind(
+        "Redis and the source down",
+        ("valkey", "postgrest"),
+        ("redis", "source"),
+        10.0,
+        lambda fleet, *_: both_down(fleet),
+        loses_the_list=True,
     ),
     Kind("source cut in its replies", ("source {}",), ("source",), 2.0, _source(lambda p, r: p.cut(r.randrange(900)))),
     Kind("source a black hole", ("source {}",), ("source",), 4.0, _source(lambda p, _: p.black_hole())),
     Kind("source reset", ("source {}",), ("source",), 3.0, _source(lambda p, _: p.reset())),
     Kind("source refused", ("source {}",), ("source",), 3.0, _source(lambda p, _: p.refuse())),
     Kind("source slow", ("source {}",), ("source",), 3.0, _source(lambda p, rng: p.delay(rng.uniform(0.02, 0.3)))),
-    Kind("PostgREST killed", ("postgrest",), ("source",), 1.0, lambda fleet, *_: _killed(fleet.project.postgrest)),
-    Kind("PostgREST stopped", ("postgrest",), ("source",), 4.0, lambda fleet, *_: _paused(fleet.project.postgrest)),
+    Kind("PostgREST killed", ("postgrest",), ("source",), 1.0, lambda fleet, *_: killed(fleet.project.postgrest)),
+    Kind("PostgREST stopped", ("postgrest",), ("source",), 4.0, lambda fleet, *_: paused(fleet.project.postgrest)),
     Kind("the front answers 503", ("front",), ("source",), 3.0, _answering(503)),
     Kind("the front answers 429", ("front",), ("source",), 1.0, _answering(429)),
     Kind("the front hangs", ("front",), ("source",), 2.0, _disturbed("hang")),
@@ -183,15 +169,44 @@ KINDS: Final = (
         ("front",),
         ("source",),
         2.0,
-        lambda f, _, r: _front(f, lambda: f.front.delay(r.uniform(50, 900))),
+        lambda f, _, r: front(f, lambda: f.front.delay(r.uniform(50, 900))),
+    ),
+)
+
+
+# These outlast the time for which an instance is listed, and come in long runs only.
+PARTITIONS: Final = (
+    Kind(
+        "an instance without Redis for more than a minute",
+        ("redis {}",),
+        ("redis",),
+        75.0,
+        lambda f, s, rng: link(f.instances[s].redis, silently(rng)),
+        shortest=62.0,
+    ),
+    Kind(
+        "an instance alone for more than a minute",
+        ("redis {}", "source {}"),
+        ("redis", "source"),
+        75.0,
+        lambda f, s, rng: alone(f.instances[s], silently(rng)),
+        shortest=62.0,
     ),
 )
 
 
 def begin(fleet: Fleet) -> None:
-    """Put the source at some distance."""
+    """Put the source at some distance, and let reports rely on the list of instances, which is complete."""
     for instance in fleet.instances:
         instance.source.delay(DISTANCE)
+    end = time.monotonic() + WITHIN
+    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=WITHIN) as client:
+        (listeners,) = client.scan_iter(match=LISTENERS, count=1000)
+        while client.zcount(listeners, "(0", "+inf") < len(fleet.instances):
+            if time.monotonic() > end:
+                raise RuntimeError("not all instances are in the list")
+            time.sleep(0.05)
+        client.zadd(listeners, {"begun": -1.0})
 
 
 def heal(fleet: Fleet) -> None:

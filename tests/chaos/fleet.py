@@ -28,7 +28,7 @@ from examples.servers.handle import Server
 from examples.servers.process import Launch, inherited, temporary_folder
 
 from . import company
-from .app import ADMIN, LOOP, PORT, REDIS_SECONDS
+from .app import ADMIN, LISTED_SECONDS, LOOP, PORT, REDIS_SECONDS
 from .client import Connection, Reply, connected
 
 PLACES: Final = 4
@@ -36,6 +36,8 @@ TOKEN: Final = "an-admin-token-of-the-chaos"
 UNTRUSTED_TTL: Final = 2.0
 STALE_FOR: Final = 3.0
 RECYCLE: Final = 2.0
+# Past its last beat an instance is listed, and may keep what it loads, for so long.
+LISTED: Final = 12.0
 _ROOT: Final = Path(__file__).parents[2]
 _SETTINGS: Final = {
     "CTX_ADMIN_TOKEN": TOKEN,
@@ -48,6 +50,7 @@ _SETTINGS: Final = {
     # Fewer than there are users, so that some are always being put out.
     "CTX_MAX_USERS": "40",
     "CTX_MAX_UNKNOWN": "4",
+    LISTED_SECONDS: f"{LISTED:g}",
     "DB_MAX_CONNECTIONS": "8",
     "DB_POOL_TIMEOUT": "2",
     "DB_POOL_RECYCLE": f"{RECYCLE:g}",

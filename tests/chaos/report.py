@@ -75,7 +75,11 @@ class Report:
             "marked stale": self.tally.marked,
             "look-ups unanswered by themselves": self.tally.unexplained,
             "invalidations": dict(self.tally.invalidations),
+            "reports": dict(self.tally.reports),
             "faults": dict(self.tally.faults),
+            "faults in two places": dict(self.tally.doubled),
+            "pairs of kinds at the same time": len(self.tally.pairs),
+            "kinds that met no other": self.tally.met_none,
             **self.faults,
             "evidence": self.evidence,
         }
@@ -100,6 +104,7 @@ class Report:
             ("requests", dict(self.tally.answers.most_common())),
             ("judged", {each.value: self.tally.verdicts[each] for each in Verdict}),
             ("invalidations", dict(self.tally.invalidations)),
+            ("reports of those", dict(self.tally.reports.most_common())),
             ("faults", dict(self.tally.faults.most_common())),
         ]
         for name, counts in parts:
@@ -107,6 +112,10 @@ class Report:
             for kind, count in counts.items():
                 table.add_row(f"  {kind}", str(count))
             table.add_section()
+        table.add_row("faults in two places at a time", str(self.tally.doubled.total()))
+        table.add_row("pairs of kinds of faults at the same time", str(len(self.tally.pairs)))
+        table.add_row("kinds of faults that met no other", ", ".join(self.tally.met_none) or "none")
+        table.add_section()
         table.add_row("answers that lagged, as the report of the invalidation had said", str(self.lagged))
         table.add_row("answers marked stale", str(self.tally.marked))
         table.add_row("look-ups that Redis did not answer, by itself", str(self.tally.unexplained))

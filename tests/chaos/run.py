@@ -14,8 +14,9 @@ from . import company
 from .changes import Changes
 from .chaos import Chaos
 from .client import Connection, connected
-from .faults import begin, heal
+from .faults import PARTITIONS, begin, heal
 from .fleet import UNTRUSTED_TTL, Fleet
+from .forks import Forks
 from .history import History
 from .leaks import filled, leaks_since, settled
 from .load import Load
@@ -25,6 +26,7 @@ from .tally import Tally
 
 _RECOVERS_WITHIN: Final = 60.0
 _STRETCHES: Final = 10
+_LONG: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Options:
     """How a run goes.
 
     Args:
-        seconds: for how long things fail.
+        seconds: for how long things fail; from 120 on instances are also cut off for more than a minute.
         seed: decides who is asked, what fails and when; the same seed gives the same draws, not the same moments.
         per_second: requests at most.
         changes_per_second: changes of the database at most.
@@ -68,7 +70,9 @@ class Run:
         self._tally = Tally()
         self._load = Load(fleet, self._history, self._tally, random.Random(seeds.random()))
         self._changes = Changes(fleet, self._history, self._tally, random.Random(seeds.random()), self._load)
-        self._chaos = Chaos(fleet, self._history, self._tally, random.Random(seeds.random()))
+        partitions = PARTITIONS if options.seconds >= _LONG else ()
+        self._chaos = Chaos(fleet, self._history, self._tally, random.Random(seeds.random()), partitions=partitions)
+        self._forks = Forks(fleet, self._history, self._tally, random.Random(seeds.random()))
 
     async def run(self) -> Report:
         """Return what was found."""
@@ -98,6 +102,7 @@ class Run:
             tasks.create_task(self._load.run(until, per_second=self._options.per_second))
             tasks.create_task(self._changes.run(until, per_second=self._options.changes_per_second))
             tasks.create_task(self._chaos.run(until))
+            tasks.create_task(self._forks.run(until))
 
     async def _not_recovered(self) -> list[str]:
         """Return which processes do not serve everybody's newest version soon after all works again."""

@@ -21,7 +21,10 @@ class Tally:
         answers: requests by what came of them.
         verdicts: answers that tell of a user, by what they are.
         faults: what was made to fail, by kind.
+        doubled: the same, in two places at a time.
+        pairs: kinds that were under way at the same time, two by two.
         invalidations: by what came of them.
+        reports: of those that reached Redis, by what they say of the other instances.
         marked: answers that were marked stale.
         unexplained: look-ups that Redis did not answer though nothing was made to fail.
         wrong: what must not be, each told in a line.
@@ -31,11 +34,34 @@ class Tally:
     answers: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    doubled: Counter[str] = field(default_factory=Counter)
+    pairs: set[frozenset[str]] = field(default_factory=set)
     invalidations: Counter[str] = field(default_factory=Counter)
+    reports: Counter[str] = field(default_factory=Counter)
     marked: int = 0
     unexplained: int = 0
     wrong: list[str] = field(default_factory=list)
+    _under_way: Counter[str] = field(default_factory=Counter)
     _events: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def began(self, kind: str, places: int = 1) -> None:
+        """Count a fault, and with which others it comes at the same time."""
+        self.faults[kind] += 1
+        if places > 1:
+            self.doubled[kind] += 1
+        self.pairs.update(frozenset({kind, other}) for other in self._under_way if other != kind)
+        self._under_way[kind] += 1
+
+    def ended(self, kind: str) -> None:
+        """Take note that a fault is over."""
+        self._under_way[kind] -= 1
+        self._under_way += Counter()
+
+    @property
+    def met_none(self) -> list[str]:
+        """The kinds of faults that came, and never at the same time as one of another kind."""
+        met = frozenset[str]().union(*self.pairs)
+        return sorted(kind for kind in self.faults if kind not in met)
 
     def happened(self, event: str) -> None:
         """Remember what was just done, to be told with what goes wrong soon after."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,7 +17,10 @@ from .bench import SOURCE_MS
 from .changes import named
 from .client import connected
 from .fleet import PLACES, Fleet, invalidate, together
+from .forks import FORKED, Forks
+from .history import History, Verdict
 from .logs import unhandled
+from .tally import Tally
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,26 @@ def test_misses_at_the_same_moment_are_shared_by_the_fleet(fleet: Fleet) -> None
         assert fleet.front.counts().requests == 1
     finally:
         fleet.front.reset()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["asyncio", "uvloop"])
+def test_a_forked_child_hands_back_what_it_was_answered(fleet: Fleet, place: int, tmp_path: Path) -> None:
+    """Judged under its own number, from its own beginning on; it ends by itself, and its parent serves on."""
+    history, tally = History(2.0), Tally()
+    for user in range(company.USERS):
+        # Whatever the tests before this one have made of them.
+        for _ in range(8):
+            history.changing(user)
+    forks = Forks(fleet, history, tally, random.Random(place))
+    asyncio.run(forks._fork(fleet.instances[place], tmp_path, 0.5))
+    assert tally.wrong == []
+    assert tally.verdicts[Verdict.RIGHT] > 10
+    assert (tally.verdicts.total(), tally.faults[FORKED]) == (tally.verdicts[Verdict.RIGHT], 1)
+    (pid,) = history._started
+    assert pid not in [each.pid for each in fleet.instances]
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    asyncio.run(shown(fleet, 1))
+    assert unhandled(fleet.instances[place].log.read_text()) == []
 
 
 def test_an_exception_in_a_process_is_found_in_its_log(fleet: Fleet) -> None:
