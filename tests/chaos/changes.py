@@ -22,6 +22,7 @@ WORKERS: Final = 4
 _RACED_SHARE: Final = 0.3
 _UNTOLD_SHARE: Final = 0.1
 _CLEARED_SHARE: Final = 0.04
+_TRIES: Final = 4
 
 
 class Changes:
@@ -57,10 +58,10 @@ class Changes:
                 if lot < _RACED_SHARE:
                     await self._raced(database, user)
                 elif lot < _RACED_SHARE + _UNTOLD_SHARE:
-                    await self._change(database, user)
+                    await self.change(database, user)
                 else:
-                    await self._change(database, user)
-                    await self.invalidate(self._any(), None if lot > 1 - _CLEARED_SHARE else user)
+                    await self.change(database, user)
+                    await self._insist(self._any(), None if lot > 1 - _CLEARED_SHARE else user)
 
     async def _raced(self, database: psycopg.AsyncConnection, user: int) -> None:
         """Change a user while loads of it are under way: what they bring is of before, or of after."""
@@ -71,14 +72,22 @@ class Changes:
                 if instance is not None:
                     tasks.create_task(self._ask(instance, user))
             await asyncio.sleep(self._rng.uniform(0, 0.06))
-            await self._change(database, user)
-            await self.invalidate(self._rng.choice([told, self._any()]), user)
+            await self.change(database, user)
+            await self._insist(self._rng.choice([told, self._any()]), user)
+
+    async def _insist(self, instance: Instance | None, user: int | None) -> None:
+        """Invalidate through another instance where one could not tell Redis, some times."""
+        for _ in range(_TRIES):
+            if await self.invalidate(instance, user):
+                return
+            instance = self._any()
 
     async def _ask(self, instance: Instance, user: int) -> None:
         async with connected(instance.port) as connection:
             await self._load.ask(connection, instance.slot, user)
 
-    async def _change(self, database: psycopg.AsyncConnection, user: int) -> None:
+    async def change(self, database: psycopg.AsyncConnection, user: int) -> None:
+        """Put a user's next version into the database."""
         async with self._locks[user]:
             await company.change(database, user, self._history.changing(user, time.monotonic()))
             self._history.changed(user)

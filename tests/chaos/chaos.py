@@ -15,7 +15,7 @@ from .history import History
 from .tally import Tally
 
 LANES: Final = 3
-_PAUSE: Final = 0.6
+_PAUSE: Final = 1.0
 _TWICE_SHARE: Final = 0.5
 # Else the list of instances would always be so young that one may be missing, which would excuse those that are.
 _LIST_LOST_EVERY: Final = 3

@@ -196,9 +196,14 @@ PARTITIONS: Final = (
 
 
 def begin(fleet: Fleet) -> None:
-    """Put the source at some distance, and let reports rely on the list of instances, which is complete."""
+    """Put the source at some distance, and let reports rely on the list of instances."""
     for instance in fleet.instances:
         instance.source.delay(DISTANCE)
+    rely_on_the_list(fleet)
+
+
+def rely_on_the_list(fleet: Fleet) -> None:
+    """Let the list of instances look old, once it is complete: reports say from then on that none is missing."""
     end = time.monotonic() + WITHIN
     with redis.Redis.from_url(fleet.valkey.url, socket_timeout=WITHIN) as client:
         (listeners,) = client.scan_iter(match=LISTENERS, count=1000)

@@ -23,11 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ctxmiddleware import ContextPlugin, SourceUnavailable, UserContext
+from ctxmiddleware import ContextPlugin, Identity, SourceUnavailable, UserContext
 
 Show = Callable[[UserContext], dict[str, object]]
 
 _CALLERS: Final = 4
+# A child that is not open yet asks memory alone at first: what was copied would be trusted for less.
+_PEEKS: Final = 2.5
 # Past its seconds a child may still wait for an answer, and for its plugin to close; then it is ended.
 _LATEST: Final = 20.0
 
@@ -125,13 +127,15 @@ async def _ask(plugin: ContextPlugin[UserContext], show: Show, plan: Plan, began
     until, answers = time.monotonic() + plan.seconds, list[dict[str, Any]]()
     rng = random.Random(os.getpid())
 
+    peeks_until = 0.0 if plan.closes else began_at + _PEEKS
+
     async def call() -> None:
         while time.monotonic() < until:
             user = int(len(plan.users) * rng.random() ** 2)
             asked_at = time.monotonic()
-            answer = await _answer(plugin, show, plan.users[user])
+            answer = await _answer(plugin, show, plan.users[user], peeks=asked_at < peeks_until)
             answers.append({"user": user, "asked_at": asked_at, "read_at": time.monotonic(), **answer})
-            await asyncio.sleep(rng.uniform(0, 0.4 if "failed" in answer else 0.04))
+            await asyncio.sleep(rng.uniform(0, 0.4 if answer.get("failed") == "unavailable" else 0.04))
 
     async with contextlib.AsyncExitStack() as exits:
         if plan.closes:
@@ -147,13 +151,15 @@ async def _ask(plugin: ContextPlugin[UserContext], show: Show, plan: Plan, began
             os._exit(0)
 
 
-async def _answer(plugin: ContextPlugin[UserContext], show: Show, address: str) -> dict[str, Any]:
+async def _answer(plugin: ContextPlugin[UserContext], show: Show, address: str, *, peeks: bool) -> dict[str, Any]:
     try:
-        found = await plugin.resolve(address)
+        found = plugin.peek(Identity(address)) if peeks else await plugin.resolve(address)
     except SourceUnavailable:
         return {"failed": "unavailable"}
     except Exception as error:  # noqa: BLE001 - it is judged by the run
         return {"failed": repr(error)}
+    if found is None:
+        return {"failed": "not in memory"}
     context = found.context
     reason = "unknown" if context is None else None if plugin.is_active(context) else "inactive"
     shown = None if context is None else show(context)

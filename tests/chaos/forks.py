@@ -18,6 +18,7 @@ from .load import told_in
 from .tally import Tally
 
 FORKED: Final = "a process forked"
+FORESEEN: Final = ("unavailable", "not in memory")
 _AT_ONCE: Final = 2
 _PAUSE: Final = 3.0
 _LONGEST: Final = 8.0
@@ -53,13 +54,20 @@ class Forks:
             instance = self._rng.choice([each for each in self._fleet.instances if each.running] or [None])
             seconds = min(self._rng.uniform(0.5, _LONGEST), until - time.monotonic())
             if instance is not None and seconds > 0:
-                await self._fork(instance, folder, seconds)
+                await self.fork(instance, folder, seconds, closes=self._rng.random() < 0.5)
 
-    async def _fork(self, instance: Instance, folder: Path, seconds: float) -> None:
+    async def fork(self, instance: Instance, folder: Path, seconds: float, *, closes: bool) -> None:
+        """Let a process fork a child, and judge what that was answered.
+
+        Args:
+            instance: the process.
+            folder: where the child tells its answers.
+            seconds: how long it asks.
+            closes: whether it opens its plugin at once and closes it, or asks what was copied first, and then dies.
+        """
         answers = folder / f"{self._rng.randrange(10**12)}.json"
         users = ",".join(map(company.address, range(company.USERS)))
-        closes = self._rng.choice(("yes", "no"))
-        target = f"/private/fork?answers={answers}&seconds={seconds}&closes={closes}&users={users}"
+        target = f"/private/fork?answers={answers}&seconds={seconds}&closes={'yes' if closes else 'no'}&users={users}"
         began_at = time.monotonic()
         try:
             async with connected(instance.port) as connection:
@@ -87,7 +95,7 @@ class Forks:
         for each in found["answers"]:
             if "failed" in each:
                 self._tally.answers[f"{each['failed'][:40]} in a child"] += 1
-                if each["failed"] != "unavailable":
+                if each["failed"] not in FORESEEN:
                     self._tally.unexpected(f"the child {pid} of instance {slot} raised {each['failed']}")
                 continue
             asked, told = Asked(each["user"], slot, each["asked_at"]), told_in(each, each["read_at"])

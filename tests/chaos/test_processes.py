@@ -14,11 +14,13 @@ from tests.waiting import eventually, eventually_async
 
 from . import company
 from .bench import SOURCE_MS
-from .changes import named
+from .changes import Changes, named
 from .client import connected
-from .fleet import PLACES, Fleet, invalidate, together
+from .faults import rely_on_the_list
+from .fleet import PLACES, UNTRUSTED_TTL, Fleet, invalidate, together
 from .forks import FORKED, Forks
 from .history import History, Verdict
+from .load import Load
 from .logs import unhandled
 from .tally import Tally
 
@@ -107,23 +109,40 @@ def test_misses_at_the_same_moment_are_shared_by_the_fleet(fleet: Fleet) -> None
         fleet.front.reset()
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["asyncio", "uvloop"])
-def test_a_forked_child_hands_back_what_it_was_answered(fleet: Fleet, place: int, tmp_path: Path) -> None:
-    """Judged under its own number, from its own beginning on; it ends by itself, and its parent serves on."""
-    history, tally = History(2.0), Tally()
-    for user in range(company.USERS):
-        # Whatever the tests before this one have made of them.
-        for _ in range(8):
-            history.changing(user)
-    forks = Forks(fleet, history, tally, random.Random(place))
-    asyncio.run(forks._fork(fleet.instances[place], tmp_path, 0.5))
+@pytest.mark.parametrize(("place", "closes"), [(0, True), (1, False)], ids=["asyncio", "uvloop"])
+def test_a_forked_child_serves_nothing_that_was_invalidated(
+    fleet: Fleet, tmp_path: Path, place: int, *, closes: bool
+) -> None:
+    """Its answers are judged under its own number, from its own beginning on; it ends by itself, its parent goes on."""
+    history, tally, rng = History(UNTRUSTED_TTL), Tally(), random.Random(place)
+    forks = Forks(fleet, history, tally, rng)
+    changes = Changes(fleet, history, tally, rng, Load(fleet, history, tally, rng))
+
+    async def story() -> None:
+        async with await psycopg.AsyncConnection.connect(fleet.project.dsn, autocommit=True) as database:
+            for user in range(company.USERS):
+                await changes.change(database, user)
+            # The child of another test, which has died, is waited for until its last beat is some seconds ago.
+            await eventually_async(lambda: changes.invalidate(fleet.instances[0], None))
+            for user in range(company.USERS):
+                await shown(fleet, user)
+            child = asyncio.create_task(forks.fork(fleet.instances[place], tmp_path, 3.0, closes=closes))
+            for _ in range(3):
+                await asyncio.sleep(0.3)
+                for user in range(0, company.USERS, 4):
+                    await changes.change(database, user)
+                    await changes.invalidate(fleet.instances[3], user)
+            await child
+
+    rely_on_the_list(fleet)
+    asyncio.run(story())
     assert tally.wrong == []
     assert tally.verdicts[Verdict.RIGHT] > 10
-    assert (tally.verdicts.total(), tally.faults[FORKED]) == (tally.verdicts[Verdict.RIGHT], 1)
+    assert (tally.faults[FORKED], tally.invalidations["200"] > 10) == (1, True)
+    assert {name for name in tally.reports if "one may be missing" in name} == set()
     (pid,) = history._started
     assert pid not in [each.pid for each in fleet.instances]
     eventually(lambda: not Path(f"/proc/{pid}").exists())
-    asyncio.run(shown(fleet, 1))
     assert unhandled(fleet.instances[place].log.read_text()) == []
 
 
