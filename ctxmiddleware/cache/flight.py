@@ -29,7 +29,7 @@ class Flight(Generic[V]):
     `overtaken` is set by an invalidation: what the flight brings was asked for before it, so nobody may have it.
     `doubted` is set by news that its generation was touched: what it brings is not trusted beyond those who wait.
     `alone` is one that leaves the shared tier alone.
-    `listed` is whether the reports of other instances counted this one in when the source was asked.
+    `listed` is whether the reports of other instances counted this one in when Redis, and then the source, was asked.
     `closes_at` is the monotonic second from which a caller that comes waits for another load.
     `epoch` is the epoch of trust before it looked, `lease` the fleet's for this load, where one was given.
     """

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from ..stats import MEMORY, REDIS, Counters
-from .base import Entry, Fence, Found, Stored, Window
+from .base import Entry, Fence, Found, Stored
 from .flight import Flight
 from .flights import Flights
 from .keeping import Keeping
@@ -62,7 +62,10 @@ class Looking(Generic[V]):
     async def depart(self, departing: Sequence[Flight[V]]) -> None:
         """Land what is known already, wait for what others load, and hand over the loads that are to be made here."""
         flights = self._flights.still_wanted(departing)
+        # Before the look, too: what is invalidated before this instance is listed again is not told to it.
+        is_listed = self._keeping.is_listed
         for flight in flights:
+            flight.listed, flight.closes_at = is_listed, math.inf if is_listed else -math.inf
             flight.held = self._keeping.held(flight)
             flight.known = None if flight.held is None else Found(flight.held, MEMORY, stale=True)
             # Before the look, and doubts of before are settled by it: what is heard from now on counts.
@@ -76,6 +79,8 @@ class Looking(Generic[V]):
             for flight, look in zip(flights, looks, strict=True)
             if not (self._is_put_off(flight) if look is None else self._is_answered(flight, look, asked_at))
         ]
+        for flight in waiting:
+            flight.closes_at = math.inf
         await self._share(waiting)
 
     def _is_put_off(self, flight: Flight[V]) -> bool:
@@ -152,11 +157,11 @@ class Looking(Generic[V]):
 
     def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
         """Return what is known under the generations in force; stale where it may only stand in for the source."""
-        held, epoch, window = flight.held, flight.epoch, self._keeping.window(flight)
+        held, window = flight.held, self._keeping.window(flight)
         ours = None
         if held is not None and held.fence == look.fence:
-            ours = self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed, window=window)
-        theirs = None if look.stored is None else self._entry_of(look.stored, look.fence, asked_at, epoch, window)
+            ours = self._policy.confirmed(held, asked_at, flight.epoch, listed=flight.listed, window=window)
+        theirs = None if look.stored is None else self._entry_of(flight, look.stored, look.fence, asked_at)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
         if known is None or self._clock() >= known.expires_at:
@@ -165,18 +170,18 @@ class Looking(Generic[V]):
         self._counters.add("hit", REDIS)
         return Found(known, REDIS)
 
-    def _entry_of(self, stored: Stored[V], fence: Fence, asked_at: float, epoch: int, window: Window) -> Entry[V]:
+    def _entry_of(self, flight: Flight[V], stored: Stored[V], fence: Fence, asked_at: float) -> Entry[V]:
         return self._policy.entry(
             stored.value,
             stored.origin,
             asked_at,
             stored.lifetime,
             shared=True,
-            listed=self._keeping.is_listed,
+            listed=flight.listed,
             fence=fence,
             age=stored.age,
-            epoch=epoch,
-            window=window,
+            epoch=flight.epoch,
+            window=self._keeping.window(flight),
         )
 
 

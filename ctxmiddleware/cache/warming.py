@@ -95,14 +95,16 @@ class Warming(Generic[V]):
         return taken
 
     async def _recall(self, names: Sequence[bytes]) -> int:
-        epoch, asked_at = self._trust.epoch, self._clock()
+        epoch, asked_at, is_listed = self._trust.epoch, self._clock(), self._keeping.is_listed
         with self._keeping.refilling() as refill:
             found = await self._shared.recall(names, self._keeping.keep_ms)
             looked = asked_at, self._clock()
-            entries = [(each.key, self._entry(each, looked, epoch)) for each in found if each is not None]
+            entries = [
+                (each.key, self._entry(each, looked, epoch, listed=is_listed)) for each in found if each is not None
+            ]
             return refill.keep([(key, entry) for key, entry in entries if asked_at < entry.expires_at])
 
-    def _entry(self, found: Recalled[V], looked: tuple[float, float], epoch: int) -> Entry[V]:
+    def _entry(self, found: Recalled[V], looked: tuple[float, float], epoch: int, *, listed: bool) -> Entry[V]:
         stored = found.stored
         return self._policy.entry(
             stored.value,
@@ -110,7 +112,7 @@ class Warming(Generic[V]):
             looked[0],
             stored.lifetime,
             shared=True,
-            listed=self._keeping.is_listed,
+            listed=listed,
             fence=found.look.fence,
             age=stored.age,
             epoch=epoch,
