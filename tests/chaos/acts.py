@@ -113,7 +113,7 @@ def both_down(fleet: Fleet) -> Iterator[None]:
 @contextmanager
 def commanded(fleet: Fleet, command: Callable[[redis.Redis], object]) -> Iterator[None]:
     """Send Valkey a command."""
-    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=2) as client:
+    with redis.Redis.from_url(fleet.valkey.url, socket_timeout=WITHIN) as client:
         command(client)
     yield
 
@@ -127,7 +127,8 @@ def forget_half(client: redis.Redis, rng: random.Random) -> None:
 
 def forget_the_list(client: redis.Redis, _: random.Random) -> None:
     """Delete the list of instances."""
-    client.delete(*client.scan_iter(match=LISTENERS, count=1000))
+    for key in client.scan_iter(match=LISTENERS, count=1000):
+        client.delete(key)
 
 
 def kill_clients(client: redis.Redis) -> None:

@@ -206,7 +206,7 @@ def rely_on_the_list(fleet: Fleet) -> None:
     """Let the list of instances look old, once it is complete: reports say from then on that none is missing."""
     end = time.monotonic() + WITHIN
     with redis.Redis.from_url(fleet.valkey.url, socket_timeout=WITHIN) as client:
-        (listeners,) = client.scan_iter(match=LISTENERS, count=1000)
+        (listeners,) = set(client.scan_iter(match=LISTENERS, count=1000))
         while client.zcount(listeners, "(0", "+inf") < len(fleet.instances):
             if time.monotonic() > end:
                 raise RuntimeError("not all instances are in the list")
