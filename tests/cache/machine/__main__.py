@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="say only what was found")
     options = parser.parse_args()
     if options.what == "guards":
-        return guards.main(options.steps)
+        return guards.main(options.steps, options.seed)
     return _run(options.steps, options.seed, quiet=options.quiet)
 
 

@@ -38,6 +38,7 @@ _FLIGHT, _FLIGHTS = "cache/flight.py", "cache/flights.py"
 _TIERED, _LOOKING, _FILLING = "cache/tiered.py", "cache/looking.py", "cache/filling.py"
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
 _CHANNEL, _HEARING = "cache/redis/channel.py", "cache/hearing.py"
+_ANNOUNCING = "cache/redis/announcing.py"
 
 GUARDS = (
     Guard(
@@ -263,32 +264,123 @@ GUARDS = (
         "flight.key in confirmed and self.keeping.is_late(stored_at)",
         "flight.key not in confirmed and self.keeping.is_late(math.inf)",
     ),
+    Guard(
+        "trusting what is loaded while no report counts this instance in",
+        _POLICY,
+        "        trusted_until = asked_at + (self.untrusted_ttl if listed else 0.0) if shared else math.inf\n",
+        "        trusted_until = asked_at + self.untrusted_ttl if shared else math.inf\n",
+    ),
+    Guard(
+        "trusting what is confirmed while no report counts this instance in",
+        _POLICY,
+        "trusted_until=asked_at + (self.untrusted_ttl if listed else 0.0), epoch=epoch)",
+        "trusted_until=asked_at + self.untrusted_ttl, epoch=epoch)",
+    ),
+    Guard(
+        "trusting what is taken from Redis while no report counts this instance in",
+        _LOOKING,
+        "            shared=True,\n            listed=not flight.closed,\n",
+        "            shared=True,\n",
+    ),
+    Guard(
+        "standing in with what was loaded while no report counted this instance in",
+        _POLICY,
+        "        if value is not None and listed:\n",
+        "        if value is not None:\n",
+    ),
+    Guard(
+        "standing in with what was confirmed while no report counted this instance in",
+        _POLICY,
+        "        if not listed:\n            found.untrusted_grace = 0.0\n",
+        "        if not listed:\n            found.untrusted_grace = self._untrusted_grace\n",
+    ),
+    Guard(
+        "standing in past trust for as long as past its time",
+        _POLICY,
+        "            entry.untrusted_grace = self._untrusted_grace\n",
+        "            entry.untrusted_grace = self.stale_for\n",
+    ),
+    Guard(
+        "joining a call that an instance began while no report counted it in",
+        _FLIGHTS,
+        " or flight.landed or flight.closed else flight",
+        " or flight.landed else flight",
+    ),
+    Guard(
+        "joining a look-up that an instance began while no report counted it in",
+        _LOOKING,
+        "            flight.closed = not is_listed\n",
+        "",
+    ),
+    Guard(
+        "trusting a look-up that began while no report counted this instance in",
+        _LOOKING,
+        "self._policy.confirmed(held, asked_at, epoch, listed=not flight.closed)",
+        "self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed)",
+    ),
+    Guard(
+        "keeping what is loaded long after the last beat",
+        _CHANNEL,
+        "        return self._clock() < self._listed_until\n",
+        "        return self._listed_until > 0\n",
+    ),
+    Guard(
+        "being listed from when a beat was answered, and not from when it was asked for",
+        _CHANNEL,
+        "max(self._listed_until, asked_at + LISTED_MS / 1000)",
+        "max(self._listed_until, self._clock() + LISTED_MS / 1000)",
+    ),
+    Guard(
+        "an answer that comes later than the report of an invalidation says",
+        _FILLING,
+        "        if is_trusted or flight.closed or self._clock() < until + grace:\n",
+        "        if is_trusted or flight.closed or grace:\n",
+    ),
+    Guard(
+        "relying on a list of instances that is young",
+        _ANNOUNCING,
+        "        if age >= LISTED_MS / 1000 + longest:\n",
+        "        if age >= 0:\n",
+    ),
+    Guard(
+        "reporting less than what is left to an instance that is listed",
+        _ANNOUNCING,
+        "    return max(0.0, min(longest, longest + (LISTED_MS - age_ms) / 1000))\n",
+        "    return max(0.0, longest - age_ms / 1000)\n",
+    ),
 )
 
 
-def main(steps: int) -> int:
-    """Remove each guard, let the machine run, and write down what it found; return how many it did not find."""
+def main(steps: int, seed: int) -> int:
+    """Remove each guard, let the machine run, and write down what it found; return how many it did not find.
+
+    Args:
+        steps: of the machine, at least, before a guard is not found.
+        seed: with which it begins.
+    """
     rows = []
     # Two at a time: each runs in a process of its own.
     with ThreadPoolExecutor(2) as pool:
-        for guard, found in zip(GUARDS, pool.map(lambda guard: _without(guard, steps), GUARDS), strict=True):
+        for guard, found in zip(GUARDS, pool.map(lambda guard: _without(guard, steps, seed), GUARDS), strict=True):
             rows.append(f"| {guard.name} | `{guard.file}` | {found} |")
             print(rows[-1], flush=True)
-    FINDINGS.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    head = _HEAD.format(seed=seed, steps=steps)
+    FINDINGS.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
     return sum("not found" in row for row in rows)
 
 
 _HEAD = """# What the machine finds where a guard is missing
 
-Written by `python -m tests.cache.machine guards`: each guard is removed from a copy of the package, alone, and the
-machine runs until it finds a broken promise. Steps are callbacks of the event loop and rules of the machine.
+Written by `python -m tests.cache.machine guards --seed {seed} --steps {steps}`: each guard is removed from a copy of
+the package, alone, and the machine runs until it finds a broken promise, from seed {seed} on with one seed more every
+40 examples, for {steps} steps at most. Steps are callbacks of the event loop and rules of the machine.
 
 | without the guard against | in | the machine says |
 |---|---|---|
 """
 
 
-def _without(guard: Guard, steps: int) -> str:
+def _without(guard: Guard, steps: int, seed: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, PACKAGE.name)
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -296,7 +388,7 @@ def _without(guard: Guard, steps: int) -> str:
         text = changed.read_text(encoding="utf-8")
         assert text.count(guard.text) == 1, guard.name
         changed.write_text(text.replace(guard.text, guard.without), encoding="utf-8")
-        command = [sys.executable, "-m", "tests.cache.machine", "--quiet", "--steps", str(steps)]
+        command = [sys.executable, "-m", "tests.cache.machine", "--quiet", "--steps", str(steps), "--seed", str(seed)]
         # The copy first, and the tests from where they are.
         paths = os.pathsep.join([folder, str(PACKAGE.parent)])
         done = subprocess.run(

@@ -44,8 +44,8 @@ class Instance:
         assert self.tier.ear is not None
         return self.tier.ear
 
-    def open(self) -> None:
-        """Start it with an empty memory."""
+    def open(self, *, hears: bool = True) -> None:
+        """Start it with an empty memory, listening to the channel or not yet."""
         world = self.world
         self._lives += 1
         self.counters, self._standbys = Counters(), 0
@@ -69,7 +69,8 @@ class Instance:
         )
         self._stop = asyncio.Event()
         self._life = world.loop.create_task(self._live(self.cache, self._stop))
-        self.ear.hear()
+        if hears:
+            self.ear.hear()
 
     async def _live(self, cache: TieredCache[str], stop: asyncio.Event) -> None:
         async with cache.flights.opened:

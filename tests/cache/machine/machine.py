@@ -8,9 +8,9 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from .lists import ListScenes
 from .model import KEYS, Violation
 from .rules import INSTANCES, SEEDS, chooser
-from .scenes import Scenes
 
 STEPS = st.integers(0, 40)
 NAMES = st.sampled_from(["ada", "bob", "cy"])
@@ -19,7 +19,7 @@ TOTAL: Counter[str] = Counter()
 """What all machines of this process have done."""
 
 
-class Machine(Scenes):
+class Machine(ListScenes):
     """Callers come, go and are cancelled; users are invalidated; the source, Redis and the clock do as they like."""
 
     def __init__(self) -> None:
@@ -255,13 +255,13 @@ class Machine(Scenes):
         self.get_to_the_end(instance, [key], seed)
         world.redis(down=bool(seed % 2))
 
-    @rule(instance=INSTANCES, luck=st.integers(0, 7), seed=SEEDS)
-    def restart(self, instance: int, luck: int, seed: int) -> None:
-        """Now and then an instance is shut down, and comes back with an empty memory."""
+    @rule(instance=INSTANCES, luck=st.integers(0, 7), hears=st.booleans(), seed=SEEDS)
+    def restart(self, instance: int, luck: int, seed: int, *, hears: bool) -> None:
+        """Now and then an instance is shut down, and comes back with an empty memory, in the list or not yet."""
         if luck:
             return
         self._close(instance, seed)
-        self.world.instances[instance].open()
+        self.world.instances[instance].open(hears=hears)
         self.run(30, seed)
         self.world.counts["restarts"] += 1
 

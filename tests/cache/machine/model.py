@@ -13,8 +13,8 @@ from ctxmiddleware.cache.shared import Reach
 KEYS: tuple[Key, ...] = tuple((partition, name) for partition in ("", "acme") for name in ("ada", "bob", "cy"))
 NAMED = {digest_of(name): name for name in ("ada", "bob", "cy", "nobody")}
 POLICY = CachePolicy(
-    ttl=10, negative_ttl=3, jitter=0.1, refresh_ahead=0.8, stale_for=6, untrusted_ttl=2, soft_timeout=0.5,
-    load_timeout=5, max_loads=3, max_batches=1, max_users=4, max_unknown=2,
+    ttl=10, negative_ttl=3, jitter=0.1, refresh_ahead=0.8, stale_for=6, untrusted_ttl=2, stale_untrusted_for=4,
+    soft_timeout=0.5, load_timeout=5, max_loads=3, max_batches=1, max_users=4, max_unknown=2,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from tests.matrix import Cases
 
 from .guards import FINDINGS, GUARDS, PACKAGE, Guard
 from .machine import TOTAL, Machine
+from .model import KEYS
 
 
 def test_no_order_of_events_breaks_a_promise(cases: Cases) -> None:
@@ -27,6 +28,17 @@ def test_no_order_of_events_breaks_a_promise(cases: Cases) -> None:
     )
     for event in ("served by memory", "served by redis", "served by db", "served stale", "invalidations"):
         assert TOTAL[event] > 20, f"the machine hardly ever saw: {event}"
+
+
+@pytest.mark.parametrize("registers", [False, True], ids=["asks again", "is listed before the answer"])
+@pytest.mark.parametrize("instance", [0, 1])
+def test_a_look_up_that_an_unlisted_instance_began_is_for_those_who_waited(instance: int, *, registers: bool) -> None:
+    """The user was invalidated since: a caller who came after that looks again, and memory is not trusted."""
+    machine = Machine()
+    machine.choose(in_steps=False)
+    machine.look_up_in_no_list(instance=instance, key=KEYS[0], seed=0, registers=registers, stored=True)
+    machine.promises()
+    machine.teardown()
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)

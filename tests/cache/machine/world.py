@@ -91,9 +91,10 @@ class World:
         for each in self.invalidations[:done]:
             if each.name not in (None, name) or each.ended_at > since:
                 continue
-            # Memory alone is trusted for so long, and stands in for the source for as long as the report has said.
+            # Memory alone is trusted for so long; while Redis cannot be asked it stands in for the source for as long
+            # as the report has said.
             reported = each.stops_within(self.instances[instance].tier.me)
-            allowed = reported if stale else min(reported, POLICY.untrusted_ttl)
+            allowed = reported if stale and each.redis_was_down else min(reported, POLICY.untrusted_ttl)
             if each.instance == instance or since >= each.ended_at + allowed:
                 versions.append(each.version)
         return max(versions)
