@@ -50,7 +50,8 @@ class Chaos:
         self._kinds = kinds
         self._partitions = partitions
         self._deck: list[Kind] = []
-        self._rounds = 0
+        # An instance that is cut off leaves a list that is old before that is lost.
+        self._rounds = 1 if partitions else 0
         self._touched: set[str] = set()
 
     async def run(self, until: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -64,9 +64,9 @@ def test_the_list_of_instances_is_deleted_and_nothing_else(valkey: Valkey) -> No
     assert LISTENERS.startswith("ctx:")
 
 
-def _chaos(*kinds: Kind, seed: int = 1) -> Chaos:
+def _chaos(*kinds: Kind, seed: int = 1, partitions: Sequence[Kind] = ()) -> Chaos:
     fleet = cast("Fleet", SimpleNamespace(instances=[None] * PLACES))
-    return Chaos(fleet, History(1.0), Tally(), random.Random(seed), kinds=kinds)
+    return Chaos(fleet, History(1.0), Tally(), random.Random(seed), kinds=kinds, partitions=partitions)
 
 
 def _kind(name: str, *touches: str, **more: Any) -> Kind:
@@ -99,6 +99,13 @@ def test_the_list_is_lost_in_one_round_of_three() -> None:
     names = [kind.name for kind, _ in (chaos._drawn() for _ in range(12)) if kind]
     assert (names.count("lost"), names.count("other")) == (3, 9)
     assert {kind.name for kind in KINDS if kind.loses_the_list} >= {"FLUSHALL", "the list of instances deleted"}
+
+
+def test_beside_partitions_the_list_is_lost_later() -> None:
+    """An instance that is cut off has left a list that is old, of which reports say that none is missing."""
+    chaos = _chaos(_kind("lost", "valkey", loses_the_list=True), _kind("other", "valkey"), partitions=PARTITIONS)
+    assert [kind.name for kind, _ in (chaos._drawn() for _ in range(2)) if kind] == ["other", "other"]
+    assert {kind.name for kind, _ in (chaos._drawn() for _ in range(2)) if kind} == {"lost", "other"}
 
 
 def test_partitions_outlast_a_minute_and_the_list() -> None:
