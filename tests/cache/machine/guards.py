@@ -279,7 +279,7 @@ GUARDS = (
     Guard(
         "trusting what is taken from Redis while no report counts this instance in",
         _LOOKING,
-        "            shared=True,\n            listed=not flight.closed,\n",
+        "            shared=True,\n            listed=flight.listed,\n",
         "            shared=True,\n",
     ),
     Guard(
@@ -302,21 +302,21 @@ GUARDS = (
     ),
     Guard(
         "joining a call that an instance began while no report counted it in",
-        _FLIGHTS,
-        " or flight.landed or flight.closed else flight",
-        " or flight.landed else flight",
+        _FILLING,
+        "            if not is_listed:\n                flight.closes_at = -math.inf\n",
+        "",
     ),
     Guard(
         "joining a look-up that an instance began while no report counted it in",
         _LOOKING,
-        "            flight.closed = not is_listed\n",
-        "",
+        "            flight.listed, flight.closes_at = is_listed, math.inf if is_listed else -math.inf\n",
+        "            flight.listed = is_listed\n",
     ),
     Guard(
         "trusting a look-up that began while no report counted this instance in",
         _LOOKING,
-        "self._policy.confirmed(held, asked_at, epoch, listed=not flight.closed)",
-        "self._policy.confirmed(held, asked_at, epoch, listed=self._keeping.is_listed)",
+        "self._policy.confirmed(held, asked_at, flight.epoch, listed=flight.listed,",
+        "self._policy.confirmed(held, asked_at, flight.epoch, listed=self._keeping.is_listed,",
     ),
     Guard(
         "keeping what is loaded long after the last beat",
@@ -333,8 +333,8 @@ GUARDS = (
     Guard(
         "an answer that comes later than the report of an invalidation says",
         _FILLING,
-        "        if is_trusted or flight.closed or self._clock() < until + grace:\n",
-        "        if is_trusted or flight.closed or grace:\n",
+        "        if is_trusted or not flight.listed or self._clock() < until + grace:\n",
+        "        if is_trusted or not flight.listed or grace:\n",
     ),
     Guard(
         "relying on a list of instances that is young",
