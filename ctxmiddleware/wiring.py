@@ -94,7 +94,15 @@ def assemble(
         prepare=_prepared_by(copier, None if tier is None else tier.codec.values),
         load_timeout=policy.load_timeout,
     )
-    cache: TieredCache[T] = TieredCache(policy, loading, shared=tier, counters=counters, clock=clock, share=shared_rows)
+    cache: TieredCache[T] = TieredCache(
+        policy,
+        loading,
+        shared=tier,
+        counters=counters,
+        clock=clock,
+        share=shared_rows,
+        source_lag=_lag_of(source),
+    )
     told = partial(cache.watchers.ring, None)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock, changed=told)
     resolver = Resolver(
@@ -159,6 +167,11 @@ def _tell_settle(source: object, settle: float) -> None:
     told = getattr(source, "settle", None)
     if callable(told):
         told(settle)
+
+
+def _lag_of(source: object) -> float:
+    lag = getattr(source, "replica_lag", 0.0)
+    return float(lag) if isinstance(lag, (int, float)) else 0.0
 
 
 def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callable[[T], T]:

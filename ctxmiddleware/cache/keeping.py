@@ -152,8 +152,9 @@ class Keeping(Generic[V]):
 
     def moved_ago(self, flight: Flight[V]) -> float:
         """Return the seconds since a flight's user was invalidated; infinite where that is long ago."""
-        # A load that goes alone was overtaken just now.
-        return 0.0 if flight.alone else self.settling.moved_ago(flight.key[1], flight.look)
+        # A load that goes alone was overtaken just now; and no report counts in one of an instance that is unlisted.
+        is_unknown = flight.alone or not flight.listed
+        return 0.0 if is_unknown else self.settling.moved_ago(flight.key[1], flight.look)
 
     def held(self, flight: Flight[V]) -> Entry[V] | None:
         """Return what memory holds for a flight, whatever it is still good for."""

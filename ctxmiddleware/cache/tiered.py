@@ -51,6 +51,7 @@ class TieredCache(Generic[V]):
         share: types of rows that many values have in common, kept once in memory.
         grace_seconds: seconds a load may take beside asking the source.
         sleep: waits until a call of the source is slow.
+        source_lag: seconds the source may be behind where it is not told of an invalidation.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class TieredCache(Generic[V]):
         share: tuple[type, ...] = (),
         grace_seconds: float = GRACE_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+        source_lag: float = 0.0,
     ) -> None:
         self.policy = policy
         self.memory: MemoryTier[V] = MemoryTier(
@@ -75,7 +77,7 @@ class TieredCache(Generic[V]):
             share=share,
             digest=None if shared is None else digest_of,
         )
-        self.trust = Trust(policy.untrusted_ttl, policy.longest_untold)
+        self.trust = Trust(policy.untrusted_ttl, policy.longest_untold + source_lag)
         self._filling: Filling[V] = Filling(
             policy,
             self.memory,

@@ -37,7 +37,8 @@ class ContextSource(Protocol[T_co]):
     invalidation, with None for all users, and before a load of a user whom another process invalidated so many seconds
     ago; an invalidation is of every tenant, and the identity has none. Where it has `settle(seconds)`, that is called
     once, at construction of the plugin, with the time after an invalidation in which its transaction may still commit:
-    one that reads from a replica asks its primary for so much longer than the replica lags.
+    one that reads from a replica asks its primary for so much longer than the replica lags. Its `replica_lag`, seconds,
+    is part of the time within which a report says that an instance stops that is cut off from Redis.
     """
 
     async def fetch(self, identity: Identity) -> T_co | Loaded[T_co] | None:

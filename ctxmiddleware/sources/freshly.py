@@ -21,7 +21,7 @@ class FreshlyInvalidated:
     """
 
     def __init__(self, lag: float, clock: Callable[[], float]) -> None:
-        self._behind = lag
+        self.behind = lag
         self._settle = 0.0
         self._clock = clock
         self._until: dict[str, float] = {}
@@ -35,7 +35,7 @@ class FreshlyInvalidated:
 
     @property
     def _lag(self) -> float:
-        return self._behind + self._settle if self._behind else 0.0
+        return self.behind + self._settle if self.behind else 0.0
 
     def settle(self, seconds: float) -> None:
         """Add the time after an invalidation in which its transaction may still commit."""

@@ -134,6 +134,11 @@ class SupabaseSource(BatchSource[UserContext]):
     ) -> None:
         await self._transport.__aexit__(kind, error, trace)
 
+    @property
+    def replica_lag(self) -> float:
+        """Seconds for which the replica may be behind; 0 where there is none."""
+        return self._fresh.behind if self._replica is not None else 0.0
+
     def settle(self, seconds: float) -> None:
         """Ask the primary for so much longer after an invalidation, whose transaction may still commit."""
         self._fresh.settle(seconds)
