@@ -30,6 +30,10 @@ class Invalidated(Protocol):
         """Seconds after an invalidation in which its transaction may still commit."""
         ...
 
+    async def settle_from_now(self, names: Sequence[str] | None) -> None:
+        """Let the time in which transactions may commit begin now."""
+        ...
+
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Forget a name, or everyone where it is None; return how many entries, and what the other instances said."""
         ...
@@ -67,6 +71,11 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis could not be told.
         """
+        report = await self._one(name)
+        await self._cache.settle_from_now(None if name is None else [name])
+        return report
+
+    async def _one(self, name: str | None) -> InvalidationReport:
         started = time.perf_counter()
         dropped, reach, failure = 0, NOWHERE, None
         self._tell_source(name, 0.0)
@@ -93,13 +102,14 @@ class Invalidator:
         reports: list[InvalidationReport] = []
         failures: list[InvalidationFailed] = []
         failed: list[InvalidationReport] = []
-        waiting = iter(dict.fromkeys(names))
+        each_once = list(dict.fromkeys(names))
+        waiting = iter(each_once)
         started = time.perf_counter()
 
         async def work() -> None:
             for name in waiting:
                 try:
-                    reports.append(await self.one(name))
+                    reports.append(await self._one(name))
                 except InvalidationFailed as failure:
                     failures.append(failure)
                     failed.append(cast("InvalidationReport", failure.report))
@@ -107,6 +117,7 @@ class Invalidator:
         async with anyio.create_task_group() as tasks:
             for _ in range(_AT_ONCE):
                 tasks.start_soon(work)
+        await self._cache.settle_from_now(each_once)
         report = _merged([*reports, *failed], (time.perf_counter() - started) * 1000)
         if failures:
             raise InvalidationFailed(report, f"{len(failures)} of {len(reports) + len(failures)} users") from failures[

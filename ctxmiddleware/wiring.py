@@ -31,6 +31,7 @@ from .secret import Secret
 from .settings import ADMIN_TOKEN, Settings
 from .shown import shown
 from .sources.base import ContextSource
+from .sources.traits import label_of, lag_of, tell_settle
 from .stats import Counters
 from .zones.base import ZoneSnapshot, ZoneSource
 from .zones.service import ZonesService
@@ -81,7 +82,7 @@ def assemble(
         ConfigurationError: a part refuses what it was given.
     """
     counters = Counters()
-    _tell_settle(source, policy.settle)
+    tell_settle(source, policy.settle)
     tier: RedisTier[T] | None = None
     if redis is not None:
         tier = _redis_tier(redis, namespace, source, context_type, policy, counters, seal, redis_options)
@@ -101,7 +102,7 @@ def assemble(
         counters=counters,
         clock=clock,
         share=shared_rows,
-        source_lag=_lag_of(source),
+        source_lag=lag_of(source),
     )
     told = partial(cache.watchers.ring, None)
     service = None if zones is None else ZonesService(zones, ttl=zones_ttl, clock=clock, changed=told)
@@ -162,18 +163,6 @@ def parts_from(
     return parts
 
 
-def _tell_settle(source: object, settle: float) -> None:
-    # A source that reads from a replica asks its primary for so much longer.
-    told = getattr(source, "settle", None)
-    if callable(told):
-        told(settle)
-
-
-def _lag_of(source: object) -> float:
-    lag = getattr(source, "replica_lag", 0.0)
-    return float(lag) if isinstance(lag, (int, float)) else 0.0
-
-
 def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callable[[T], T]:
     def prepare(context: T) -> T:
         context = copier.admit(context)
@@ -185,12 +174,6 @@ def _prepared_by(copier: Copier[T], serializer: Serializer[T] | None) -> Callabl
 def namespace_of(name: str, namespace: str | None) -> str:
     """Return what begins a plugin's keys in Redis."""
     return name if namespace is None else f"{namespace}/{name}"
-
-
-def label_of(source: object) -> str:
-    """Return what tells the database of a source from others, empty where the source does not say."""
-    label = getattr(source, "label", "")
-    return label if isinstance(label, str) else ""
 
 
 def seal_of(keys: Iterable[str | Secret]) -> Seal | None:

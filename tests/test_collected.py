@@ -268,6 +268,7 @@ class _NeverTold:
 class _Flight:
     key: tuple[str, str] = ADA
     alone: bool = False
+    listed: bool = True
     look: None = None
 
 

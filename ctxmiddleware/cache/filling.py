@@ -23,7 +23,7 @@ from .names import digest_of
 from .policy import CachePolicy
 from .queue import LoadQueue, QueueLimits
 from .shared import SharedTier, Storing
-from .trust import Trust
+from .trust import Trust, own_epoch
 
 V = TypeVar("V")
 
@@ -189,6 +189,8 @@ class Filling(Generic[V]):
             flight.epoch = epoch if flight.key in confirmed else flight.epoch
             flight.doubted |= flight in doubted and flight.key not in confirmed
             entry.epoch = flight.epoch
+            if self.keeping.is_shared and flight.look is None and flight.key not in confirmed:
+                entry.epoch = own_epoch(flight.epoch)
             if not self.keeping.keep(flight, entry):
                 self._counters.add("load", "overtaken")
             self._land(flight, entry, is_confirmed=flight.key in confirmed)

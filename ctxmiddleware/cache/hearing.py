@@ -70,6 +70,14 @@ class Hearing(Generic[V]):
         self._trust.end(self._clock())
         self._keeping.watchers.ring(None)
 
+    def begun_anew(self) -> None:
+        """Take all users for invalidated just now: which of them were, the shared tier has lost."""
+        self._keeping.settling.hear(None)
+
+    def left(self) -> None:
+        """Serve nothing that was looked up before."""
+        self._trust.leave(self._clock())
+
     def prove(self, at: float) -> None:
         """Trust memory for a while from a monotonic second at which nothing had been missed."""
         self._trust.prove(at)

@@ -76,15 +76,17 @@ class Keeping(Generic[V]):
         """Whether the reports of other instances count this one in; where there are none, nothing is missing."""
         return self._shared is None or self._shared.is_listed
 
-    def forget(self, name: str | None, generation: bytes | None = None) -> int:
+    def forget(self, name: str | None, generation: bytes | None = None, *, heard: bool = True) -> int:
         """Drop a name, or everybody where it is None, from memory and from what is in the air; return how many.
 
         Args:
             name: the name.
             generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
+            heard: whether it is known that the name was invalidated.
         """
         digest = None if name is None else digest_of(name)
-        self.settling.hear(digest)
+        if heard:
+            self.settling.hear(digest)
         if self._shared is not None:
             self._refills.hear(digest)
         try:
@@ -259,7 +261,8 @@ class Keeping(Generic[V]):
         answers = await self._shared.store(values)
         for value, stored in zip(values, answers, strict=True):
             if stored is False:
-                self.forget(value.key[1])
+                # Redis may have evicted its generation: whether it was invalidated, the next look tells.
+                self.forget(value.key[1], heard=False)
         return {value.key for value, stored in zip(values, answers, strict=True) if stored}
 
 

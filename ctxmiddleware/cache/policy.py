@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError
 from .base import UNBOUNDED, Entry, Fence, Window
-from .trust import Trust
+from .trust import Trust, own_epoch
 
 V = TypeVar("V")
 
@@ -247,6 +247,8 @@ def judge(entry: Entry[V], now: float, trust: Trust) -> Verdict:
             return Verdict.AHEAD if is_due else Verdict.FRESH
         if now < entry.trusted_until:
             return Verdict.FRESH if now < entry.ahead_at and now < entry.renew_at else Verdict.AHEAD
+    elif now < entry.expires_at and entry.epoch == own_epoch(trust.epoch) and now < entry.trusted_until:
+        return Verdict.FRESH if now < entry.ahead_at and now < entry.renew_at else Verdict.AHEAD
     return Verdict.STALE if now < stale_until(entry, trust) else Verdict.GONE
 
 

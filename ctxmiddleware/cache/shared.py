@@ -128,6 +128,14 @@ class Listener(Protocol):
         """News were missed, nobody knows which."""
         ...
 
+    def begun_anew(self) -> None:
+        """The shared tier has lost which names were invalidated lately."""
+        ...
+
+    def left(self) -> None:
+        """No report counts this instance in any more."""
+        ...
+
     def prove(self, at: float) -> None:
         """Nothing had been missed at a monotonic second."""
         ...
@@ -243,6 +251,10 @@ class SharedTier(Protocol[V]):
 
     async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[V] | None]:
         """Return what it holds of each of them under the generations in force."""
+        ...
+
+    async def mark(self, names: Sequence[str] | None) -> None:
+        """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
         ...
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:

@@ -236,6 +236,18 @@ class TieredCache(Generic[V]):
         if self._shared is not None:
             await self._shared.let_go(names, holder)
 
+    async def settle_from_now(self, names: Sequence[str] | None) -> None:
+        """Let the windows of names, or of everyone, begin now, which were invalidated a moment ago.
+
+        A COMMIT may come `settle` seconds after the invalidation has returned, which has waited for other instances.
+        """
+        if not self.policy.settle:
+            return
+        for digest in [None] if names is None else [digest_of(name) for name in names]:
+            self.settling.hear(digest)
+        if self._shared is not None:
+            await self._shared.mark(names)
+
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.
 

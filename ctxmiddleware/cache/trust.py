@@ -13,6 +13,19 @@ NO_EPOCH = -1
 """The epoch of an entry that nothing but a look into the shared tier makes trusted again."""
 
 
+def own_epoch(epoch: int) -> int:
+    """Return the epoch of an entry that was loaded without a look into the shared tier.
+
+    The channel vouches for what Redis has shown. Of anything else it is not known on which side of an invalidation it
+    is: it is trusted for its own time, and no longer.
+    """
+    return -2 - epoch
+
+
+def _epoch_of(epoch: int) -> int:
+    return epoch if epoch >= 0 else -2 - epoch
+
+
 class Trust:
     """Until when memory may answer by itself.
 
@@ -27,7 +40,7 @@ class Trust:
             what it had.
     """
 
-    __slots__ = ("ended_at", "epoch", "lasts", "longest_untold", "told_from", "until")
+    __slots__ = ("ended_at", "epoch", "lasts", "left_at", "left_epoch", "longest_untold", "told_from", "until")
 
     def __init__(self, lasts: float, longest_untold: float = 0.0) -> None:
         self.lasts = lasts
@@ -35,6 +48,8 @@ class Trust:
         self.epoch = 0
         self.until = -math.inf
         self.ended_at = math.inf
+        self.left_at = -math.inf
+        self.left_epoch = 0
         self.told_from = -math.inf
 
     def __repr__(self) -> str:
@@ -45,7 +60,11 @@ class Trust:
         until = self.until  # before the epoch, as in `judge`
         if entry.epoch == self.epoch:
             return max(entry.trusted_until, until)
-        return entry.trusted_until if entry.epoch == NO_EPOCH else min(entry.trusted_until, self.ended_at)
+        if entry.epoch == NO_EPOCH:
+            return entry.trusted_until if entry.trusted_until > self.left_at else -math.inf
+        if entry.epoch == own_epoch(self.epoch):
+            return entry.trusted_until
+        return min(entry.trusted_until, self.ended_at) if _epoch_of(entry.epoch) >= self.left_epoch else -math.inf
 
     def vouches(self, entry: Entry[V], now: float) -> bool:
         """Return whether the channel alone says at a monotonic second that no news of an entry were missed."""
@@ -62,6 +81,13 @@ class Trust:
         An entry knows when it was looked up by how long that made it trusted.
         """
         self.told_from = at + self.lasts
+
+    def leave(self, now: float) -> None:
+        """Serve nothing any more that was looked up before: no report counts this instance in from now on."""
+        self.until = -math.inf
+        self.ended_at = self.left_at = now
+        self.epoch += 1
+        self.left_epoch = self.epoch
 
     def end(self, now: float) -> None:
         """Trust nothing any more that was looked up before: news were missed."""

@@ -11,13 +11,14 @@ import anyio
 from ...bell import Bell
 from ..names import digest_of
 from ..shared import Reach
-from .channel import Channel, Confirmation, read_entry
+from .channel import Channel, Confirmation
 from .incarnation import MARK_MS
 from .keys import KeySpace
 from .lua.channel import LISTED_MS, Roll
 from .lua.invalidation import ANNOUNCE, INVALIDATE, RENEW
 from .options import RedisOptions
 from .order import answer_of
+from .register import read_entry
 from .servers.driver import Call, Spread, TooFewReplicas
 from .way import Way
 

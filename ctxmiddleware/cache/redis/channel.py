@@ -56,6 +56,7 @@ class Follower:
         self._incarnation: bytes | None = None
         self._number = 0
         self._promised: tuple[Beat, float] | None = None
+        self._last_incarnation: bytes | None = None
         self.place = NOWHERE
 
     def __repr__(self) -> str:
@@ -92,6 +93,19 @@ class Follower:
     def is_behind(self) -> bool:
         """Whether announcements up to the last beat have not been taken yet."""
         return self._promised is not None
+
+    def leave(self) -> None:
+        """Take note that this instance is in no list any more: nothing that it knows is served from now on."""
+        self._incarnation, self._promised = None, None
+        self._listener.left()
+
+    def has_begun_anew(self, beat: Beat) -> bool:
+        """Return whether the state of the channel was lost since the last beat, and with it what Redis knew."""
+        former, self._last_incarnation = self._last_incarnation, beat.incarnation
+        if former in (None, beat.incarnation):
+            return False
+        self._listener.begun_anew()
+        return True
 
     def beat(self, beat: Beat, asked_at: float) -> None:
         """Take the state of the channel, asked for at a monotonic second."""
@@ -215,6 +229,10 @@ class Channel:
         self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
         self.longest_untold = max(self.longest_untold, beat.longest_ms / 1000)
 
+    def unlisted(self) -> None:
+        """Take note that this instance has left the list."""
+        self._listed_until = -math.inf
+
     def is_listed(self) -> bool:
         """Return whether this instance stays in the list for as long as it may serve what it gets now."""
         return self._clock() < self._listed_until
@@ -250,27 +268,6 @@ class Channel:
         if confirmation is not None:
             confirmation.heard.setdefault(instance, (self._clock() - since) * 1000)
             confirmation.wake()
-
-
-def entry_of(instance: str, longest_untold: float) -> bytes:
-    """Return what an instance registers as, with the seconds for which it serves what it was not told to forget."""
-    return f"{math.ceil(longest_untold * 1000)} {instance}".encode()
-
-
-def registering(instance: str, longest_untold: float) -> tuple[bytes, int, int]:
-    """Return the arguments by which an instance registers with a beat."""
-    return entry_of(instance, longest_untold), math.ceil(longest_untold * 1000), LISTED_MS
-
-
-def read_entry(entry: bytes) -> tuple[str, float]:
-    """Return the name of a registered instance, and the seconds for which it serves what it was not told to forget.
-
-    Raises:
-        ValueError: it is no entry.
-        OverflowError: neither.
-    """
-    longest_ms, _, instance = entry.decode(errors="replace").partition(" ")
-    return instance, int(longest_ms) / 1000
 
 
 def read_fields(item: Sequence[bytes]) -> dict[bytes, bytes]:

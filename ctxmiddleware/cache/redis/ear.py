@@ -12,9 +12,10 @@ import anyio
 import msgspec
 
 from ...failure_log import log_failure
-from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, read_fields, read_news, registering
+from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, read_fields, read_news
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
+from .register import registering
 from .servers.driver import Connection, Refused, leads_elsewhere
 from .wire import Streams, Wire
 
@@ -55,6 +56,7 @@ class Ear:
         options: times.
         token: makes a value never used before.
         heard: called with None when the channel answers, and with an error when it is lost.
+        begun_anew: called when the state of the channel was lost.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Ear:
         options: EarOptions,
         token: Callable[[], bytes],
         heard: Callable[[Exception | None], None] = lambda _: None,
+        begun_anew: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._channel = channel
@@ -77,10 +80,10 @@ class Ear:
         self._inbox = keys.inbox + me
         self._generations = generations.encode()
         self._me = me
-        self._registering = registering(me, follower.longest_untold)
         self._options = options
         self._token = token
         self._tell = heard
+        self._begun_anew = begun_anew
         self._unconfirmed: list[News] = []
         self._beat_at = -math.inf
         self._is_lost = False
@@ -109,6 +112,11 @@ class Ear:
                 self._channel.leave(self)
             pause = self._options.pause if self._has_heard else min(2 * pause, self._options.longest_pause)
             await anyio.sleep(pause)
+
+    @property
+    def registering(self) -> tuple[bytes, int, int]:
+        """The arguments by which the instance registers with a beat."""
+        return registering(self._me, self._follower.longest_untold, self._channel.longest_untold)
 
     @property
     def _turn(self) -> float:
@@ -170,7 +178,7 @@ class Ear:
             wire.put(POST, *self._confirmations(confirmed))
         if is_due:
             self._beat_at = anyio.current_time()
-            wire.put(BEAT, (*self._keys[:3], self._inbox), self._registering)
+            wire.put(BEAT, (*self._keys[:3], self._inbox), self.registering)
         if wait:
             places = (self._follower.place, self._channel.inbox_place)
             wire.put_wait(self._options.beat, (self._keys.stream, self._inbox), places)
@@ -180,6 +188,8 @@ class Ear:
         if is_due:
             beat = await wire.answer(BEAT)
             self._channel.listed(beat, listed_at)
+            if self._follower.has_begun_anew(beat):
+                self._begun_anew()
             self._follower.beat(beat, asked_at)
             self._found()
         if wait:

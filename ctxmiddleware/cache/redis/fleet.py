@@ -17,13 +17,16 @@ from ...tracebacks import reduced
 from ..base import Key
 from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer
-from .channel import LANDED, Channel, Follower, entry_of, registering
+from .channel import LANDED, Channel, Follower
 from .ear import INBOX_MS, Ear, EarOptions
+from .incarnation import MARK_MS
 from .keys import KeySpace
 from .landings import Landings
 from .lua.channel import BEAT, LEAVE, POST
+from .lua.invalidation import MARK
 from .options import RedisOptions
 from .order import answer_of
+from .register import entry_of, registering
 from .servers.driver import Call, TooFewReplicas, reason_of
 from .session import Session
 from .way import Way
@@ -87,18 +90,18 @@ class Fleet:
         """Whether the reports of other instances count this one in for as long as it may serve what it gets now."""
         return self._follower is None or self._channel.is_listed()
 
-    async def begin(self, tasks: TaskGroup, way: Way, heard: Callable[[Exception | None], None]) -> None:
+    async def begin(self, tasks: TaskGroup, way: Way, session: Session) -> None:
         """Listen in one more event loop, in a task that ends when it is cancelled.
 
         Args:
             tasks: where.
             way: to the server that holds the channel.
-            heard: called with None when the channel answers, and with an error when it is lost.
+            session: told of what is heard of the channel, or that it is lost.
         """
         self._loops.append(None)
         if self._follower is None:
             return
-        ear = self._ear(way, self._follower, heard)
+        ear = self._ear(way, self._follower, session)
         tasks.start_soon(ear.listen)
         tasks.start_soon(self._stay_listed, way, self._follower)
         # Whoever looks before he is known as a listener is told of nothing that happens in between.
@@ -113,9 +116,8 @@ class Fleet:
             if self._channel.is_heard():
                 continue
             token, asked_at = self._token(), self._channel.now()
-            call = Call(
-                BEAT, [*keys[:3], keys.inbox + self.me], (token, *registering(self.me, follower.longest_untold))
-            )
+            arguments = registering(self.me, follower.longest_untold, self._channel.longest_untold)
+            call = Call(BEAT, [*keys[:3], keys.inbox + self.me], (token, *arguments))
             # Where Redis does not answer, nothing is looked up in it either.
             with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
                 (reply,) = await way.run([call])
@@ -131,6 +133,9 @@ class Fleet:
         # In a forked process the place of this instance is its parent's to leave.
         if self._follower is None or not is_last or self._epoch != forking.epoch():
             return None
+        # No invalidation counts this instance in from now on.
+        self._channel.unlisted()
+        self._follower.leave()
         entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
@@ -175,6 +180,22 @@ class Fleet:
             session.success()
             return await announcement.reach()
 
+    async def mark(self, session: Session, names: Sequence[str] | None) -> None:
+        """Let names, or everyone where it is None, count as invalidated just now."""
+        if not await session.take_place(self._options.timeout):
+            return
+        try:
+            with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
+                await session.pool.run(self._marking(names))
+        finally:
+            session.places.release()
+
+    def _marking(self, names: Sequence[str] | None) -> list[Call]:
+        everyone = [mark for _, mark in self._keys.everyone()]
+        marks = everyone if names is None else [self._keys.of(("", name)).mark for name in names]
+        # One by one: those of a cluster are in several slots.
+        return [Call(MARK, [mark], (self._token(), MARK_MS)) for mark in marks]
+
     def wake(self, session: Session, waiting: Iterable[tuple[Key, Iterable[bytes]]]) -> None:
         """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""
         channel = self._keys.channel()
@@ -187,7 +208,7 @@ class Fleet:
             arguments = [word for _, lease in letters for word in (LANDED, lease)]
             session.tell(Call(POST, [inbox for inbox, _ in letters], (self._token(), INBOX_MS, *arguments)))
 
-    def _ear(self, way: Way, follower: Follower, heard: Callable[[Exception | None], None]) -> Ear:
+    def _ear(self, way: Way, follower: Follower, session: Session) -> Ear:
         keys = self._keys.channel()
         beat = min(LONGEST_BEAT, follower.lasts / 4)
         return Ear(
@@ -204,5 +225,6 @@ class Fleet:
                 check_every=min(beat, self._options.check_every),
             ),
             token=self._token,
-            heard=heard,
+            heard=session.heard,
+            begun_anew=lambda: session.behind(self.mark, session, None),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -110,6 +110,11 @@ class Session:
         """Carry out a script behind whoever asks for it, whose answer nobody waits for."""
         if self._tasks is not None and not self.breaker.is_open:
             self._tasks.start_soon(self._tell, call)
+
+    def behind(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Run something that never fails in the background, if Redis answers."""
+        if self._tasks is not None and not self.breaker.is_open:
+            self._tasks.start_soon(function, *arguments)
 
     async def _tell(self, call: Call) -> None:
         await self.once(call)

@@ -227,6 +227,10 @@ class RedisTier(Generic[V]):
         """Listen for loads of these keys by other instances; begun before they are claimed."""
         return self._fleet.landings.of(keys)
 
+    async def mark(self, names: Sequence[str] | None) -> None:
+        """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
+        await self._fleet.mark(await self._sessions.ensure(), names)
+
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
 
@@ -276,7 +280,7 @@ class RedisTier(Generic[V]):
         async with anyio.create_task_group() as tasks:
             session.open(tasks, self._probing)
             try:
-                await self._fleet.begin(tasks, pool, session.heard)
+                await self._fleet.begin(tasks, pool, session)
                 # Not before the session can be asked.
                 tasks.start_soon(self._leases.keep)
                 yield session

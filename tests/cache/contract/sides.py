@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
+from unittest.mock import patch
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +16,7 @@ import redis
 
 from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.redis.session import Session
 from ctxmiddleware.cache.shared import SharedTier
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
@@ -59,6 +61,12 @@ class Recorder:
     def doubt(self, digest: bytes) -> None:
         """A name's generation was touched."""
         self.doubted.add(digest)
+
+    def begun_anew(self) -> None:
+        """Note nothing: what settles is the cache's."""
+
+    def left(self) -> None:
+        """Note nothing: what is served is the cache's."""
 
     def missed(self) -> None:
         """News were missed."""
@@ -237,8 +245,11 @@ async def fake() -> AsyncIterator[Side]:
 
 @asynccontextmanager
 async def real() -> AsyncIterator[Side]:
-    """Open the real tier over a server of its own."""
-    with ExitStack() as servers:
+    """Open the real tier over a server of its own.
+
+    What it marks behind everything else when the server was emptied comes at a time of its own: it is left out.
+    """
+    with ExitStack() as servers, patch.object(Session, "behind", lambda *_: None):
         side = RedisSide(servers)
         async with side.opened[0], side.opened[1]:
             await connected(side)

@@ -13,8 +13,9 @@ from ctxmiddleware.cache.base import Fence, Key, Stored
 from ctxmiddleware.cache.shared import Look, SharedTierFailed, Storing
 from tests.backends import ASYNCIO
 from tests.matrix import some
+from tests.waiting import eventually_async
 
-from .sides import Side, fake, real
+from .sides import Side, connected, fake, real
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", [ASYNCIO])]
 
@@ -109,6 +110,8 @@ async def _snapshot(side: Side, diary: Diary) -> None:
 
 async def _fail_over(side: Side, diary: Diary) -> None:
     side.fail_over()
+    # Before anything else is lost: to an instance that connects later it would be another server once more.
+    await eventually_async(lambda: connected(side))
     await _look_at_all(side, diary)
 
 

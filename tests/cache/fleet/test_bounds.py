@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,16 +15,18 @@ import redis
 
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import fleet
-from ctxmiddleware.cache.redis.channel import entry_of
 from ctxmiddleware.cache.redis.ear import Ear
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.channel import LISTED_MS
+from ctxmiddleware.cache.redis.register import entry_of
 from ctxmiddleware.cache.shared import Reach
+from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import SourceUnavailable
+from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, PATIENT, STEADY, Database, Instance, instance
+from tests.cache.rig import ADA, PATIENT, STEADY, Database, Instance, instance, redis_tier
 from tests.cache.switch import Switch
 from tests.waiting import eventually_async
 
@@ -175,6 +177,10 @@ async def test_the_longest_time_is_that_of_all_who_ever_registered(redis_url: st
         assert reach.unlisted[0] == policy.longest_untold
 
 
+def _is_proven_after(one: Instance, until: float) -> bool:
+    return one.cache.trust.until > until
+
+
 def _longest_known(one: Instance) -> float:
     assert one.redis is not None
     return one.redis._fleet._channel.longest_untold
@@ -291,3 +297,58 @@ async def test_an_answer_that_comes_later_than_the_report_says_is_not_given(own:
             database.release()
             await eventually_async(lambda: len(answers) == 1)
             assert answers == [None]
+
+
+async def test_an_instance_that_has_left_serves_nothing_that_it_had(redis_url: str, server: Any) -> None:
+    """No report counts it in any more: opened again, cut off, it has to ask, and nothing stands in for the source."""
+    database, clock = Database(), FakeClock()
+    async with _listed(redis_url) as one, AsyncExitStack() as stack:
+        tier = redis_tier(redis_url, options=QUICK)
+        cache: TieredCache[str] = TieredCache(STEADY, database, shared=tier, counters=Counters(), clock=clock)
+        async with tier.opened, cache.flights.opened:
+            await eventually_async(lambda: tier.is_listed and tier.is_heard())
+            await cache.get(ADA)
+            assert cache.peek(ADA) is not None
+        _is_old_enough(server)
+        reach = await _invalidate(one)
+        assert (reach.silent, reach.unlisted) == ((), None)
+        assert cache.peek(ADA) is None
+        await stack.enter_async_context(tier.opened)
+        await stack.enter_async_context(cache.flights.opened)
+        database.error = SourceUnavailable("down")
+        server.delete(KeySpace("test", tier.codec.shape).of(ADA).value)
+        with pytest.raises(SourceUnavailable):
+            await cache.get(ADA)
+
+
+async def test_one_instance_that_knows_the_longest_time_restores_it(redis_url: str, server: Any) -> None:
+    """Redis has lost which policies ever registered; whoever comes then reports it all the same."""
+    policy = CachePolicy(stale_for=3600.0)
+    async with _listed(redis_url) as one:
+        async with _listed(redis_url, policy=policy):
+            await eventually_async(lambda: _longest_known(one) == policy.longest_untold)
+        server.flushall()
+        await eventually_async(lambda: server.zscore(LISTENERS, "longest") == -1000 * policy.longest_untold)
+        async with _listed(redis_url) as newcomer:
+            reach = await _invalidate(newcomer)
+            assert reach.unlisted is not None
+            assert reach.unlisted[0] == policy.longest_untold
+
+
+async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(redis_url: str) -> None:
+    """On which side of an invalidation it is nothing tells: it is trusted for `untrusted_ttl` and no longer."""
+    database, clock = Database(), FakeClock()
+    async with _listed(redis_url, database=database, clock=clock) as one:
+        assert one.redis is not None
+        session = one.redis._sessions.current
+        for _ in range(10):
+            session.fault(TimeoutError())
+        assert (await one.get()).origin == "db"
+        assert one.cache.peek(ADA) is not None
+        session.success()
+        database.rows[ADA[1]] = "new"
+        for _ in range(4):
+            clock.advance(STEADY.untrusted_ttl / 4)
+            await eventually_async(partial(_is_proven_after, one, one.cache.trust.until))
+        assert one.cache.peek(ADA) is None
+        assert await one.value() == "new"

@@ -18,12 +18,13 @@ from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.policy import CachePolicy
-from ctxmiddleware.cache.redis.channel import Channel, Follower, entry_of
+from ctxmiddleware.cache.redis.channel import Channel, Follower
 from ctxmiddleware.cache.redis.ear import Ear, EarOptions
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.channel import LISTED_MS
 from ctxmiddleware.cache.redis.lua.invalidation import ANNOUNCE
 from ctxmiddleware.cache.redis.options import RedisOptions
+from ctxmiddleware.cache.redis.register import entry_of
 from ctxmiddleware.cache.redis.servers.driver import Connection, connection_for
 from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Look
@@ -631,7 +632,7 @@ class Busy:
         self.store, self.listen, self.claim, self.release = tier.store, tier.listen, tier.claim, tier.release
         self.invalidate, self.landings, self.remember = tier.invalidate, tier.landings, tier.remember
         self.hottest, self.recall, self._tier = tier.hottest, tier.recall, tier
-        self.hold, self.let_go = tier.hold, tier.let_go
+        self.hold, self.let_go, self.mark = tier.hold, tier.let_go, tier.mark
         self.is_busy = False
         self.looks = 0
 

@@ -254,7 +254,8 @@ async def test_an_empty_server_is_called_by_its_name_and_no_more(own: Valkey, ca
         assert found is not None
         assert again is not None
         assert again.fence != found.fence
-        assert again.moved_ago == found.moved_ago
+        # Which users were invalidated lately it has lost with the rest.
+        assert again.moved_ago < 60 < found.moved_ago
         assert counters.get("renewed", "redis") == 0
     assert _said(caplog, "") == 0
 

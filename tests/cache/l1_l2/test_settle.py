@@ -12,9 +12,11 @@ import anyio
 import pytest
 import redis
 
+from ctxmiddleware.cache.redis.incarnation import MARK_MS
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
+from examples.servers import Valkey
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
 from tests.waiting import eventually_async
@@ -233,3 +235,43 @@ async def test_whether_there_was_anything_to_forget_is_told(redis_url: str) -> N
         await two.get()
         dropped, reach = await one.cache.invalidate(ADA[1])
         assert (dropped, reach.knew) == (0, True)
+
+
+async def test_the_time_counts_from_the_return_of_the_invalidation(redis_url: str, server: Any) -> None:
+    """It has waited for an instance that has died: the transaction has as long as ever after that."""
+    async with _pair(redis_url) as (one, two, _, _):
+        await two.get()
+        await one.cache.invalidate(ADA[1])
+        _pass(server, one.clock, SETTLE / 2)
+        await one.cache.settle_from_now([ADA[1]])
+        mark = KEYS.of(ADA).mark
+        assert MARK_MS - 5000 < server.pttl(mark) <= MARK_MS
+        await two.get()
+        entry = two.cache.peek(ADA)
+        assert entry is not None
+        assert entry.expires_at - two.clock() > SETTLE - 1
+
+
+@pytest.mark.parametrize("loss", ["flushall", "restarted empty"])
+async def test_what_a_newcomer_loads_where_redis_has_lost_the_marks_is_not_kept(loss: str) -> None:
+    """It came after the invalidation and has not heard of it: that Redis has lost something it has heard of."""
+    database, clock = Database({ADA[1]: "old"}), FakeClock()
+    with Valkey.start() as own, redis.Redis.from_url(own.url) as client:
+        async with instance(database, url=own.url, policy=POLICY, clock=clock) as one:
+            await one.cache.invalidate(ADA[1])
+        async with instance(database, url=own.url, policy=POLICY, clock=clock) as newcomer:
+            await eventually_async(partial(_is_heard, newcomer))
+            if loss == "flushall":
+                client.flushall()
+            else:
+                own.kill()
+                own.restart()
+            await eventually_async(partial(_is_heard, newcomer))
+            mark = KEYS.everyone()[0][1]
+            await newcomer.get()
+            await eventually_async(lambda: client.pttl(mark) > 0)
+            database.rows[ADA[1]] = "new"
+            _pass(client, clock, 2 * SETTLE)
+            assert await newcomer.value() == "new"
+        async with instance(database, url=own.url, policy=POLICY, clock=clock) as another:
+            assert await another.value() == "new"

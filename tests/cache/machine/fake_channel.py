@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias
 
-from ctxmiddleware.cache.redis.channel import read_entry
 from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat, Roll
+from ctxmiddleware.cache.redis.register import read_entry
 
 Kind = Literal["intent", "done"]
 Item = list[bytes]

@@ -90,7 +90,7 @@ class FakeEar:
     def leave(self) -> None:
         """Go for good."""
         self.break_off()
-        self._server.listeners.pop(self._ear._registering[0], None)
+        self._server.listeners.pop(self._ear.registering[0], None)
 
     def send(self, *, beats: bool) -> None:
         """Confirm what was heard, ask for the state where that is due, and ask for news."""
@@ -119,7 +119,7 @@ class FakeEar:
                 kind, value = words[2 * place], words[2 * place + 1]
                 self._server.post(inbox, [b"k", _bytes(kind), b"v", _bytes(value)])
         if trip.beats:
-            self.arriving.append(self._server.beat(self._ear._registering[0]))
+            self.arriving.append(self._server.beat(self._ear.registering[0]))
         trip.state = "reading" if trip.waits else "answered"
         self.read()
 

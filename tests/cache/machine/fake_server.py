@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -112,6 +112,11 @@ class FakeServer:
         ago = self.clock() - self.moved.get(name, -math.inf)
         return ago if ago < MARK_MS / 1000 else math.inf
 
+    def mark(self, names: Sequence[str] | None) -> None:
+        """Let names, or everyone, count as invalidated just now."""
+        for name in [None] if names is None else names:
+            self.moved[name] = self.clock()
+
     def hold(self, name: str, holder: bytes) -> bool:
         """Hold a name for a while, and return whether this holder held it already."""
         holders = self.holds.setdefault(name, {})
@@ -146,7 +151,8 @@ class FakeServer:
         for which in self._of_everyone():
             if self.in_force(which) is not None:
                 self.generations[which] = (self.token(), self.generations[which][1])
-                self.moved[None] = self.clock()
+        # Which names were invalidated lately may be lost.
+        self.moved[None] = self.clock()
         self.channel.fail_over_to(older.channel)
         self.late.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -171,6 +172,11 @@ class FakeTier:
     async def recall(self, called: Sequence[bytes], keep_ms: int) -> Sequence[Recalled[str] | None]:
         """Return nobody's."""
         return [None] * len(called)
+
+    async def mark(self, names: Sequence[str] | None) -> None:
+        """Let names, or everyone, count as invalidated just now, unless the command or its reply is lost."""
+        with contextlib.suppress(SharedTierFailed):
+            await self._do(lambda: self._server.mark(names))
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Hold names; a reply that is lost is a failure."""

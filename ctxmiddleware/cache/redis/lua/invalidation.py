@@ -61,7 +61,8 @@ if lost then
       renewed = renewed + 1
     end
   end
-  for first = 5, renewed > 0 and #KEYS or 0, 2 do
+  -- What was invalidated lately may be lost with the rest, where this process knew another server.
+  for first = 5, (renewed > 0 or known ~= '') and #KEYS or 0, 2 do
     redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
   end
   -- News it had lost may have numbers that are given again, and instances may have registered that it has not listed:
@@ -73,6 +74,13 @@ redis.call('SET', KEYS[1], current, 'PX', kept_ms)
 return {ARGV[1], renewed}
 """
 
+_MARK: Final = """
+for _, mark in ipairs(KEYS) do
+  redis.call('SET', mark, '', 'PX', ARGV[2])
+end
+return {ARGV[1], #KEYS}
+"""
+
 # New generations, marked as new: whoever loads under them knows how new they are.
 RENEW: Final = script(COMMON + _RENEWING + _RENEW, tuple[bytes, tuple[bytes, int]])
 
@@ -81,6 +89,9 @@ INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[byt
 
 # The announcement alone, where generations and channel are on two servers of a cluster.
 ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, Roll])
+
+# Names, or everyone, count as invalidated just now.
+MARK: Final = script(_MARK, tuple[bytes, int])
 
 # Everyone's generations are new before a server that may hold old ones is called by its name.
 ADMIT: Final = script(COMMON + _ADMIT, tuple[bytes, int])
