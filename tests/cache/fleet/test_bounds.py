@@ -17,7 +17,7 @@ from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import fleet
 from ctxmiddleware.cache.redis.ear import Ear
 from ctxmiddleware.cache.redis.keys import KeySpace
-from ctxmiddleware.cache.redis.lua.channel import LISTED_MS
+from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat
 from ctxmiddleware.cache.redis.register import entry_of
 from ctxmiddleware.cache.shared import Reach
 from ctxmiddleware.cache.tiered import TieredCache
@@ -254,17 +254,91 @@ async def test_a_caller_waits_for_no_call_that_an_unlisted_instance_began_before
         assert sorted(map(str, answers)) == [f"{ADA[1]} 1", "new"]
 
 
+async def _deaf(ear: Ear) -> None:
+    ear.settled.set()
+    await anyio.sleep(math.inf)
+
+
+@asynccontextmanager
+async def _unlisted(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Instance]:
+    """An instance that can ask Redis, and is in no list."""
+    with monkeypatch.context() as patches:
+        patches.setattr(Ear, "listen", _deaf)
+        async with instance(url=url) as one:
+            yield one
+
+
+def _register(one: Instance) -> None:
+    assert one.redis is not None
+    channel = one.redis._fleet._channel
+    channel.listed(Beat(b"", 0, b"0-0"), channel.now())
+    assert one.redis.is_listed
+
+
+async def test_a_look_up_is_unlisted_that_began_before_the_instance_was_listed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was invalidated between: a caller who came after that looks again, and memory is not trusted."""
+    async with (
+        _listed(redis_url) as other,
+        _unlisted(redis_url, monkeypatch) as one,
+        anyio.create_task_group() as tasks,
+    ):
+        assert one.redis is not None
+        await other.get()
+        look, answered, answers = one.redis.look, anyio.Event(), list[str | None]()
+
+        async def ask() -> None:
+            answers.append(await one.value())
+
+        async def late(keys: Any, keep_ms: int) -> Any:
+            found = await look(keys, keep_ms)
+            if not answered.is_set():
+                answered.set()
+                other.database.rows[ADA[1]] = one.database.rows[ADA[1]] = "new"
+                await _invalidate(other)
+                tasks.start_soon(ask)
+                await eventually_async(lambda: bool(answers))
+                _register(one)
+            return found
+
+        monkeypatch.setattr(one.redis, "look", late)
+        await one.get()
+        assert answers == ["new"]
+        assert one.cache.peek(ADA) is None
+
+
+async def test_what_warms_memory_is_unlisted_where_redis_was_asked_before_the_instance_was_listed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user who was invalidated between would come back into a memory that is trusted."""
+    async with _listed(redis_url) as other, _unlisted(redis_url, monkeypatch) as one:
+        assert one.redis is not None
+        assert one.cache.warming is not None
+        assert other.cache.warming is not None
+        await other.get()
+        await other.get()
+        await other.cache.warming.remember()
+        recall = one.redis.recall
+
+        async def late(called: Any, keep_ms: int) -> Any:
+            found = await recall(called, keep_ms)
+            await _invalidate(other)
+            _register(one)
+            return found
+
+        monkeypatch.setattr(one.redis, "recall", late)
+        assert await one.cache.warming.recall() == 1
+        assert one.cache.peek(ADA) is None
+
+
 async def test_an_instance_that_does_not_hear_the_channel_stays_listed(
     own: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its look-ups work, so that it may serve: it registers over the connections that they take."""
     monkeypatch.setattr(fleet, "REGISTERED_EVERY", 0.05)
 
-    async def deaf(ear: Ear) -> None:
-        ear.settled.set()
-        await anyio.sleep(math.inf)
-
-    monkeypatch.setattr(Ear, "listen", deaf)
+    monkeypatch.setattr(Ear, "listen", _deaf)
     async with instance(url=own.url) as one:
         assert one.redis is not None
         await eventually_async(lambda: one.redis is not None and one.redis.is_listed)
