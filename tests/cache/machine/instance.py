@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ctxmiddleware.cache.base import Ask, Fetched, Found, Key
 from ctxmiddleware.cache.expecting import EXPECTED_SECONDS
+from ctxmiddleware.cache.flight import Flight
 from ctxmiddleware.cache.shared import SharedTierFailed
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import NotOpen, SourceError, SourceUnavailable
@@ -36,6 +37,8 @@ class Instance:
         # What was read before an invalidation that had returned when it came may answer nobody, whenever he asked.
         self._dead: dict[int, list[Invalidation]] = {}
         self._deaf: dict[int, list[Bound]] = {}
+        # Loads that a caller could not join who came: another one was begun beside them.
+        self._passed: set[Flight[str]] = set()
         self._life: asyncio.Task[None] | None = None
 
     @property
@@ -143,13 +146,16 @@ class Instance:
             world.counts["calls of the source"] += 1
 
     def _check_alone(self, key: Key) -> None:
-        flights = self.cache.flights._by_name.get(key[1], set())
-        now = self.world.loop.time()
-        live = [
-            each for each in flights if each.key == key and not (each.overtaken or each.landed or now >= each.closes_at)
-        ]
+        flights = [each for each in self.cache.flights._by_name.get(key[1], ()) if each.key == key]
+        for each in flights:
+            self._pass(each)
+        live = [each for each in flights if not each.overtaken and not each.landed and each not in self._passed]
         if len(live) > 1:
             self.world.broken.append(f"two loads of one key at a time ({key})")
+
+    def _pass(self, flight: Flight[str] | None) -> None:
+        if flight is not None and self.world.loop.time() >= flight.closes_at:
+            self._passed.add(flight)
 
     def _read(self, asked: str, call: int) -> Fetched[str] | Exception:
         world = self.world
@@ -166,6 +172,7 @@ class Instance:
         world, cache, asked = self.world, self.cache, self._asked(key)
         calm = world.faults, world.upheavals, self._lives
         flight = cache.flights.join(key) if cache.flights.opened.peek() else None
+        self._pass(flight)
         is_calm = flight not in world.tainted and self._lives % 2 == 1
         try:
             found = await cache.get(key)
