@@ -278,7 +278,7 @@ def _register(one: Instance) -> None:
 async def test_a_look_up_is_unlisted_that_began_before_the_instance_was_listed(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was invalidated between: a caller who came after that looks again, and memory is not trusted."""
+    """It was invalidated between: a caller that came after that looks again, and memory is not trusted."""
     async with (
         _listed(redis_url) as other,
         _unlisted(redis_url, monkeypatch) as one,

@@ -22,7 +22,7 @@ class ListScenes(Scenes):
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), what=UNLISTED, seed=SEEDS)
     def be_in_no_list(self, instance: int, key: tuple[str, str], what: str, seed: int) -> None:
-        """An instance was cut off for so long that it is in no list, and asks for a user who is invalidated then."""
+        """An instance was cut off for so long that it is in no list, and asks for a user that is invalidated then."""
         world = self.world
         one, other = world.instances[instance], world.instances[1 - instance]
         self._leave_the_list(instance, seed)

@@ -32,8 +32,10 @@ def test_no_order_of_events_breaks_a_promise(cases: Cases) -> None:
 
 @pytest.mark.parametrize("registers", [False, True], ids=["asks again", "is listed before the answer"])
 @pytest.mark.parametrize("instance", [0, 1])
-def test_a_look_up_that_an_unlisted_instance_began_is_for_those_who_waited(instance: int, *, registers: bool) -> None:
-    """The user was invalidated since: a caller who came after that looks again, and memory is not trusted."""
+def test_a_look_up_that_an_unlisted_instance_began_answers_its_own_callers_only(
+    instance: int, *, registers: bool
+) -> None:
+    """The user was invalidated since: a caller that came after that looks again, and memory is not trusted."""
     machine = Machine()
     machine.choose(in_steps=False)
     machine.look_up_in_no_list(instance=instance, key=KEYS[0], seed=0, registers=registers, stored=True)
