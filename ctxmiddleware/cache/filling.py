@@ -229,4 +229,5 @@ class Filling(Generic[V]):
         lifetime = entry.expires_at - entry.loaded_at
         keep_ms = int((lifetime + entry.grace) * 1000)
         stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
-        return Storing(flight.key, fence, stored, keep_ms, flight.lease)
+        windows_ms = self.keeping.settling.windows_ms(flight.key[1]) if entry.is_settling else None
+        return Storing(flight.key, fence, stored, keep_ms, flight.lease, windows_ms)

@@ -106,13 +106,20 @@ class Settling:
             return HELD
         if not self._settle:
             return UNBOUNDED
-        of_all = self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)
+        of_all = self._of_all(digest)
         heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)
         if look is None:
             return Window(heard, heard)
         left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)
         earliest, latest = (at + left for at in looked)
         return Window(max(heard, earliest), max(heard, latest))
+
+    def _of_all(self, digest: bytes) -> float:
+        return self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)
+
+    def windows_ms(self, name: str) -> tuple[int, int]:
+        """Return how many milliseconds after an invalidation of everyone, and of a name, its windows end."""
+        return int(1000 * self._of_all(digest_of(name))), int(1000 * self._settle)
 
     def moved_ago(self, name: str, look: Look[Any] | None) -> float:
         """Return the seconds since a name, or everyone, was invalidated, as far as is known; infinite if long ago."""

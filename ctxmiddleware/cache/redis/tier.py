@@ -147,7 +147,7 @@ class RedisTier(Generic[V]):
 
     async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
         """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
-        answers = await self._ask(STORE, [self._storing(value) for value in values])
+        answers = await self._ask(STORE, [self._storing(value) for value in values], (MARK_MS,))
         self._leases.forget([value.lease for value, each in zip(values, answers, strict=True) if each is not None])
         self._wake([(value.key, each[1]) for value, each in zip(values, answers, strict=True) if each is not None])
         return [None if each is None else each[0] == 1 for each in answers]
@@ -160,7 +160,10 @@ class RedisTier(Generic[V]):
         # With nothing to keep the generations are compared all the same: others wait for what was loaded.
         keys = self._keys.of(value.key)
         data = self._packed(value, keys.value) if left_ms > 0 else b""
-        return Errand((*keys[:3], keys.lease), (*value.fence, data, left_ms, value.lease))
+        windows = (b"", b"") if value.windows_ms is None else value.windows_ms
+        return Errand(
+            (*keys[:3], keys.lease, keys.everyone_mark, keys.mark), (*value.fence, data, left_ms, value.lease, *windows)
+        )
 
     def _packed(self, value: Storing[V], redis_key: str) -> bytes:
         data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms, redis_key=redis_key)

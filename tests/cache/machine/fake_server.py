@@ -44,6 +44,7 @@ class FakeServer:
     moved: dict[str | None, float] = field(default_factory=dict)
     holds: dict[str, dict[bytes, float]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
+    moves: list[tuple[float, str | None]] = field(default_factory=list)
     is_down: bool = False
     late: list[Callable[[], object]] = field(default_factory=list)
     _tokens: itertools.count[int] = field(default_factory=itertools.count)
@@ -96,6 +97,7 @@ class FakeServer:
             self.generations[which] = (generation, self.clock() + keep_ms / 1000)
             self._touched(which, version)
         self.moved[name] = self.clock()
+        self.moves.append((self.clock(), name))
         return b"" if name is None else generation
 
     def lose(self, name: str | None) -> None:

@@ -126,6 +126,9 @@ class FakeTier:
         if not server.is_in_force(value.key[1], value.fence):
             return False
         left = value.keep_ms / 1000 - value.stored.age
+        if value.windows_ms is not None:
+            ago = server.moved_ago(None), server.moved_ago(value.key[1])
+            left = min(left, max(ms / 1000 - each for ms, each in zip(value.windows_ms, ago, strict=True)))
         if left > 0:
             server.values[value.key] = Kept(value.fence, value.stored, server.clock(), server.clock() + left)
             for which in both(value.key[1]):

@@ -253,7 +253,7 @@ class Instance:
 
     async def _invalidate(self, name: str | None) -> None:
         world = self.world
-        version = world.version
+        version, began_at = world.version, world.loop.time()
         world.upheavals += 1
         try:
             _, reach = await self.cache.invalidate(name)
@@ -262,7 +262,7 @@ class Instance:
             return
         world.counts["invalidations"] += 1
         world.invalidations.append(
-            Invalidation(self.number, name, version, world.loop.time(), reach, world.server.is_down)
+            Invalidation(self.number, name, version, began_at, world.loop.time(), reach, world.server.is_down)
         )
         for each in world.instances:
             if each.tier.me in dict(reach.confirmed):

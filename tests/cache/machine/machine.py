@@ -8,9 +8,9 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from .lists import ListScenes
 from .model import KEYS, Violation
 from .rules import INSTANCES, SEEDS, chooser
+from .transactions import TransactionScenes
 
 STEPS = st.integers(0, 40)
 NAMES = st.sampled_from(["ada", "bob", "cy"])
@@ -19,7 +19,7 @@ TOTAL: Counter[str] = Counter()
 """What all machines of this process have done."""
 
 
-class Machine(ListScenes):
+class Machine(TransactionScenes):
     """Callers come, go and are cancelled; users are invalidated; the source, Redis and the clock do as they like."""
 
     def __init__(self) -> None:
@@ -67,28 +67,6 @@ class Machine(ListScenes):
         for each in range(count):
             self.world.gates.open(place + each)
             self.run(steps, seed + each)
-
-    @rule(seed=SEEDS)
-    def let_all_through(self, seed: int) -> None:
-        """Everything outside answers, in some order."""
-        choose = chooser(seed)
-        for _ in range(60):
-            self.world.loop.settle(choose)
-            if not self.world.gates:
-                return
-            self.world.gates.open(choose(len(self.world.gates)))
-
-    def let_confirm(self, seed: int) -> None:
-        """Whoever waits for the others hears from them, or has waited long enough."""
-        for _ in range(3):
-            self.let_all_through(seed)
-            if not any(not task.done() for one in self.world.instances for task in one.telling):
-                return
-            if seed % 2:
-                self.world.hear()
-            else:
-                self.world.pass_time(0.25)
-            self.world.loop.settle(chooser(seed))
 
     @rule(instance=INSTANCES, name=NAMES, steps=STEPS, seed=SEEDS)
     def change_and_invalidate(self, instance: int, name: str, steps: int, seed: int) -> None:
@@ -149,6 +127,7 @@ class Machine(ListScenes):
         match what:
             case "flush":
                 server.flush()
+                self.world.lost.append(self.world.loop.time())
             case "everyone":
                 server.lose(None)
             case "name":
@@ -159,6 +138,7 @@ class Machine(ListScenes):
                 self.world.older = server.snapshot()
             case _:
                 server.fail_over_to(self.world.older)
+                self.world.replaced.append(self.world.loop.time())
 
     @rule(
         seconds=st.sampled_from([0.1, 0.5, 1.0, 2.0, 2.5, 5.0, 8.5, 12.0, 60.0, 310.0]),

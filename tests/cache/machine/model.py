@@ -14,7 +14,7 @@ KEYS: tuple[Key, ...] = tuple((partition, name) for partition in ("", "acme") fo
 NAMED = {digest_of(name): name for name in ("ada", "bob", "cy", "nobody")}
 POLICY = CachePolicy(
     ttl=10, negative_ttl=3, jitter=0.1, refresh_ahead=0.8, stale_for=6, untrusted_ttl=2, stale_untrusted_for=4,
-    soft_timeout=0.5, load_timeout=5, max_loads=3, max_batches=1, max_users=4, max_unknown=2,
+    settle=2, soft_timeout=0.5, load_timeout=5, max_loads=3, max_batches=1, max_users=4, max_unknown=2,
 )  # fmt: skip
 
 
@@ -29,9 +29,19 @@ class Invalidation:
     instance: int
     name: str | None
     version: int
+    began_at: float
     ended_at: float
     reach: Reach
     redis_was_down: bool = False
+
+    @property
+    def settles_within(self) -> float:
+        """Seconds after which what was committed within `settle` is served."""
+        return POLICY.settle * (2 if self.name is None else 1)
+
+    def was_heard_by(self, me: str) -> bool:
+        """Return whether an instance remembers it by itself."""
+        return me == self.reach.me or me in dict(self.reach.confirmed)
 
     def stops_within(self, me: str) -> float:
         """Return the seconds within which, by its report, an instance stops serving what is older."""

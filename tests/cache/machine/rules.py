@@ -121,6 +121,28 @@ class ChannelRules(RuleBasedStateMachine):
         self.world.redis(down=False)
         self.finish(seed)
 
+    @rule(seed=SEEDS)
+    def let_all_through(self, seed: int) -> None:
+        """Everything outside answers, in some order."""
+        choose = chooser(seed)
+        for _ in range(60):
+            self.world.loop.settle(choose)
+            if not self.world.gates:
+                return
+            self.world.gates.open(choose(len(self.world.gates)))
+
+    def let_confirm(self, seed: int) -> None:
+        """Whoever waits for the others hears from them, or has waited long enough."""
+        for _ in range(3):
+            self.let_all_through(seed)
+            if not any(not task.done() for one in self.world.instances for task in one.telling):
+                return
+            if seed % 2:
+                self.world.hear()
+            else:
+                self.world.pass_time(0.25)
+            self.world.loop.settle(chooser(seed))
+
     def step(self, count: int, seed: int) -> None:
         """Let the first who waits outside go on, so many times."""
         for _ in range(count):

@@ -106,6 +106,7 @@ class Scenes(ChannelRules):
             world.server.channel.stream.clear()
         if what == "flushed":
             world.server.flush()
+            world.lost.append(world.loop.time())
         one.ear.hear()
         if what.endswith("cut off"):
             world.redis(down=True)
@@ -123,6 +124,7 @@ class Scenes(ChannelRules):
         self.all_well(seed)
         one.ear.hear()
         world.server.flush()
+        world.lost.append(world.loop.time())
         one.ear.deliver()
         one.ask(key)
         self.finish(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -21,7 +22,9 @@ class World:
     loop: Scheduler = field(default_factory=Scheduler)
     gates: Gates = field(default_factory=Gates)
     counts: Counter[str] = field(default_factory=Counter)
-    version: int = 0
+    commits: list[tuple[float, int]] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
+    replaced: list[float] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     source: str = "well"
     invalidations: list[Invalidation] = field(default_factory=list)
@@ -39,6 +42,15 @@ class World:
         for each in self.instances:
             each.open()
         self.loop.settle(lambda count: 0)
+
+    @property
+    def version(self) -> int:
+        """The version that was committed last."""
+        return self.commits[-1][1] if self.commits else 0
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self.commits.append((self.loop.time(), version))
 
     def check(self) -> None:
         """Raise what was broken since.
@@ -97,4 +109,25 @@ class World:
             allowed = reported if stale and each.redis_was_down else min(reported, POLICY.untrusted_ttl)
             if each.instance == instance or since >= each.ended_at + allowed:
                 versions.append(each.version)
+            if since >= self._settled_at(each, self.instances[instance].tier.me, allowed):
+                versions.append(self._settled(each))
         return max(versions)
+
+    def _settled(self, each: Invalidation) -> int:
+        """Return the version that was committed last within `settle` of an invalidation."""
+        return max([0, *(version for at, version in self.commits if at <= each.began_at + POLICY.settle)])
+
+    def _settled_at(self, each: Invalidation, me: str, allowed: float) -> float:
+        """Return the virtual second from which an instance serves what was committed within `settle`."""
+        until = each.ended_at + each.settles_within
+        if each.was_heard_by(me):
+            allowed = 0.0
+        elif any(each.began_at <= at <= until for at in self.lost):
+            # Redis has lost that there was an invalidation, and this instance has not heard of it.
+            return math.inf
+        # What is invalidated again, or renewed by a failover, settles anew.
+        moves = [*self.server.moves, *((at, None) for at in self.replaced)]
+        for at, name in sorted(moves, key=lambda move: move[0]):
+            if each.began_at <= at <= until and (name is None or each.name in (None, name)):
+                until = max(until, at + POLICY.settle * (2 if name is None else 1))
+        return until + allowed
