@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Generic, TypeVar
 
-from .base import Entry, Fence, Key, Window
+from .base import HELD, Entry, Fence, Key, Window
 from .expecting import Expected
 from .flight import Flight
 from .flights import Flights
@@ -150,6 +150,9 @@ class Keeping(Generic[V]):
 
     def window(self, flight: Flight[V]) -> Window:
         """Return the time after an invalidation past whose end nothing is kept that was loaded in it."""
+        # Of a load that leaves Redis alone it is not known whether another instance holds the user.
+        if flight.alone and self._shared is not None:
+            return HELD
         return self.settling.window(flight.key[1], flight.look, flight.looked)
 
     def moved_ago(self, flight: Flight[V]) -> float:

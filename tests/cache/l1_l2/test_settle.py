@@ -12,8 +12,10 @@ import anyio
 import pytest
 import redis
 
+from ctxmiddleware.cache.base import Fetched
 from ctxmiddleware.cache.redis.incarnation import MARK_MS
 from ctxmiddleware.cache.redis.keys import KeySpace
+from ctxmiddleware.cache.tiered import ALONE_AFTER
 from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
@@ -211,6 +213,22 @@ async def test_a_clear_costs_no_more_calls_the_second_time() -> None:
         assert second <= first + 4
         assert len(database.calls) == 2000
         assert await ask_all() == 0
+
+
+async def test_a_load_that_leaves_redis_alone_keeps_nothing(redis_url: str) -> None:
+    """Overtaken again and again it does not look, and cannot know that another instance holds the user."""
+    async with _pair(redis_url) as (one, two, database, _):
+        await two.cache.hold([ADA[1]], b"holder")
+
+        async def load(moved_ago: float) -> Fetched[str]:
+            database.calls.append(ADA[1])
+            if len(database.calls) <= ALONE_AFTER:
+                await one.cache.invalidate(ADA[1])
+            return Fetched("old", "db")
+
+        assert (await one.get(ADA, load)).entry.value == "old"
+        assert len(database.calls) == ALONE_AFTER + 1
+        assert one.cache.peek(ADA) is None
 
 
 async def test_values_of_the_user_are_removed_in_every_tenant_this_instance_knows(redis_url: str, server: Any) -> None:
