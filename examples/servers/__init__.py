@@ -9,6 +9,7 @@ from .process import ServerFailed, ServerProcess
 from .programs import Program
 from .sentinel import SentinelGroup
 from .stack import SupabaseProject, create_roles, start_together
+from .standby import Standby
 from .supabase import FrontCounts, Keys, SupabaseFront
 from .tcp_proxy import TcpProxy
 from .valkey import Tls, Valkey
@@ -22,6 +23,7 @@ __all__ = [
     "SentinelGroup",
     "ServerFailed",
     "ServerProcess",
+    "Standby",
     "SupabaseFront",
     "SupabaseProject",
     "TcpProxy",

@@ -21,7 +21,7 @@ _LOCALES = {
     "C": ("--locale=C",),
     "C.UTF-8": ("--locale-provider=builtin", "--locale=C.UTF-8"),
 }
-_SETTINGS = (
+SETTINGS = (
     # Nothing has to survive the machine; synchronous_commit stays on, so that commits survive a kill of the server.
     "fsync=off",
     "full_page_writes=off",
@@ -57,22 +57,22 @@ class Postgres(Server):
             data = folder / "data"
             new = ("-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", *_LOCALES[locale])
             run_to_end(COMPONENT, account.launch("initdb", *new), folder / "log", timeout=60)
-            settings = [word for setting in _SETTINGS for word in ("-c", setting)]
+            settings = [word for setting in SETTINGS for word in ("-c", setting)]
 
             def launch(port: int) -> Launch:
                 return account.launch("postgres", "-D", str(data), "-p", str(port), *settings)
 
             # SIGINT is its fast shutdown: it sends clients away instead of waiting for them.
-            process = ServerProcess(COMPONENT, launch, _answers, log=folder / "log", stop_signal=signal.SIGINT)
+            process = ServerProcess(COMPONENT, launch, answers, log=folder / "log", stop_signal=signal.SIGINT)
             try:
                 with process:
                     yield cls(process)
             finally:
-                _release_memory(data / "postmaster.pid")
+                release_memory(data / "postmaster.pid")
 
     def dsn(self, dbname: str = "postgres", *, user: str = "postgres") -> str:
         """Return the address of a database, as libpq, psycopg and PostgREST take it."""
-        return _dsn(self.port, dbname, user)
+        return address(self.port, dbname, user)
 
     def create_database(self, name: str) -> str:
         """Create an empty database and return its address."""
@@ -99,19 +99,21 @@ class Postgres(Server):
         return int(row[0])
 
 
-def _release_memory(pid_file: Path) -> None:
+def release_memory(pid_file: Path) -> None:
     """Remove the shared memory that a killed server has left in the kernel; the 7th line of its pid file names it."""
     if pid_file.exists() and len(lines := pid_file.read_text().splitlines()) > 6:
         ctypes.CDLL(None).shmctl(int(lines[6].split()[1]), _IPC_RMID, None)
 
 
-def _dsn(port: int, dbname: str, user: str) -> str:
+def address(port: int, dbname: str, user: str) -> str:
+    """Return the address of a database on a port."""
     return f"postgresql://{user}@127.0.0.1:{port}/{dbname}"
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
+    """Return whether a server on a port takes connections."""
     try:
-        with psycopg.connect(_dsn(port, "postgres", "postgres"), connect_timeout=2):
+        with psycopg.connect(address(port, "postgres", "postgres"), connect_timeout=2):
             return True
     except psycopg.OperationalError:
         return False

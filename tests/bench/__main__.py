@@ -55,6 +55,10 @@ BENCHES: dict[str, tuple[str, Callable[[Options], Rows]]] = {
         "four processes whose servers fail at random; every answer checked",
         lambda options: chaos.run(options.seconds),
     ),
+    "commits": (
+        "10,000 transactions with invalidations and reads in random order, with and without a standby that lags",
+        lambda _: _other("tests.commits")(),
+    ),
     "told": ("an invalidation, to the last of four processes", lambda _: chaos.told()),
     "fleet": ("four processes miss together, 250 times each", lambda _: chaos.misses()),
     "mixup": (

@@ -1,0 +1,1 @@
+"""Transactions, invalidations and reads in random order on a real PostgreSQL, each answer compared with its history."""
