@@ -112,7 +112,8 @@ class Settling:
             return Window(heard, heard)
         left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)
         earliest, latest = (at + left for at in looked)
-        return Window(max(heard, earliest), max(heard, latest))
+        # An announcement that is heard late, or again, defers no end that Redis knows.
+        return Window(heard if left == -math.inf else earliest, max(heard, latest))
 
     def _of_all(self, digest: bytes) -> float:
         return self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)

@@ -61,6 +61,17 @@ def test_the_later_end_counts() -> None:
     assert window(one, clock, look=Look(FENCE, None, name_moved_ago=0.0)).latest == SETTLE
 
 
+def test_what_was_heard_late_or_twice_does_not_defer_the_end_that_redis_knows() -> None:
+    """The announcement may arrive after the invalidation has returned: an entry ends by the age in Redis."""
+    one, clock = made()
+    clock.advance(3)
+    one.hear(digest_of("ada"))
+    assert window(one, clock, look=Look(FENCE, None, name_moved_ago=3.0)) == Window(0.5, SETTLE)
+    one.hear(None)
+    found = window(one, clock, look=Look(FENCE, None, everyone_moved_ago=3.0))
+    assert found.latest - found.earliest == 3.5
+
+
 def test_after_a_clear_the_windows_end_at_moments_that_digests_fix() -> None:
     """Between once and twice the time, each moment for its share of the users, who travel together."""
     one, clock = made()
