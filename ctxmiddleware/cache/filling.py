@@ -135,8 +135,8 @@ class Filling(Generic[V]):
         is_listed = self.keeping.is_listed
         for flight in flights:
             flight.listed = is_listed
-            window = self.keeping.window(flight)
-            if asked_at < window.latest < math.inf:
+            window = self.keeping.settles(flight)
+            if asked_at < window.latest:
                 flight.closes_at = window.earliest
             if not is_listed:
                 flight.closes_at = -math.inf

@@ -155,6 +155,10 @@ class Keeping(Generic[V]):
             return HELD
         return self.settling.window(flight.key[1], flight.look, flight.looked)
 
+    def settles(self, flight: Flight[V]) -> Window:
+        """Return that time as if no `changing` block was open."""
+        return self.settling.settles(flight.key[1], flight.look, flight.looked)
+
     def moved_ago(self, flight: Flight[V]) -> float:
         """Return the seconds since a flight's user was invalidated; infinite where that is long ago."""
         # A load that goes alone was overtaken just now; and no report counts in one of an instance that is unlisted.

@@ -96,16 +96,15 @@ class Settling:
             look: what Redis has told; None where it could not be asked.
             looked: monotonic seconds at which it was asked, and at which it had answered.
         """
-        if look is not None and look.is_held:
+        if (look is not None and look.is_held) or (self._held and digest_of(name) in self._held):
             return HELD
-        is_long_ago = look is None or look.moved_ago == math.inf
-        if not self._held and (not self._settle or (is_long_ago and not self._knows)):
+        return self.settles(name, look, looked)
+
+    def settles(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Window:
+        """Return the window of a name as if it was not held; arguments as of `window`."""
+        if not self._settle or ((look is None or look.moved_ago == math.inf) and not self._knows):
             return UNBOUNDED
         digest = digest_of(name)
-        if digest in self._held:
-            return HELD
-        if not self._settle:
-            return UNBOUNDED
         of_all = self._of_all(digest)
         heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)
         if look is None:

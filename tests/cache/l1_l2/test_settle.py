@@ -106,9 +106,15 @@ async def test_without_redis_it_holds_for_the_process() -> None:
         assert await one.value() == "new"
 
 
-async def test_a_load_that_began_inside_is_not_kept_after_it_and_joined_by_no_later_caller(redis_url: str) -> None:
-    """It may bring what was not committed yet, to those who asked before the end."""
-    async with _pair(redis_url) as (one, _, database, clock), anyio.create_task_group() as callers:
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_a_load_that_began_inside_is_not_kept_after_it_and_joined_by_no_later_caller(
+    redis_url: str,
+    is_held: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """It may bring what was not committed yet, to those who asked before the end; also where a block is open."""
+    async with _pair(redis_url) as (one, two, database, clock), anyio.create_task_group() as callers:
+        if is_held:
+            await two.cache.hold([ADA[1]], b"holder")
         answers: list[str | None] = []
 
         async def ask() -> None:
