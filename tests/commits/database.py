@@ -79,6 +79,7 @@ class Accounts:
         lag: seconds that the standby may be behind.
         rng: decides how long an answer takes.
         record: is given each load.
+        clock: monotonic seconds of the guard that keeps loads from the standby.
     """
 
     label = "accounts"
@@ -91,11 +92,12 @@ class Accounts:
         lag: float,
         rng: random.Random,
         record: Callable[[str, Load], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._instance = instance
         self._primary = primary
         self._standby = standby
-        self._fresh = FreshlyInvalidated(lag, time.monotonic)
+        self._fresh = FreshlyInvalidated(lag, clock)
         self._rng = rng
         self._record = record
 
