@@ -39,6 +39,7 @@ _TIERED, _LOOKING, _FILLING = "cache/tiered.py", "cache/looking.py", "cache/fill
 _KEEPING, _FAILSAFE, _POLICY = "cache/keeping.py", "cache/failsafe.py", "cache/policy.py"
 _CHANNEL, _HEARING = "cache/redis/channel.py", "cache/hearing.py"
 _ANNOUNCING = "cache/redis/announcing.py"
+_SETTLING = "cache/settling.py"
 
 GUARDS = (
     Guard(
@@ -347,6 +348,36 @@ GUARDS = (
         _ANNOUNCING,
         "    return max(0.0, min(longest, longest + (LISTED_MS - age_ms) / 1000))\n",
         "    return max(0.0, longest - age_ms / 1000)\n",
+    ),
+    Guard(
+        "keeping what is loaded within settle of an invalidation",
+        _POLICY,
+        "    if entry.loaded_at < window.latest:\n",
+        "    if window.latest == math.inf:\n",
+    ),
+    Guard(
+        "keeping what is loaded of a name that is held",
+        _SETTLING,
+        "        if (look is not None and look.is_held) or (self._held and digest_of(name) in self._held):\n",
+        "        if look is None and self._held:\n",
+    ),
+    Guard(
+        "forgetting, with Redis, what was heard of an invalidation",
+        _SETTLING,
+        "        heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)\n",
+        "        heard = -math.inf\n",
+    ),
+    Guard(
+        "settling by what was heard alone",
+        _SETTLING,
+        "        left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)\n",
+        "        left = -math.inf\n",
+    ),
+    Guard(
+        "joining, after settle, a load that began within it",
+        _FILLING,
+        "                flight.closes_at = window.earliest\n",
+        "                flight.closes_at = math.inf\n",
     ),
 )
 

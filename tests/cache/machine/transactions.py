@@ -58,8 +58,8 @@ class TransactionScenes(ListScenes):
         world.hear()
         self._read_by_all(key, seed)
 
-    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
-    def load_over_the_end(self, instance: int, key: tuple[str, str], seed: int) -> None:
+    @rule(instance=INSTANCES, key=st.sampled_from(KEYS), at=st.integers(2, 4), seed=SEEDS)
+    def load_over_the_end(self, instance: int, key: tuple[str, str], at: int, seed: int) -> None:
         """A load begins within `settle`, the transaction commits, and a caller comes after the end of that time."""
         world = self.world
         one = world.instances[instance]
@@ -69,7 +69,7 @@ class TransactionScenes(ListScenes):
         world.server.values.pop(key, None)
         one.cache.memory.drop(key[1])
         one.ask(key)
-        self.step(3, seed)
+        self.step(at, seed)
         world.version += 1
         world.pass_time(POLICY.settle + 0.25)
         one.ask(key)
