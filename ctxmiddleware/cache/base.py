@@ -20,7 +20,7 @@ class Fence(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The time in which what is loaded is not kept for longer.
+    """The time after one invalidation in which what is loaded is not kept for longer.
 
     The age of an invalidation in Redis is known but for the time that the look took: what was loaded is inside where it
     may be, and is not kept past the earliest end.
@@ -34,8 +34,16 @@ class Window(NamedTuple):
     latest: float
 
 
-UNBOUNDED: Final = Window(-math.inf, -math.inf)
-HELD: Final = Window(-math.inf, math.inf)
+Windows: TypeAlias = tuple[Window, ...]
+"""Of everyone, and of a name; what is loaded in both ends with the first to end, and is loaded again in the other."""
+
+UNBOUNDED: Final[Windows] = ()
+HELD: Final[Windows] = (Window(-math.inf, math.inf),)
+
+
+def end_of(windows: Windows, loaded_at: float) -> float:
+    """Return the monotonic second at which what was loaded at another is not kept any more; infinite where for long."""
+    return min((each.earliest for each in windows if loaded_at < each.latest), default=math.inf)
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,7 @@ import anyio
 from ..errors import SourceUnavailable
 from ..stats import Counters
 from ..stray import is_stray
-from .base import Ask, Entry, Fence, Fetched, Found, Stored
+from .base import Ask, Entry, Fence, Fetched, Found, Stored, end_of
 from .failsafe import FailSafe
 from .flight import Flight
 from .flights import DRAIN_SECONDS, Flights
@@ -135,9 +135,7 @@ class Filling(Generic[V]):
         is_listed = self.keeping.is_listed
         for flight in flights:
             flight.listed = is_listed
-            window = self.keeping.settles(flight)
-            if asked_at < window.latest:
-                flight.closes_at = window.earliest
+            flight.closes_at = end_of(self.keeping.settles(flight), asked_at)
             if not is_listed:
                 flight.closes_at = -math.inf
 
@@ -222,12 +220,15 @@ class Filling(Generic[V]):
             shared=self.keeping.is_shared,
             listed=flight.listed,
             fence=fence,
-            window=self.keeping.window(flight),
+            windows=self.keeping.windows(flight),
         )
 
     def _storing(self, flight: Flight[V], entry: Entry[V], fence: Fence) -> Storing[V]:
         lifetime = entry.expires_at - entry.loaded_at
         keep_ms = int((lifetime + entry.grace) * 1000)
         stored = Stored(entry.value, entry.origin, lifetime, age=self._clock() - entry.loaded_at)
-        windows_ms = self.keeping.settling.windows_ms(flight.key[1]) if entry.is_settling else None
+        windows_ms = None
+        if entry.is_settling:
+            windows = self.keeping.settles(flight)
+            windows_ms = self.keeping.settling.windows_ms(flight.key[1], windows, entry.loaded_at)
         return Storing(flight.key, fence, stored, keep_ms, flight.lease, windows_ms)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Generic, TypeVar
 
-from .base import HELD, Entry, Fence, Key, Window
+from .base import HELD, Entry, Fence, Key, Windows
 from .expecting import Expected
 from .flight import Flight
 from .flights import Flights
@@ -148,15 +148,15 @@ class Keeping(Generic[V]):
         entry.trusted_until = min(self._trust.of(entry), self._clock())
         entry.epoch = NO_EPOCH
 
-    def window(self, flight: Flight[V]) -> Window:
-        """Return the time after an invalidation past whose end nothing is kept that was loaded in it."""
+    def windows(self, flight: Flight[V]) -> Windows:
+        """Return the times after invalidations past whose ends nothing is kept that was loaded in them."""
         # Of a load that leaves Redis alone it is not known whether another instance holds the user.
         if flight.alone and self._shared is not None:
             return HELD
-        return self.settling.window(flight.key[1], flight.look, flight.looked)
+        return self.settling.windows(flight.key[1], flight.look, flight.looked)
 
-    def settles(self, flight: Flight[V]) -> Window:
-        """Return that time as if no `changing` block was open."""
+    def settles(self, flight: Flight[V]) -> Windows:
+        """Return those times as if no `changing` block was open."""
         return self.settling.settles(flight.key[1], flight.look, flight.looked)
 
     def moved_ago(self, flight: Flight[V]) -> float:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from ..stats import MEMORY, REDIS, Counters
-from .base import Entry, Fence, Found, Stored
+from .base import HELD, Entry, Fence, Found, Stored
 from .flight import Flight
 from .flights import Flights
 from .keeping import Keeping
@@ -105,9 +105,7 @@ class Looking(Generic[V]):
         alone = {
             flight
             for flight in flights
-            if flight.look is None
-            or now >= self._waits_until(flight)
-            or self._keeping.window(flight).latest == math.inf
+            if flight.look is None or now >= self._waits_until(flight) or self._keeping.windows(flight) is HELD
         }
         await self._load([flight for flight in flights if flight in alone])
         shared = [flight for flight in flights if flight not in alone]
@@ -157,10 +155,10 @@ class Looking(Generic[V]):
 
     def _under(self, flight: Flight[V], look: Look[V], asked_at: float) -> Found[V] | None:
         """Return what is known under the generations in force; stale where it may only stand in for the source."""
-        held, window = flight.held, self._keeping.window(flight)
+        held, windows = flight.held, self._keeping.windows(flight)
         ours = None
         if held is not None and held.fence == look.fence:
-            ours = self._policy.confirmed(held, asked_at, flight.epoch, listed=flight.listed, window=window)
+            ours = self._policy.confirmed(held, asked_at, flight.epoch, listed=flight.listed, windows=windows)
         theirs = None if look.stored is None else self._entry_of(flight, look.stored, look.fence, asked_at)
         # Another instance may have loaded again what is due here.
         known = _newest(ours, theirs) if ours is None or self._policy.is_due(ours, asked_at) else ours
@@ -181,7 +179,7 @@ class Looking(Generic[V]):
             fence=fence,
             age=stored.age,
             epoch=flight.epoch,
-            window=self._keeping.window(flight),
+            windows=self._keeping.windows(flight),
         )
 
 

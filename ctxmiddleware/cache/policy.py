@@ -9,7 +9,7 @@ from types import NoneType
 from typing import TypeVar
 
 from ..errors import ConfigurationError
-from .base import UNBOUNDED, Entry, Fence, Window
+from .base import UNBOUNDED, Entry, Fence, Windows, end_of
 from .trust import Trust, own_epoch
 
 V = TypeVar("V")
@@ -155,7 +155,7 @@ class CachePolicy:
         fence: Fence | None = None,
         age: float = 0.0,
         epoch: int = 0,
-        window: Window = UNBOUNDED,
+        windows: Windows = UNBOUNDED,
     ) -> Entry[V]:
         """Return the entry of a value.
 
@@ -170,7 +170,7 @@ class CachePolicy:
             fence: the generations it was loaded under.
             age: seconds between asking the source and `asked_at`.
             epoch: the epoch of trust at `asked_at` or before.
-            window: the time after an invalidation past whose end nothing is kept that was loaded in it.
+            windows: the times after invalidations past whose ends nothing is kept that was loaded in them.
         """
         loaded_at = asked_at - age
         trusted_until = asked_at + (self.untrusted_ttl if listed else 0.0) if shared else math.inf
@@ -178,7 +178,7 @@ class CachePolicy:
         entry = Entry(value, origin, loaded_at, loaded_at + lifetime, trusted_until, grace, fence, epoch=epoch)
         if value is not None and listed:
             entry.untrusted_grace = self._untrusted_grace
-        return self._dated(_settled(entry, window), asked_at)
+        return self._dated(_settled(entry, windows), asked_at)
 
     def confirmed(
         self,
@@ -187,7 +187,7 @@ class CachePolicy:
         epoch: int = 0,
         *,
         listed: bool = True,
-        window: Window = UNBOUNDED,
+        windows: Windows = UNBOUNDED,
     ) -> Entry[V]:
         """Return an entry whose generations were found unchanged.
 
@@ -196,12 +196,12 @@ class CachePolicy:
             asked_at: monotonic seconds before Redis was asked.
             epoch: the epoch of trust at `asked_at` or before.
             listed: whether the reports of other processes count this one in.
-            window: as for `entry`.
+            windows: as for `entry`.
         """
         found = replace(entry, trusted_until=asked_at + (self.untrusted_ttl if listed else 0.0), epoch=epoch)
         if not listed:
             found.untrusted_grace = 0.0
-        return self._dated(_settled(found, window), asked_at)
+        return self._dated(_settled(found, windows), asked_at)
 
     def is_due(self, entry: Entry[V], now: float) -> bool:
         """Return whether an entry is old enough to be loaded again behind the answers it still gives."""
@@ -221,10 +221,11 @@ class CachePolicy:
         return entry
 
 
-def _settled(entry: Entry[V], window: Window) -> Entry[V]:
-    """End an entry with the window that it was loaded in, without any grace."""
-    if entry.loaded_at < window.latest:
-        entry.expires_at = min(entry.expires_at, max(entry.loaded_at, window.earliest))
+def _settled(entry: Entry[V], windows: Windows) -> Entry[V]:
+    """End an entry with the first window that it was loaded in, without any grace."""
+    end = end_of(windows, entry.loaded_at)
+    if end < math.inf:
+        entry.expires_at = min(entry.expires_at, max(entry.loaded_at, end))
         entry.grace = entry.untrusted_grace = 0.0
         entry.is_settling = True
     return entry

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..collectable import CollectableLock
-from .base import HELD, UNBOUNDED, Window
+from .base import HELD, UNBOUNDED, Window, Windows
 from .names import digest_of
 from .shared import Look
 
@@ -88,8 +88,8 @@ class Settling:
             if not self._held[digest]:
                 del self._held[digest]
 
-    def window(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Window:
-        """Return the window of a name.
+    def windows(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Windows:
+        """Return the windows of a name.
 
         Args:
             name: the name.
@@ -100,26 +100,33 @@ class Settling:
             return HELD
         return self.settles(name, look, looked)
 
-    def settles(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Window:
-        """Return the window of a name as if it was not held; arguments as of `window`."""
+    def settles(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Windows:
+        """Return the windows of everyone and of a name as if it was not held; arguments as of `windows`."""
         if not self._settle or ((look is None or look.moved_ago == math.inf) and not self._knows):
             return UNBOUNDED
         digest = digest_of(name)
-        of_all = self._of_all(digest)
-        heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)
-        if look is None:
-            return Window(heard, heard)
-        left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)
-        earliest, latest = (at + left for at in looked)
-        # An announcement that is heard late, or again, defers no end that Redis knows.
-        return Window(heard if left == -math.inf else earliest, max(heard, latest))
+        ago = (math.inf, math.inf) if look is None else (look.everyone_moved_ago, look.name_moved_ago)
+        heard_at = self._everyone_at, self._at.get(digest, -math.inf)
+        lengths = self._of_all(digest), self._settle
+        return tuple(
+            _window(heard + length, length - each, looked)
+            for heard, each, length in zip(heard_at, ago, lengths, strict=True)
+        )
 
     def _of_all(self, digest: bytes) -> float:
         return self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)
 
-    def windows_ms(self, name: str) -> tuple[int, int]:
-        """Return how many milliseconds after an invalidation of everyone, and of a name, its windows end."""
-        return int(1000 * self._of_all(digest_of(name))), int(1000 * self._settle)
+    def windows_ms(self, name: str, windows: Windows, loaded_at: float) -> tuple[int | None, int | None]:
+        """Return how many milliseconds after an invalidation of everyone, and of a name, what was loaded is not kept.
+
+        Args:
+            name: the name.
+            windows: as of `settles`.
+            loaded_at: monotonic second at which it was loaded; None stands for a window that it was not loaded in.
+        """
+        lengths = self._of_all(digest_of(name)), self._settle
+        found = [int(1000 * each) if loaded_at < w.latest else None for each, w in zip(lengths, windows, strict=False)]
+        return (found[0], found[1]) if len(found) == len(lengths) else (None, None)
 
     def moved_ago(self, name: str, look: Look[Any] | None) -> float:
         """Return the seconds since a name, or everyone, was invalidated, as far as is known; infinite if long ago."""
@@ -128,3 +135,10 @@ class Settling:
             heard = max(self._at.get(digest_of(name), -math.inf), self._everyone_at)
             ago = min(ago, self._clock() - heard)
         return ago
+
+
+def _window(heard: float, left: float, looked: tuple[float, float]) -> Window:
+    if left == -math.inf:
+        return Window(heard, heard)
+    # An announcement that is heard late, or again, defers no end that Redis knows.
+    return Window(looked[0] + left, max(heard, looked[1] + left))

@@ -57,7 +57,7 @@ class Storing(Generic[V]):
         keep_ms: milliseconds it is kept, counted from when its source was asked.
         lease: the lease of its load, which ends with it; empty where there is none.
         windows_ms: milliseconds after an invalidation of everyone, and of the name, in which it was loaded and past
-            which it is not kept; None where it was loaded long after both.
+            which it is not kept; None where it was loaded long after.
     """
 
     key: Key
@@ -65,7 +65,7 @@ class Storing(Generic[V]):
     stored: Stored[V]
     keep_ms: int
     lease: bytes = b""
-    windows_ms: tuple[int, int] | None = None
+    windows_ms: tuple[int | None, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,5 +116,5 @@ class Warming(Generic[V]):
             fence=found.look.fence,
             age=stored.age,
             epoch=epoch,
-            window=self._keeping.settling.window(found.key[1], found.look, looked),
+            windows=self._keeping.settling.windows(found.key[1], found.look, looked),
         )

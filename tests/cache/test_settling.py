@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ctxmiddleware.cache import settling
-from ctxmiddleware.cache.base import HELD, UNBOUNDED, Fence, Window
+from ctxmiddleware.cache.base import HELD, UNBOUNDED, Fence, Window, Windows, end_of
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.settling import MOMENTS, Settling
 from ctxmiddleware.cache.shared import Look
@@ -23,16 +23,22 @@ def made(settle: float = SETTLE) -> tuple[Settling, FakeClock]:
     return Settling(settle, 100.0, clock), clock
 
 
-def window(one: Settling, clock: FakeClock, name: str = "ada", look: Look[str] | None = None) -> Window:
+def windows(one: Settling, clock: FakeClock, name: str = "ada", look: Look[str] | None = None) -> Windows:
     """Return a name's window, in seconds from now, after a look that has taken half a second."""
-    found = one.window(name, look, (clock() - 0.5, clock()))
-    return Window(*(each - clock() for each in found)) if math.isfinite(found.latest) else found
+    found = one.windows(name, look, (clock() - 0.5, clock()))
+    return found if found is HELD else tuple(Window(*(end - clock() for end in each)) for each in found)
+
+
+def window(one: Settling, clock: FakeClock, name: str = "ada", look: Look[str] | None = None) -> Window:
+    """Return the window of the name itself, or of everyone where that is all there is."""
+    found = windows(one, clock, name, look)
+    return found[1] if len(found) > 1 and math.isfinite(found[1].latest) else found[0]
 
 
 def test_nothing_settles_where_nothing_was_invalidated() -> None:
     """A load with no invalidation behind it is kept as usual."""
     one, clock = made()
-    assert window(one, clock) == window(one, clock, look=Look(FENCE, None)) == UNBOUNDED
+    assert windows(one, clock) == windows(one, clock, look=Look(FENCE, None)) == UNBOUNDED
 
 
 def test_an_invalidation_that_was_heard_opens_a_window() -> None:
@@ -41,7 +47,7 @@ def test_an_invalidation_that_was_heard_opens_a_window() -> None:
     one.hear(digest_of("ada"))
     clock.advance(1)
     assert window(one, clock) == Window(3.0, 3.0)
-    assert window(one, clock, "bob") == Window(-math.inf, -math.inf)
+    assert end_of(windows(one, clock, "bob"), -1000.0) == math.inf
     clock.advance(4)
     assert window(one, clock).latest == -1
 
@@ -88,14 +94,14 @@ def test_after_a_clear_the_windows_end_at_moments_that_digests_fix() -> None:
 def test_a_held_name_is_kept_by_nothing() -> None:
     """By this process, or by another one, as long as one holder is left."""
     one, clock = made(settle=0.0)
-    assert window(one, clock, look=Look(FENCE, None, is_held=True)) == HELD
+    assert windows(one, clock, look=Look(FENCE, None, is_held=True)) == HELD
     one.hold(["ada", "bob"])
     one.hold(["ada"])
     one.release(["ada", "bob"])
-    assert window(one, clock, look=Look(FENCE, None)) == HELD
-    assert window(one, clock, "bob") == UNBOUNDED
+    assert windows(one, clock, look=Look(FENCE, None)) == HELD
+    assert windows(one, clock, "bob") == UNBOUNDED
     one.release(["ada"])
-    assert window(one, clock) == UNBOUNDED
+    assert windows(one, clock) == UNBOUNDED
 
 
 def test_zero_switches_it_off() -> None:
@@ -103,7 +109,7 @@ def test_zero_switches_it_off() -> None:
     one, clock = made(settle=0.0)
     one.hear(digest_of("ada"))
     one.hear(None)
-    assert window(one, clock, look=Look(FENCE, None, name_moved_ago=0.0, everyone_moved_ago=0.0)) == UNBOUNDED
+    assert windows(one, clock, look=Look(FENCE, None, name_moved_ago=0.0, everyone_moved_ago=0.0)) == UNBOUNDED
     assert one.moved_ago("ada", None) == math.inf
 
 
@@ -130,3 +136,16 @@ def test_the_source_is_told_the_age_of_the_last_invalidation() -> None:
     clock.advance(2)
     assert one.moved_ago("ada", Look(FENCE, None, name_moved_ago=7.0)) == 2.0
     assert one.moved_ago("bob", Look(FENCE, None, everyone_moved_ago=7.0)) == 7.0
+
+
+def test_what_is_loaded_in_two_windows_ends_with_the_first() -> None:
+    """The transaction of the later invalidation is over then; it is loaded again in what is left of the other."""
+    one, clock = made()
+    one.hear(None)
+    clock.advance(1)
+    one.hear(digest_of("ada"))
+    found = one.windows("ada", None, (clock(), clock()))
+    ends = sorted(each.latest for each in found)
+    assert end_of(found, clock()) == ends[0] == min(clock() + SETTLE, found[0].latest)
+    assert end_of(found, ends[0]) == ends[1]
+    assert end_of(found, ends[1]) == math.inf

@@ -160,7 +160,7 @@ class RedisTier(Generic[V]):
         # With nothing to keep the generations are compared all the same: others wait for what was loaded.
         keys = self._keys.of(value.key)
         data = self._packed(value, keys.value) if left_ms > 0 else b""
-        windows = (b"", b"") if value.windows_ms is None else value.windows_ms
+        windows = [b"" if each is None else each for each in value.windows_ms or (None, None)]
         return Errand(
             (*keys[:3], keys.lease, keys.everyone_mark, keys.mark), (*value.fence, data, left_ms, value.lease, *windows)
         )

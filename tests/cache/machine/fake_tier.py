@@ -128,7 +128,8 @@ class FakeTier:
         left = value.keep_ms / 1000 - value.stored.age
         if value.windows_ms is not None:
             ago = server.moved_ago(None), server.moved_ago(value.key[1])
-            left = min(left, max(ms / 1000 - each for ms, each in zip(value.windows_ms, ago, strict=True)))
+            windows = zip(value.windows_ms, ago, strict=True)
+            left = min([left, *(ms / 1000 - each for ms, each in windows if ms is not None)])
         if left > 0:
             server.values[value.key] = Kept(value.fence, value.stored, server.clock(), server.clock() + left)
             for which in both(value.key[1]):

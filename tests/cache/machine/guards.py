@@ -352,8 +352,8 @@ GUARDS = (
     Guard(
         "keeping what is loaded within settle of an invalidation",
         _POLICY,
-        "    if entry.loaded_at < window.latest:\n",
-        "    if window.latest == math.inf:\n",
+        "    if end < math.inf:\n",
+        "    if end == -math.inf:\n",
     ),
     Guard(
         "keeping what is loaded of a name that is held",
@@ -364,20 +364,26 @@ GUARDS = (
     Guard(
         "forgetting, with Redis, what was heard of an invalidation",
         _SETTLING,
-        "        heard = max(self._at.get(digest, -math.inf) + self._settle, self._everyone_at + of_all)\n",
-        "        heard = -math.inf\n",
+        "        heard_at = self._everyone_at, self._at.get(digest, -math.inf)\n",
+        "        heard_at = -math.inf, -math.inf\n",
     ),
     Guard(
         "settling by what was heard alone",
         _SETTLING,
-        "        left = max(self._settle - look.name_moved_ago, of_all - look.everyone_moved_ago)\n",
-        "        left = -math.inf\n",
+        "            _window(heard + length, length - each, looked)\n",
+        "            _window(heard + length, -math.inf, looked)\n",
+    ),
+    Guard(
+        "ending with the last of several invalidations what was loaded after the first",
+        "cache/base.py",
+        "    return min((each.earliest for each in windows if loaded_at < each.latest), default=math.inf)\n",
+        "    return max((each.earliest for each in windows if loaded_at < each.latest), default=math.inf)\n",
     ),
     Guard(
         "joining, after settle, a load that began within it",
         _FILLING,
-        "                flight.closes_at = window.earliest\n",
-        "                flight.closes_at = math.inf\n",
+        "            flight.closes_at = end_of(self.keeping.settles(flight), asked_at)\n",
+        "            flight.closes_at = end_of((), asked_at)\n",
     ),
 )
 

@@ -19,7 +19,7 @@ from ctxmiddleware.stats import Counters
 from .fake_channel import Announced
 from .fake_ear import FakeEar
 from .fake_tier import FakeTier
-from .model import NAMED, POLICY, Asked, Bound, Invalidation
+from .model import NAMED, POLICY, SHORT_LIVED, Asked, Bound, Invalidation
 
 if TYPE_CHECKING:
     from .world import World
@@ -161,7 +161,9 @@ class Instance:
         world = self.world
         if asked in world.unknown:
             return Fetched(None, "db")
-        return Fetched(f"{asked}/{world.version}/{self.number}.{call}", "db", 4.0 if asked == "acme/cy" else None)
+        return Fetched(
+            f"{asked}/{world.version}/{self.number}.{call}", "db", 4.0 if asked == "/".join(SHORT_LIVED) else None
+        )
 
     def ask(self, key: Key) -> asyncio.Task[None]:
         """Let a caller come."""

@@ -9,9 +9,15 @@ from ctxmiddleware.cache.base import Key
 from ctxmiddleware.cache.names import digest_of
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.shared import Reach
+from ctxmiddleware.principal import Identity
 
-KEYS: tuple[Key, ...] = tuple((partition, name) for partition in ("", "acme") for name in ("ada", "bob", "cy"))
-NAMED = {digest_of(name): name for name in ("ada", "bob", "cy", "nobody")}
+# Two addresses, and a subject of the same text as one of them: each in two tenants.
+USERS = Identity("ada"), Identity("bob"), Identity(subject="ada")
+NAMES = tuple(user.cache_key[1] for user in USERS)
+KEYS: tuple[Key, ...] = tuple((tenant, name) for tenant in ("", "acme") for name in NAMES)
+# Whose contexts the source itself gives a short time.
+SHORT_LIVED: Key = ("acme", NAMES[2])
+NAMED = {digest_of(name): name for name in (*NAMES, "nobody")}
 POLICY = CachePolicy(
     ttl=10, negative_ttl=3, jitter=0.1, refresh_ahead=0.8, stale_for=6, untrusted_ttl=2, stale_untrusted_for=4,
     settle=2, soft_timeout=0.5, load_timeout=5, max_loads=3, max_batches=1, max_users=4, max_unknown=2,

@@ -38,6 +38,9 @@ return {ARGV[1], found}
 _STORE: Final = """
 -- What settles ends with its window by the marks themselves: a command that comes late must not defer it.
 local function settles_in(key, window_ms)
+  if window_ms == '' then
+    return math.huge
+  end
   return redis.call('PTTL', key) - tonumber(ARGV[2]) + tonumber(window_ms)
 end
 local kept = {}
@@ -45,10 +48,8 @@ for user = 0, #KEYS / 6 - 1 do
   local everyone, name, value, lease, everyone_mark, mark = unpack(KEYS, 6 * user + 1, 6 * user + 6)
   local generation_of_all, generation, data, ms, owner, all_ms, name_ms = unpack(ARGV, 7 * user + 3, 7 * user + 9)
   kept[user + 1] = {0, waiting(lease, owner)}
-  if name_ms ~= '' then
-    ms = math.min(tonumber(ms), math.max(settles_in(everyone_mark, all_ms), settles_in(mark, name_ms)))
-    data = ms > 0 and data or ''
-  end
+  ms = math.min(tonumber(ms), settles_in(everyone_mark, all_ms), settles_in(mark, name_ms))
+  data = ms > 0 and data or ''
   if text(everyone) == generation_of_all and text(name) == generation then
     kept[user + 1][1] = 1
     if data ~= '' then
