@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-import anyio
-
 from .blocking import Blocking
 from .errors import InvalidationFailed
+from .failure_log import log_failure
+from .hold import Hold
+from .holding import Holding
+from .reports import InvalidationReport
+
+logger = logging.getLogger("ctxmiddleware.holding")
 
 
 class Changing:
@@ -17,79 +24,101 @@ class Changing:
 
     Args:
         names: the names of their cache keys.
-        begin: begins it, and returns what ends it.
-        end: ends it.
-        abandon: has it ended by others, without an await.
-        blocking: runs both from synchronous code.
+        holding: returns the holds of this process.
+        blocking: begins and ends them from synchronous code.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        begin: Callable[[Sequence[str]], Awaitable[bytes]],
-        end: Callable[[bytes], Awaitable[None]],
-        abandon: Callable[[bytes], None],
-        blocking: Blocking,
-    ) -> None:
+    def __init__(self, names: Sequence[str], holding: Callable[[], Holding], blocking: Blocking) -> None:
         self._names = names
-        self._begin = begin
-        self._end = end
-        self._abandon = abandon
+        self._holding = holding
         self._blocking = blocking
-        self._holder: bytes | None = None
+        self._hold: Hold | None = None
+        self._last: Hold | None = None
+
+    @property
+    def report(self) -> InvalidationReport | None:
+        """What the invalidation at the begin did, and after the block the one at its end; None before the begin."""
+        return None if self._last is None else self._last.report
 
     async def __aenter__(self) -> Self:
-        self._refuse_second()
-        self._holder = await self._begin(self._names)
+        hold = self._opening()
+        try:
+            await self._holding().begin(hold)
+        except BaseException:
+            self._hold = None
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        hold = self._taken()
         if isinstance(error, GeneratorExit):
-            self._abandon(self._taken())
+            # By the garbage collector, maybe: nothing can be awaited.
+            hold.finish()
             return
         try:
-            # Cancelled, the transaction may have been committed all the same.
-            with anyio.CancelScope(shield=True):
-                await self._end(self._taken())
-        except InvalidationFailed as failure:
+            await self._holding().end(hold)
+        except Exception as failure:
             if error is None:
                 raise
             _attach(failure, error)
 
     def __enter__(self) -> Self:
-        self._refuse_second()
-        self._holder = self._blocking.run(self._begin, self._names)
+        hold = self._opening()
+        try:
+            self._blocking.run(partial(self._holding().begin, hold))
+        except BaseException:
+            # A signal's handler may have raised it while the hold was begun.
+            hold.finish()
+            self._hold = None
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        hold = self._taken()
+        if isinstance(error, GeneratorExit):
+            # By the garbage collector, maybe, in whichever thread: nothing can be waited for.
+            hold.finish()
+            return
         try:
-            self._blocking.run(self._end, self._taken())
-        except InvalidationFailed as failure:
+            self._blocking.run(partial(self._holding().end, hold))
+        except Exception as failure:
             if error is None:
                 raise
             _attach(failure, error)
+        finally:
+            hold.finish()
 
-    def _refuse_second(self) -> None:
-        if self._holder is not None:
+    def _opening(self) -> Hold:
+        if self._hold is not None:
             raise RuntimeError("this block is open already: call plugin.changing() for each")
+        self._hold = self._last = Hold(self._names)
+        return self._hold
 
-    def _taken(self) -> bytes:
-        holder, self._holder = self._holder, None
-        if holder is None:
+    def _taken(self) -> Hold:
+        hold, self._hold = self._hold, None
+        if hold is None:
             raise RuntimeError("this block is not open")
-        return holder
+        return hold
 
 
-def _attach(failure: InvalidationFailed, error: BaseException) -> None:
+def _attach(failure: Exception, error: BaseException) -> None:
     """Add a failure to the error that a block ends with, which is raised in its place."""
-    error.add_note(f"and at the end of plugin.changing(): {failure}")
+    if not isinstance(failure, InvalidationFailed):
+        log_failure(logger, logging.ERROR, "a block of plugin.changing() was not ended", error=failure)
+    # An error may refuse attributes.
+    with contextlib.suppress(Exception):
+        error.add_note(f"and at the end of plugin.changing(): {failure}")
     # Raised while the other was handled, it would be a circle.
     failure.__context__ = None
-    first = error
+    first, seen = error, {id(failure)}
     while first.__context__ is not None:
+        seen.add(id(first))
         first = first.__context__
-    first.__context__ = failure
+        if id(first) in seen:
+            return
+    # By the descriptor: an error may be a frozen dataclass.
+    vars(BaseException)["__context__"].__set__(first, failure)

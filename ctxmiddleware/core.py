@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -163,7 +163,10 @@ class PluginCore(PluginInvalidation, Generic[T]):
         self._resolver = self._assembly.resolver
         self.refusals = Refusals(self._assembly.counters, self._clock)
         self._invalidator = self._resolver.invalidator
-        self._holding = Holding(self._assembly.cache, self._invalidator)
+        redis = self._assembly.redis
+        self._holding = Holding(
+            self._assembly.cache, self._invalidator, nullcontext() if redis is None else redis.opened
+        )
         self._started_at = datetime.now(UTC)
 
     def begin_anew(self) -> None:
@@ -276,9 +279,9 @@ class PluginCore(PluginInvalidation, Generic[T]):
                     tasks.start_soon(assembly.cache.warming.run)
                 if assembly.redis is not None:
                     tasks.start_soon(assembly.cache.keep_watchers_asking)
-                tasks.start_soon(self._holding.keep)
+                tasks.start_soon(self._holding.end_orphans)
                 try:
-                    with self._watching.open():
+                    with self._watching.open(), self._blocking.serving():
                         yield assembly
                 finally:
                     tasks.cancel_scope.cancel()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
 
 from .cache.shared import HELD_SECONDS, SharedTierFailed
 from .cache.tiered import TieredCache
-from .errors import InvalidationFailed
 from .failure_log import log_failure
+from .hold import Hold, HoldTask
 from .invalidation import Invalidator
+from .perloop import spawn
+from .wait_through import wait_through
 
 logger = logging.getLogger("ctxmiddleware.holding")
 
@@ -22,95 +24,173 @@ RENEWED_EVERY: Final = HELD_SECONDS / 6
 
 
 class Holding:
-    """All holds of a process. Each has an end of its own, in Redis too, and is renewed while the process lives.
+    """All holds of a process. Each is begun, renewed and ended by a task of its own, which no caller's end cuts short.
+
+    In Redis each ends by itself where it is not renewed.
 
     Args:
         cache: keeps nothing of who is held.
         invalidator: invalidates them.
+        opened: opens what both need in the running event loop, for as long as a hold lasts.
         every: seconds between renewals.
     """
 
-    def __init__(self, cache: TieredCache[Any], invalidator: Invalidator, every: float = RENEWED_EVERY) -> None:
+    def __init__(
+        self,
+        cache: TieredCache[Any],
+        invalidator: Invalidator,
+        opened: AbstractAsyncContextManager[object],
+        every: float = RENEWED_EVERY,
+    ) -> None:
         self._cache = cache
         self._invalidator = invalidator
+        self._opened = opened
         self._every = every
-        self._open: dict[bytes, Sequence[str]] = {}
-        self._abandoned: deque[bytes] = deque()
+        self._open: dict[bytes, Hold] = {}
 
     def __repr__(self) -> str:
         return f"<Holding: {len(self._open)} open>"
 
-    async def begin(self, names: Sequence[str]) -> bytes:
-        """Hold names and invalidate them; return what ends that.
+    async def begin(self, hold: Hold) -> None:
+        """Hold the names of a hold and invalidate them.
 
         Raises:
             InvalidationFailed: Redis could not be told; nothing is held.
         """
-        holder = secrets.token_bytes(16)
-        self._cache.settling.hold(names)
+        task = self._start(hold, self._keep)
+        if hold.holder not in self._open:
+            self._open[hold.holder] = hold
+            self._cache.settling.hold(hold.names)
         try:
-            await self._hold(names, holder)
-            await self._invalidator.many(names)
+            await task.ready.wait()
         except GeneratorExit:
-            # By the garbage collector: nothing can be awaited, and the hold in Redis ends by itself.
-            self._cache.settling.release(names)
+            # By the garbage collector: nothing can be awaited.
+            hold.finish()
             raise
         except BaseException:
-            await self._let_go(names, holder)
+            hold.finish()
+            task.beginning.cancel()
+            await wait_through(task.done)
             raise
-        self._open[holder] = names
-        return holder
+        if not task.has_begun:
+            self._release(hold)
+            raise task.failure or RuntimeError("the event loop ended while plugin.changing() began")
 
-    async def end(self, holder: bytes) -> None:
-        """Invalidate the names of a hold, and hold them no more.
+    async def end(self, hold: Hold) -> None:
+        """Invalidate the names of a hold, and hold them no more; a cancellation is raised after that.
 
         Raises:
             InvalidationFailed: Redis could not be told; other instances hold them until `HELD_SECONDS` are over.
         """
-        names = self._open.pop(holder)
+        hold.finish()
+        task, cancelled = hold.task, None
         try:
-            await self._invalidator.many(names)
-        finally:
-            await self._let_go(names, holder)
+            if task is not None and hold.is_of_this_process and task.is_in_running_loop:
+                cancelled = await wait_through(task.done)
+            if task is None or not hold.is_ended:
+                # Its event loop has cancelled its task, or was closed, or is another process'.
+                task = self._start(hold, self._invalidate)
+                cancelled = await wait_through(task.done) or cancelled
+        except Exception:
+            self._release(hold)
+            raise
+        if cancelled is not None:
+            raise cancelled
+        if task.failure is not None:
+            raise task.failure
 
-    def abandon(self, holder: bytes) -> None:
-        """Let a hold be ended by whoever renews them: its block was collected, and can await nothing."""
-        self._abandoned.append(holder)
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Keep open what holds need, and end those whose own event loop cannot."""
+        async with self._opened, anyio.create_task_group() as tasks:
+            tasks.start_soon(self.end_orphans)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
 
-    async def keep(self) -> None:
-        """Renew all holds again and again, and end those that were abandoned, until it is cancelled."""
+    async def end_orphans(self) -> None:
+        """End holds whose event loop was closed under them, again and again, until it is cancelled."""
         while True:
             await anyio.sleep(self._every)
-            while self._abandoned:
-                try:
-                    await self.end(self._abandoned.popleft())
-                except InvalidationFailed:
-                    logger.debug("an abandoned hold ended without Redis, as was logged")
-            for holder, names in list(self._open.items()):
-                await self._renew(holder, names)
+            for hold in list(self._open.values()):
+                if hold.is_orphaned:
+                    await self._start(hold, self._invalidate).done.wait()
 
-    async def _renew(self, holder: bytes, names: Sequence[str]) -> None:
+    def _start(self, hold: Hold, work: Callable[[Hold, HoldTask], Awaitable[None]]) -> HoldTask:
+        hold.task = task = HoldTask()
+        spawn(partial(self._run, hold, task, work))
+        return task
+
+    async def _run(self, hold: Hold, task: HoldTask, work: Callable[[Hold, HoldTask], Awaitable[None]]) -> None:
+        # Cancelled by the end of its event loop it leaves the hold as it is: the block may not be over yet.
         try:
-            held = await self._cache.hold(names, holder)
-            lost = [name for name, was_held in zip(names, held, strict=True) if not was_held]
-            # What was loaded while Redis had lost the hold may be kept.
-            if lost and holder in self._open:
+            async with self._opened:
+                try:
+                    await work(hold, task)
+                except Exception as error:  # noqa: BLE001 - raised where the block begins or ends
+                    task.failure = error
+                self._release(hold)
+                await self._let_go(hold)
+        except Exception as error:  # noqa: BLE001 - as above
+            task.failure = task.failure or error
+            self._release(hold)
+        finally:
+            task.ready.set()
+            task.done.set()
+
+    async def _keep(self, hold: Hold, task: HoldTask) -> None:
+        with task.beginning:
+            await self._hold(hold)
+            hold.report = await self._invalidator.many(hold.names)
+            task.has_begun = True
+        if not task.has_begun:
+            return
+        task.ready.set()
+        due = anyio.current_time()
+        while not hold.is_over:
+            # From the begin of the last renewal: one that takes long must not put off the next.
+            due = max(due + self._every, anyio.current_time())
+            with anyio.CancelScope(deadline=due):
+                while not hold.is_over:
+                    await task.bell.wait()
+            if not hold.is_over:
+                await self._renew(hold)
+        await self._invalidate(hold, task)
+
+    async def _invalidate(self, hold: Hold, _: HoldTask) -> None:
+        hold.report = await self._invalidator.many(hold.names)
+
+    async def _renew(self, hold: Hold) -> None:
+        try:
+            held = await self._cache.hold(hold.names, hold.holder)
+            # What was loaded while Redis had lost the hold may be kept. A renewal whose answer was lost may be the one
+            # that has set it again.
+            lost = [name for name, was_held in zip(hold.names, held, strict=True) if hold.is_doubtful or not was_held]
+            hold.is_doubtful = True
+            if lost:
                 await self._invalidator.many(lost)
-            if holder not in self._open:
-                await self._cache.let_go(names, holder)
+            hold.is_doubtful = False
         except Exception as error:  # noqa: BLE001 - the next renewal tries again
+            hold.is_doubtful = True
             log_failure(logger, logging.WARNING, "a hold was not renewed in Redis", error=error)
 
-    async def _hold(self, names: Sequence[str], holder: bytes) -> None:
+    async def _hold(self, hold: Hold) -> None:
         try:
-            await self._cache.hold(names, holder)
+            await self._cache.hold(hold.names, hold.holder)
         except SharedTierFailed as error:
             raise self._invalidator.failed(error) from error
 
-    async def _let_go(self, names: Sequence[str], holder: bytes) -> None:
-        self._cache.settling.release(names)
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._cache.let_go(names, holder)
-            except SharedTierFailed as error:
-                log_failure(logger, logging.WARNING, "a hold ends by itself, Redis not having been told", error=error)
+    def _release(self, hold: Hold) -> None:
+        hold.is_ended = True
+        if self._open.pop(hold.holder, None) is not None:
+            self._cache.settling.release(hold.names)
+
+    async def _let_go(self, hold: Hold) -> None:
+        # A forked process has no part in what its parent holds.
+        if not hold.is_of_this_process:
+            return
+        try:
+            await self._cache.let_go(hold.names, hold.holder)
+        except SharedTierFailed as error:
+            log_failure(logger, logging.WARNING, "a hold ends by itself, Redis not having been told", error=error)

@@ -93,6 +93,16 @@ class Invalidator:
         logger.info(words, extra=extra)
         return report
 
+    async def of(self, names: Sequence[str] | None) -> InvalidationReport:
+        """Forget names, or all users where they are None.
+
+        Raises:
+            InvalidationFailed: Redis could not be told.
+        """
+        if names is None or len(names) == 1:
+            return await self.one(None if names is None else names[0])
+        return await self.many(names)
+
     async def many(self, names: Iterable[str]) -> InvalidationReport:
         """Forget several names, each as `one` does; the report is of all together.
 

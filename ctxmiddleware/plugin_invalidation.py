@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from .blocking import Blocking
@@ -20,7 +20,7 @@ class PluginInvalidation:
     _holding: Holding
 
     def __init__(self) -> None:
-        self._blocking = Blocking()
+        self._blocking = Blocking(lambda: self._holding.serving())
 
     async def _opened(self) -> None:
         """Open the plugin in the running event loop, where it is not open yet."""
@@ -42,16 +42,9 @@ class PluginInvalidation:
             InvalidationFailed: Redis could not be told; this process has forgotten the users all the same.
             ValueError: an address is empty, or they are more than 1,000.
         """
-        names = names_of(users)
-        if len(names) > MOST_USERS:
-            if not or_clear:
-                raise ValueError(
-                    f"{len(names)} users are more than {MOST_USERS}: call clear(), or invalidate(..., or_clear=True)"
-                )
-            return await self.clear()
+        names = _names_to_invalidate(users, or_clear=or_clear)
         await self._opened()
-        invalidator = self._invalidator
-        return await (invalidator.one(names[0]) if len(names) == 1 else invalidator.many(names))
+        return await self._invalidator.of(names)
 
     def invalidate_sync(
         self, users: str | Identity | Iterable[str | Identity], *, or_clear: bool = False
@@ -63,7 +56,8 @@ class PluginInvalidation:
             InvalidationFailed: as `invalidate` does.
             ValueError: as `invalidate` does.
         """
-        return self._blocking.run(partial(self.invalidate, users, or_clear=or_clear))
+        names = _names_to_invalidate(users, or_clear=or_clear)
+        return self._blocking.run(partial(self._invalidator.of, names))
 
     def changing(self, *users: str | Identity) -> Changing:
         """Return a block around a transaction of any length: `async with`, or `with` in a thread without event loop.
@@ -83,15 +77,7 @@ class PluginInvalidation:
         names = names_of(users)
         if len(names) > MOST_USERS:
             raise ValueError(f"{len(names)} users are more than {MOST_USERS}: call clear() after the transaction")
-        return Changing(names, self._hold, self._let_go, self._holding.abandon, self._blocking)
-
-    async def _hold(self, names: Sequence[str]) -> bytes:
-        await self._opened()
-        return await self._holding.begin(names)
-
-    async def _let_go(self, holder: bytes) -> None:
-        await self._opened()
-        await self._holding.end(holder)
+        return Changing(names, lambda: self._holding, self._blocking)
 
     async def clear(self) -> InvalidationReport:
         """Forget everybody everywhere; costs the same whatever the number of users.
@@ -101,3 +87,12 @@ class PluginInvalidation:
         """
         await self._opened()
         return await self._invalidator.one(None)
+
+
+def _names_to_invalidate(users: str | Identity | Iterable[str | Identity], *, or_clear: bool) -> list[str] | None:
+    names = names_of(users)
+    if len(names) <= MOST_USERS:
+        return names
+    if or_clear:
+        return None
+    raise ValueError(f"{len(names)} users are more than {MOST_USERS}: call clear(), or invalidate(..., or_clear=True)")
