@@ -7,12 +7,15 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
+import redis
 
 from ctxmiddleware import Identity
 from ctxmiddleware.cache.shared import SharedTierFailed
+from examples.servers import Valkey
+from tests.backends import asyncio_only
 from tests.waiting import eventually_async
 
-from .rig import ADA, Rows, plugin_over
+from .rig import ADA, Rows, holds_key, plugin_over
 
 NAME = Identity(ADA).cache_key[1]
 
@@ -69,3 +72,19 @@ async def test_a_user_is_invalidated_where_a_renewal_was_not_answered(monkeypatc
             await eventually_async(lambda: len(answers) > 4)
             assert told == [NAME, NAME]
         assert told == [NAME] * 3
+
+
+@asyncio_only
+async def test_what_a_dead_holder_had_left_is_not_prolonged_by_a_live_one(own: Valkey) -> None:
+    """Each renewal of another prolongs the key, and its end lets that have the end of the last one left."""
+    async with plugin_over(Rows(), own.url) as plugin:
+        cache = plugin._assembly.cache
+        with redis.Redis.from_url(own.url) as client:
+            seconds, microseconds = client.time()
+            now = 1000 * seconds + microseconds // 1000
+            for left, most in ((20_000, 20_000), (-1, -2)):
+                client.zadd(holds_key(), {b"dead": now + left})
+                await cache.hold([NAME], b"live")
+                assert client.pttl(holds_key()) > 50_000
+                await cache.let_go([NAME], b"live")
+                assert client.pttl(holds_key()) <= most
