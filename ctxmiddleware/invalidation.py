@@ -20,6 +20,7 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 
 MOST_USERS: Final = 1000
 _AT_ONCE: Final = 32
+_MOST_NAMED: Final = 10
 
 
 class Invalidated(Protocol):
@@ -99,9 +100,7 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis could not be told.
         """
-        if names is None or len(names) == 1:
-            return await self.one(None if names is None else names[0])
-        return await self.many(names)
+        return await (self.one(None) if names is None else self.many(names))
 
     async def many(self, names: Iterable[str]) -> InvalidationReport:
         """Forget several names, each as `one` does; the report is of all together.
@@ -109,10 +108,12 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis could not be told of one or more; the others were forgotten.
         """
-        reports: list[InvalidationReport] = []
-        failures: list[InvalidationFailed] = []
-        failed: list[InvalidationReport] = []
         each_once = list(dict.fromkeys(names))
+        if len(each_once) == 1:
+            return await self.one(each_once[0])
+        reports: list[InvalidationReport] = []
+        failures: dict[str, InvalidationFailed] = {}
+        errors: list[Exception] = []
         waiting = iter(each_once)
         started = time.perf_counter()
 
@@ -121,19 +122,27 @@ class Invalidator:
                 try:
                     reports.append(await self._one(name))
                 except InvalidationFailed as failure:
-                    failures.append(failure)
-                    failed.append(cast("InvalidationReport", failure.report))
+                    failures[name] = failure
+                    reports.append(cast("InvalidationReport", failure.report))
+                except Exception as error:  # noqa: BLE001 - raised below, alone and not in a group
+                    errors.append(error)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(_AT_ONCE):
                 tasks.start_soon(work)
         await self._cache.settle_from_now(each_once)
-        report = _merged([*reports, *failed], (time.perf_counter() - started) * 1000)
+        if errors:
+            raise errors[0]
+        report = _merged(reports, (time.perf_counter() - started) * 1000)
         if failures:
-            raise InvalidationFailed(report, f"{len(failures)} of {len(reports) + len(failures)} users") from failures[
-                0
-            ]
+            first = next(iter(failures.values()))
+            raise InvalidationFailed(report, self._which(list(failures), len(each_once))) from first
         return report
+
+    def _which(self, failed: Sequence[str], of: int) -> str:
+        users = [self._pseudonyms.of_name(name) for name in failed[:_MOST_NAMED]]
+        rest = ["..."] if len(failed) > _MOST_NAMED else []
+        return f"{len(failed)} of {of} users, in logs {', '.join([*users, *rest])}"
 
     def failed(self, failure: SharedTierFailed) -> InvalidationFailed:
         """Return the error that says that Redis could not be told, where nothing was invalidated."""
@@ -186,7 +195,7 @@ def _merged(reports: Sequence[InvalidationReport], duration_ms: float) -> Invali
     """Return one report of several: what holds for each of them."""
     silent = _longest((each.instance, each.stops_within) for report in reports for each in report.silent)
     confirmed = _longest((each.instance, each.ms) for report in reports for each in report.confirmed)
-    unlisted = max(reports, key=lambda each: each.unlisted_stop_within or 0.0)
+    unlisted = max(reports, key=_unlisted)
     known = [report.was_known for report in reports]
     others = [report.others_stop_within for report in reports]
     states = {report.redis for report in reports}
@@ -203,6 +212,11 @@ def _merged(reports: Sequence[InvalidationReport], duration_ms: float) -> Invali
         settles_within=max(report.settles_within for report in reports),
         duration_ms=round(duration_ms, 3),
     )
+
+
+def _unlisted(report: InvalidationReport) -> float:
+    # None says that no instance can be missing, which 0.0 does not.
+    return -1.0 if report.unlisted_stop_within is None else report.unlisted_stop_within
 
 
 def _longest(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
