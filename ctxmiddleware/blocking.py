@@ -225,6 +225,6 @@ def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        trio = sys.modules.get("trio")
-        return trio is not None and bool(trio.lowlevel.in_trio_run())
+        in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+        return in_trio_run is not None and bool(in_trio_run())
     return True

@@ -63,7 +63,11 @@ class PluginInvalidation:
         """Return a block around a transaction of any length: `async with`, or `with` in a thread without event loop.
 
         At its begin the users are invalidated, meanwhile no instance keeps what it loads of them, and at its end, by an
-        exception too, they are invalidated again. Where the process dies, that ends by itself after a minute.
+        exception too, they are invalidated again; a cancellation is raised after that. Where the process dies, it ends
+        by itself after a minute. `block.report` is what the invalidation at the begin did, then that at the end.
+
+        `with` runs in the event loop in which the plugin is open, where there is one, else in a thread of its own that
+        opens Redis alone and no source.
 
         Args:
             *users: addresses or identities, 1,000 at most.

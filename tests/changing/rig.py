@@ -82,6 +82,11 @@ def holds_key(user: str = ADA) -> str:
     return KeySpace("default", b"").of(Identity(user).cache_key).holds
 
 
+def generation_key(user: str = ADA) -> str:
+    """Return the key of a user's generation in Redis, which each invalidation replaces."""
+    return KeySpace("default", b"").of(Identity(user).cache_key).generation
+
+
 def is_held(server: Valkey, user: str = ADA) -> bool:
     """Return whether a user is held in Redis."""
     with redis.Redis.from_url(server.url) as client:

@@ -17,7 +17,19 @@ from examples.servers import Valkey
 from tests.backends import asyncio_only
 from tests.waiting import eventually_async
 
-from .rig import ADA, PATIENT, Rows, finished, held_by, holds_key, is_held, plugin_over, two_instances, value_of
+from .rig import (
+    ADA,
+    PATIENT,
+    Rows,
+    finished,
+    generation_key,
+    held_by,
+    holds_key,
+    is_held,
+    plugin_over,
+    two_instances,
+    value_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -33,12 +45,14 @@ async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Val
     async with two_instances(own.url, PATIENT) as (one, two, source):
         await value_of(two)
         timeouts: list[asyncio.Timeout] = []
+        before: list[object] = []
 
         async def change() -> None:
             async with asyncio.timeout(None) as timeout:
                 timeouts.append(timeout)
                 async with one.changing(ADA):
                     source.rows[ADA] = "new"
+                    before.append(client.get(generation_key()))
                     client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
 
         with redis.Redis.from_url(own.url) as client:
@@ -54,8 +68,9 @@ async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Val
                 if way == "out of time":
                     break
             client.execute_command("CLIENT", "UNPAUSE")
-        with pytest.raises(TimeoutError if way == "out of time" else asyncio.CancelledError):
-            await task
+            with pytest.raises(TimeoutError if way == "out of time" else asyncio.CancelledError):
+                await task
+            assert client.get(generation_key()) != before[0]
         assert await value_of(two) == "new"
         assert not is_held(own)
         assert held_by(one) == {}
@@ -172,6 +187,34 @@ def test_a_forked_child_ends_with_its_own_error_and_ends_no_hold_of_its_parent(o
         print(redis.Redis.from_url({own.url!r}).exists(holds_key()))
     """)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["3", "1", "0"], "")
+
+
+def test_a_child_that_is_forked_in_an_asynchronous_block_ends_with_its_own_error(own: Valkey) -> None:
+    """Its parent's event loop is not there any more, and nothing can be awaited."""
+    done = finished(f"""
+        import asyncio, os, warnings
+        from tests.changing.rig import ADA, Rows, holds_key, plugin_over
+        import redis
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        async def main():
+            async with plugin_over(Rows(), {own.url!r}) as plugin:
+                try:
+                    async with plugin.changing(ADA):
+                        child = os.fork()
+                        if not child:
+                            raise SystemExit(3)
+                        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                        print(redis.Redis.from_url({own.url!r}).exists(holds_key()))
+                except SystemExit as error:
+                    os._exit(error.code)
+            print(redis.Redis.from_url({own.url!r}).exists(holds_key()))
+
+        asyncio.run(main())
+    """)
+    assert (done.returncode, done.stdout.split()) == (0, ["3", "1", "0"])
+    assert "a block of plugin.changing() was not ended" in done.stderr
 
 
 def test_an_event_loop_that_ends_while_a_task_is_in_its_block(own: Valkey) -> None:
