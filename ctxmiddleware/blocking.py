@@ -105,11 +105,11 @@ class _Call(Generic[R]):
     def __init__(self, function: Callable[[], Coroutine[Any, Any, R]], loop: asyncio.AbstractEventLoop) -> None:
         self._function = function
         self._loop = loop
-        # Who takes it decides whether it is run.
+        # The side that takes it decides whether the function runs.
         self._turn = [True]
         coroutine = self._run()
         try:
-            # With no context: the caller's would be taken for the loop's own.
+            # Without the caller's context variables, of which one may name another event loop's library.
             self._future = contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
         except RuntimeError as error:
             coroutine.close()

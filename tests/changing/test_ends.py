@@ -78,7 +78,7 @@ async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Val
 
 @asyncio_only
 async def test_a_cancellation_in_the_entry_leaves_no_hold(own: Valkey) -> None:
-    """It is waited for until Redis has been told, too."""
+    """The cancellation is raised once Redis holds the user no more."""
     async with plugin_over(Rows(), own.url, options=PATIENT) as plugin:
         await value_of(plugin)
 
@@ -276,7 +276,7 @@ async def test_a_block_whose_event_loop_was_closed_is_ended_by_another(monkeypat
         assert len(source.calls) == calls
 
 
-async def test_a_block_tells_what_its_invalidations_did() -> None:
+async def test_a_block_reports_its_invalidations() -> None:
     """The report of the begin, then that of the end."""
     async with plugin_over(Rows()) as plugin:
         await value_of(plugin)

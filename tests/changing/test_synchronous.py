@@ -102,7 +102,7 @@ async def test_the_synchronous_form_refuses_the_thread_of_an_event_loop() -> Non
 
 
 class Pooled(Rows):
-    """A source of its user's whose pool belongs to the event loop that opened it."""
+    """A source whose pool belongs to the event loop that opened it."""
 
     def __init__(self) -> None:
         super().__init__()
