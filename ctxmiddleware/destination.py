@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 # An object may answer `.app` with itself.
 _MAX_LAYERS: Final = 100
+_FASTAPI: Final = ("fastapi.applications", "FastAPI")
 
 
 class Routable(Protocol):
@@ -38,6 +39,35 @@ def routes_of(layer: object) -> list[object] | None:
     return routes if isinstance(routes, list) else None
 
 
+def as_read_by(layer: object, scope: Scope) -> Scope:
+    """Return a scope as the routes of a layer read it: FastAPI puts its own root path in the place of the server's."""
+    root = getattr(layer, "root_path", None)
+    kinds = {(each.__module__, each.__name__) for each in type(layer).__mro__}
+    return {**scope, "root_path": root} if root and _FASTAPI in kinds else scope
+
+
+class RouteUnreadable(Exception):
+    """Raised where the route that takes a request cannot be found out."""
+
+
+def match_of(routes: Iterable[object], scope: Scope) -> tuple[Match, Routable, Scope] | None:
+    """Return the route that takes a request, how it matches, and the scope as it continues, or None.
+
+    Raises:
+        RouteUnreadable: a route before it is another framework's.
+    """
+    partial: tuple[Match, Routable, Scope] | None = None
+    for route in candidates(routes):
+        if route is None:
+            raise RouteUnreadable
+        match, child = route.matches(scope)
+        if match is Match.FULL:
+            return match, route, {**scope, **child}
+        if match is Match.PARTIAL and partial is None:
+            partial = match, route, {**scope, **child}
+    return partial
+
+
 def steps(app: ASGIApp, scope: Scope) -> Iterator[object]:
     """Return what a request comes through: layers of the app, the route that takes it, what that leads to, and so on.
 
@@ -46,6 +76,7 @@ def steps(app: ASGIApp, scope: Scope) -> Iterator[object]:
     """
     for layer in layers(app):
         yield layer
+        scope = as_read_by(layer, scope)
         routes = routes_of(layer)
         if routes is not None:
             yield from _along(layer, routes, scope)
@@ -76,23 +107,21 @@ class Redirect:
 
 
 def _along(layer: object, routes: Iterable[object], scope: Scope) -> Iterator[object]:
-    partial: Routable | None = None
-    for route in candidates(routes):
-        if route is None:
-            return  # another framework's: who is reached cannot be told
-        match, child = route.matches(scope)
-        if match is Match.FULL:
-            yield from _through(route, {**scope, **child})
-            return
-        if match is Match.PARTIAL and partial is None:
-            partial = route
-    if partial is not None:
-        yield partial
-        yield endpoint_of(partial)
+    try:
+        found = match_of(routes, scope)
+    except RouteUnreadable:
         return
-    redirect = _redirect_of(layer, routes, scope)
-    if redirect is not None:
-        yield redirect
+    if found is None:
+        redirect = redirect_of(layer, routes, scope)
+        if redirect is not None:
+            yield redirect
+        return
+    match, route, continued = found
+    if match is Match.FULL:
+        yield from _through(route, continued)
+        return
+    yield route
+    yield endpoint_of(route)
 
 
 def _through(route: Routable, scope: Scope) -> Iterator[object]:
@@ -103,7 +132,8 @@ def _through(route: Routable, scope: Scope) -> Iterator[object]:
         yield from steps(inner, scope)
 
 
-def _redirect_of(layer: object, routes: Iterable[object], scope: Scope) -> Redirect | None:
+def redirect_of(layer: object, routes: Iterable[object], scope: Scope) -> Redirect | None:
+    """Return the redirect of a router to a path with a slash more or less, or None where it sends none."""
     router = getattr(layer, "router", layer)
     path: str = scope["path"]
     if scope["type"] != "http" or not getattr(router, "redirect_slashes", False):
@@ -121,15 +151,24 @@ def _redirect_of(layer: object, routes: Iterable[object], scope: Scope) -> Redir
 
 
 def candidates(routes: Iterable[object]) -> Iterator[Routable | None]:
-    """Return routes in the order they are tried in, those of included routers one by one; None for a strange one."""
+    """Return routes in the order they are tried in, included routers' one by one; None for an unreadable one."""
     for route in routes:
         included = getattr(route, "effective_route_contexts", None)
         if not isinstance(route, BaseRoute):
             yield None
         elif included is not None:
-            yield from included()
+            yield from (None if _has_own_matches(each) else each for each in included())
         else:
             yield route
+
+
+def _has_own_matches(context: object) -> bool:
+    # FastAPI asks the route itself, and its stand-in repeats what `APIRoute.matches` says.
+    route = getattr(context, "original_route", None)
+    function = getattr(type(route), "matches", None)
+    if not hasattr(route, "dependant") or function is None:
+        return False
+    return (function.__module__, function.__qualname__) != ("fastapi.routing", "APIRoute.matches")
 
 
 def endpoint_of(route: Routable) -> object:
@@ -141,6 +180,17 @@ def app_of(route: Routable) -> ASGIApp | None:
     """Return the app a route leads to."""
     inner: ASGIApp | None = getattr(target(route), "app", None)
     return inner
+
+
+def handler_of(route: Routable) -> object:
+    """Return the route whose `handle` gets the request: that of an included router is FastAPI's own, or a copy."""
+    return getattr(route, "starlette_route", None) or getattr(route, "original_route", None) or route
+
+
+def has_late_routes(router: object) -> bool:
+    """Return whether FastAPI tries further routes after all of a router, such as those of `app.frontend`."""
+    late = getattr(router, "_iter_low_priority_routes", None)
+    return late is not None and next(iter(late()), None) is not None
 
 
 def target(route: Routable) -> object:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Scope
 
+from .failure_log import Seldom
+from .litestar_routing import is_behind_unknown_layers, is_likewise_in_litestar
+from .prediction import predict
 from .preflight import Unreadable, answered_by, checked_preflight, is_preflight
 from .routing import LITESTAR_KEYS, checked_paths, has_two_readings, is_below, is_excluded, relative_path
 
@@ -20,8 +24,9 @@ _TWO_READINGS: Final = (
     "endpoints of Starlette and FastAPI with `public`"
 )
 _REWRITTEN: Final = (
-    "requests on an excluded path, or preflights, are refused, because an app or a middleware inside changed their "
-    "path or root path to one that is not excluded: rewrite paths outside of UserContextMiddleware"
+    "an answer to an excluded path, or to a preflight, is withheld and replaced by a refusal, because a middleware "
+    "inside answered by itself or led the request to another endpoint, which may have run: rewrite paths outside of "
+    "UserContextMiddleware"
 )
 
 
@@ -43,6 +48,7 @@ class Exemptions:
         self._paths: Final = checked_paths(exclude)
         self._passes_preflights = checked_preflight(preflight) == "pass" or not required
         self._warned: set[str] = set()
+        self._seldom = Seldom()
 
     def is_exempt(self, scope: Scope) -> bool:
         """Return whether a request needs no context."""
@@ -58,27 +64,47 @@ class Exemptions:
         A middleware inside may rewrite the path or the root path after it was compared. None where an exemption does
         not depend on the path.
         """
-        path, root, mounted = scope.get("path"), scope.get("root_path"), "app_root_path" in scope
-        relative, is_path = relative_path(scope), bool(self._paths) and is_excluded(scope, self._paths)
-        if not is_path and (self._passes_preflights or answered_by(self._app, scope) != "router"):
+        is_path = bool(self._paths) and is_excluded(scope, self._paths)
+        if is_path:
+            holds = self._reader(scope)
+        elif self._passes_preflights:
             return None
+        else:
+            answered = answered_by(self._app, scope)
+            holds = _never if answered is None else partial(answered.begins_with, scope=scope)
 
-        def is_likewise(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
-            # A mount moves what it has matched into the root path, and keeps the former one.
-            before = root if mounted else scope.get("app_root_path", scope.get("root_path"))
-            now = {"path": scope.get("path"), "root_path": before}
-            if not is_path:
-                found = scope.get("path") == path and relative_path(now) == relative
-            elif scope.keys() >= LITESTAR_KEYS:
-                found = _is_likewise_in_litestar(scope, relative, self._paths)
-            else:
-                # Starlette's router, which says that it was reached, reads the path as this does.
-                found = is_below(relative_path(now), self._paths) and ("router" in scope or not has_two_readings(now))
+        def is_likewise(message: Message) -> bool:
+            found = holds(message)
             if not found:
-                self._warn(_REWRITTEN)
+                logger.log(self._seldom.level(logging.ERROR), _REWRITTEN)
             return found
 
         return is_likewise
+
+    def _reader(self, scope: Scope) -> Callable[[Message], bool]:
+        path, root, relative = scope.get("path"), scope.get("root_path"), relative_path(scope)
+        is_mounted = "app_root_path" in scope
+        prediction = predict(self._app, scope)
+        behind_unknown = is_behind_unknown_layers(self._app)
+
+        def as_predicted(message: Message) -> bool:
+            if prediction is None or scope.get("path") != path:
+                return False
+            read = {"path": path, "root_path": prediction.root}
+            return is_below(relative_path(read), self._paths) and prediction.holds(message, scope)
+
+        def as_read(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
+            # A mount moves what it has matched into the root path, and keeps the former one.
+            before = root if is_mounted else scope.get("app_root_path", scope.get("root_path"))
+            now = {"path": scope.get("path"), "root_path": before}
+            if scope.keys() >= LITESTAR_KEYS:
+                return is_likewise_in_litestar(scope, relative, self._paths)
+            if behind_unknown or (is_mounted and scope.get("root_path") != root):
+                return False
+            # Starlette's router, which says that it was reached, reads the path as this does.
+            return is_below(relative_path(now), self._paths) and ("router" in scope or not has_two_readings(now))
+
+        return as_read if prediction is None else as_predicted
 
     def _is_excluded(self, scope: Scope) -> bool:
         if is_excluded(scope, self._paths):
@@ -93,14 +119,5 @@ class Exemptions:
             logger.warning(message)
 
 
-def _is_likewise_in_litestar(scope: Scope, path: str, paths: tuple[str, ...]) -> bool:
-    handler, read = scope["route_handler"], scope["path"]
-    if not getattr(handler, "is_mount", False):
-        return is_below(read, paths)
-    # Of a mounted app's request Litestar keeps the rest of the path, and the end of where it is mounted in the handler.
-    mounts = getattr(handler, "paths", ())
-    return any(f"{_normal(path)}/".endswith(f"{_normal(f'{mount}/{read}')}/") for mount in mounts)
-
-
-def _normal(path: str) -> str:
-    return "/" + "/".join(segment for segment in path.split("/") if segment)
+def _never(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
+    return False

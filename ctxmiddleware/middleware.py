@@ -53,7 +53,7 @@ class UserContextMiddleware:
         exclude: paths that nobody is identified on, each with all that lies below it; `public` marks single endpoints.
         on_refusal: called with the connection and the reason of each refusal; the response it returns is sent instead.
         preflight: what happens with `required` to CORS preflights, which carry no credentials, of an app whose routing
-            cannot be read (Django, plain ASGI, a middleware without `.app`): `"refuse"` them as any other request
+            cannot be read (Django, plain ASGI, middlewares of one's own): `"refuse"` them as any other request
             without credentials, or `"pass"` them to the app. Elsewhere those pass that run no view.
 
     Raises:

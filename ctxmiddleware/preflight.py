@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.endpoints import HTTPEndpoint
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Match, Route, Router
-from starlette.types import ASGIApp, Scope
+from starlette.routing import Match, Router
+from starlette.types import ASGIApp, Message, Scope
 
-from .destination import Routable, app_of, candidates, layers, target
+from .destination import (
+    Routable,
+    RouteUnreadable,
+    app_of,
+    as_read_by,
+    handler_of,
+    has_late_routes,
+    layers,
+    match_of,
+)
 from .errors import ConfigurationError
+from .known_layers import has_no_options, is_app, is_cors, is_handled, is_router, is_routing_of, passes_on, stack_of
+from .unreadable import report_unreadable
 
 Unreadable: TypeAlias = Literal["refuse", "pass"]
 
@@ -43,69 +53,96 @@ def is_preflight(scope: Scope) -> bool:
     return bool(headers.get("origin")) and bool(headers.get("access-control-request-method"))
 
 
-def answered_by(app: ASGIApp, scope: Scope, depth: int = 0) -> Literal["cors", "router"] | None:
-    """Return what of an app is known to answer a preflight as such, and not by the view of another method.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is known to answer a preflight without a view.
+
+    Args:
+        by: a CORSMiddleware, or a router.
+        endpoint: on the scope once the router has routed the request; None where no route matches.
+    """
+
+    by: Literal["cors", "router"]
+    endpoint: object = None
+
+    def begins_with(self, message: Message, scope: Scope) -> bool:
+        """Return whether a message begins this answer.
+
+        Args:
+            message: the first of an answer.
+            scope: of the request, as the app leaves it.
+        """
+        if self.by == "cors":
+            names = {bytes(name).lower() for name, _ in message.get("headers", ())}
+            return b"access-control-allow-methods" in names
+        return "router" in scope and scope.get("method") == "OPTIONS" and scope.get("endpoint") is self.endpoint
+
+
+def answered_by(app: ASGIApp, scope: Scope) -> Answered | None:
+    """Return what of an app is known to answer a preflight as such, and not by a view.
 
     Any client can send a preflight, so it must not bypass `required`. Starlette's CORSMiddleware answers it, and routes
-    that compare the method cannot run another method's view. A layer without `.app` and another framework's app cannot
-    be read, so they may run anything.
+    that compare the method run no view. A view for OPTIONS, a layer that is not known, and another framework's app may
+    answer with anything.
     """
+    # Headers may be read once only; this makes them a list before a copy of the scope uses them up.
+    Headers(scope=scope)
+    try:
+        return _of_app(app, scope, 0)
+    except Exception as error:  # noqa: BLE001 - raised on, it would be an answer in the place of the refusal that is due
+        report_unreadable(error)
+        return None
+
+
+def _of_app(app: object, scope: Scope, depth: int) -> Answered | None:
     if depth > _MAX_DEPTH:
         return None
     for layer in layers(app):
-        if isinstance(layer, CORSMiddleware):
-            return "cors"
-        if isinstance(layer, Starlette):
-            return answered_by(_stack_of(layer), scope, depth + 1)
-        if isinstance(layer, Router):
+        if is_cors(layer):
+            return Answered("cors")
+        if is_app(layer) and isinstance(layer, Starlette):
+            return _of_app(stack_of(layer), as_read_by(layer, scope), depth + 1)
+        if is_router(layer) and isinstance(layer, Router):
             return _of_router(layer, scope, depth)
-        if _compares_methods(layer):
-            return "router"
+        if has_no_options(layer):
+            return Answered("router", scope.get("endpoint"))
+        if not passes_on(layer):
+            return None
     return None
 
 
-def _stack_of(app: Starlette) -> ASGIApp:
-    # Starlette builds it with the first request, which is this one.
-    if app.middleware_stack is None:
-        app.middleware_stack = app.build_middleware_stack()
-    return app.middleware_stack
-
-
-def _of_router(router: Router, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
+def _of_router(router: Router, scope: Scope, depth: int) -> Answered | None:
     # A router may have middlewares of its own; the innermost layer is its bound method `app`.
     for layer in layers(router.middleware_stack):
-        if isinstance(layer, CORSMiddleware):
-            return "cors"
-        if getattr(layer, "__self__", None) is router:
+        if is_cors(layer):
+            return Answered("cors")
+        if is_routing_of(router, layer):
             return _of_routes(router, scope, depth)
+        if not passes_on(layer):
+            return None
     return None
 
 
-def _of_routes(router: Router, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
-    partial = None
-    for route in candidates(router.routes):
-        if route is None:
-            return None
-        match, child = route.matches(scope)
-        if match is Match.FULL:
-            return _of_route(route, {**scope, **child}, depth)
-        if match is Match.PARTIAL and partial is None:
-            partial = route
-    if partial is not None:
-        # Starlette's own route answers 405, and FastAPI's stand-in for one as well.
-        return "router" if isinstance(target(partial), Route) or not isinstance(partial, BaseRoute) else None
+def _of_routes(router: Router, scope: Scope, depth: int) -> Answered | None:
+    try:
+        found = match_of(router.routes, scope)
+    except RouteUnreadable:
+        return None
+    if found is not None:
+        match, route, continued = found
+        return _of_route(match, route, continued, depth) if is_handled(handler_of(route)) else None
+    if has_late_routes(router):
+        return None
     if getattr(router.default, "__func__", None) is Router.not_found:
-        return "router"
-    return answered_by(router.default, scope, depth + 1)
+        return Answered("router", scope.get("endpoint"))
+    return _of_app(router.default, scope, depth + 1)
 
 
-def _of_route(route: Routable, scope: Scope, depth: int) -> Literal["cors", "router"] | None:
-    methods = getattr(route, "methods", None)
-    if methods:
-        return "router" if scope["method"] in methods else None
+def _of_route(match: Match, route: Routable, scope: Scope, depth: int) -> Answered | None:
+    if match is Match.PARTIAL:
+        # Starlette's own route answers 405, and FastAPI's as well.
+        return Answered("router", scope.get("endpoint"))
+    if getattr(route, "methods", None):
+        return None  # a view for OPTIONS, which may be that of other methods too
     inner = app_of(route)
-    return None if inner is None else answered_by(inner, scope, depth + 1)
-
-
-def _compares_methods(layer: object) -> bool:
-    return isinstance(layer, type) and issubclass(layer, HTTPEndpoint) and layer.dispatch is HTTPEndpoint.dispatch
+    return None if inner is None else _of_app(inner, scope, depth + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias, TypeVar
 
@@ -11,8 +10,7 @@ from starlette.types import ASGIApp, Scope
 
 from .destination import Redirect, steps
 from .errors import ConfigurationError
-
-logger = logging.getLogger("ctxmiddleware.routing")
+from .unreadable import report_unreadable
 
 # Litestar puts them on the scope once it has routed the request.
 LITESTAR_KEYS: Final = frozenset({"route_handler", "path_template"})
@@ -146,9 +144,8 @@ def leads_to(app: ASGIApp, scope: Scope) -> Freed | None:
                 return step if any(_freed_by(each) for each in step.steps) else None
             if (freed := _freed_by(step)) is not None:
                 return freed
-    except Exception:
-        # Raised on, it would be an answer in the place of the refusal that is due.
-        logger.exception("a route failed to say whether it takes a request, so the refusal stands")
+    except Exception as error:  # noqa: BLE001 - raised on, it would be an answer in the place of the refusal that is due
+        report_unreadable(error)
     return None
 
 

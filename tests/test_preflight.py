@@ -127,10 +127,8 @@ def test_a_preflight_is_answered_by_the_apps_own_cors(build: Callable[[], ASGIAp
 
 
 PASSES: dict[str, tuple[ASGIApp, int]] = {
-    "an options route": (Starlette(routes=[Route("/me", me, methods=["OPTIONS"])]), 200),
     "a route that looks at the method": (Starlette(routes=[Route("/me", me)]), 405),
     "an endpoint class": (Starlette(routes=[Route("/me", Sees)]), 405),
-    "a middleware that says what is inside": (Says(Starlette(routes=[Route("/me", me)])), 405),
     "no route": (Starlette(routes=[Route("/other", me)]), 404),
 }
 
@@ -207,15 +205,12 @@ class Rewriting(Says):
         await self.app(scope, receive, send)
 
 
-def test_a_preflight_that_is_led_elsewhere_is_held_back() -> None:
-    """The path was read before a middleware rewrote it to one that is served by an unreadable app."""
+def test_a_preflight_that_is_led_elsewhere_is_refused() -> None:
+    """A middleware that is not known may rewrite the path to one that is served by an unreadable app."""
     app = Starlette(routes=[Route("/me", me), Mount("/payroll", Blind())], middleware=[Middleware(Rewriting)])
     client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True))
     answer = client.options("/me", headers=PREFLIGHT)
     assert (answer.status_code, "done" in answer.text) == (401, False)
-    cors = Starlette(routes=[Route("/payroll", me)], middleware=[Middleware(Rewriting), CORS])
-    client = TestClient(UserContextMiddleware(cors, plugin=plugin_of(), required=True))
-    assert client.options("/me", headers=PREFLIGHT).text == "OK"
 
 
 @pytest.mark.parametrize("root", ["", "/api"])

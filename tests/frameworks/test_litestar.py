@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from litestar import Litestar, Request, WebSocket, asgi, get, websocket
+from litestar import Litestar, Request, Router, WebSocket, asgi, get, websocket
 from litestar.middleware import DefineMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ctxmiddleware import (
     BearerToken,
@@ -114,6 +114,55 @@ def test_an_excluded_answer_is_held_back_until_litestar_has_routed_it(path: str)
     client = TestClient(UserContextMiddleware(rewriting, plugin=plugin_of(), required=True, exclude=["/health"]))
     answer = client.get("/health")
     assert (answer.status_code, "secret" in answer.text) == (401, False)
+
+
+class Original:
+    """A middleware that routes a request by a header, on a copy of the scope or with the path put back."""
+
+    def __init__(self, app: Any, *, is_copied: bool) -> None:
+        self.app, self._is_copied = app, is_copied
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        before, path = scope["path"], dict(scope["headers"])[b"x-original-url"].decode()
+
+        async def put_back(message: Message) -> None:
+            if scope["path"] == path:
+                scope["path"] = before
+            await send(message)
+
+        scope.update({} if self._is_copied else {"path": path})
+        await self.app({**scope, "path": path} if self._is_copied else scope, receive, put_back)
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+@pytest.mark.parametrize("path", ["/private", "/secret/health"])
+def test_an_excluded_answer_is_refused_where_the_scope_does_not_show_the_rewrite(path: str, *, is_copied: bool) -> None:
+    """A copy has no route of Litestar on it, and a route that was put beside another path is not of that path."""
+    app = Original(Litestar([private, SECRET_MOUNT], openapi_config=None), is_copied=is_copied)
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True, exclude=["/health"]))
+    answer = client.get("/health", headers={"x-original-url": path})
+    assert (answer.status_code, "secret" in answer.text) == (401, False)
+
+
+def test_a_mounts_path_is_compared_as_a_whole() -> None:
+    """One that ends as the excluded path does is another."""
+    app: Any = Litestar([asgi("/x", is_mount=True, copy_scope=False)(PlainTextResponse("secret"))], openapi_config=None)
+
+    async def stripping(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path"] = scope["path"].removeprefix("/health")
+        await app(scope, receive, send)
+
+    client = TestClient(UserContextMiddleware(stripping, plugin=plugin_of(), required=True, exclude=["/health"]))
+    assert client.get("/health/x/payroll").status_code == 401
+
+
+def test_a_mount_in_a_router_of_litestar_is_excluded_by_its_whole_path() -> None:
+    """The handler has the end of it, and the app's route the whole."""
+    app: Any = Litestar([Router("/v1", route_handlers=[SECRET_MOUNT])], openapi_config=None)
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True, exclude=["/v1/secret/a"]))
+    assert client.get("/v1/secret/a/b").text == "secret"
+    assert client.get("/v1/secret/b").status_code == 401
 
 
 @pytest.mark.parametrize(
