@@ -111,7 +111,8 @@ class _Left:
         if self._undecided is not None:
             raise self._undecided
         # A way that takes the credential for its own has the say over it: its own `on_bad` made the request anonymous.
-        if self._foreign is not None and all(each.is_foreign for each in rejections_on(scope)):
+        # A way of another credential has none over a token: a second header makes no refused token anonymous.
+        if self._foreign is not None and all(each.is_foreign for each in rejections_on(scope) if each.takes_tokens):
             raise self._foreign
 
 

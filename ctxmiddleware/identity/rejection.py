@@ -19,11 +19,13 @@ class Rejection(NamedTuple):
         fault: the counter's label.
         hint: what an operator has to compare.
         is_foreign: whether the credential is another issuer's, or of another form, and may be another way's.
+        takes_tokens: whether the way verifies the token in the Authorization header.
     """
 
     fault: Fault
     hint: str
     is_foreign: bool = False
+    takes_tokens: bool = False
 
 
 def note_rejection(scope: Scope, rejection: Rejection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Scope
 
-from ctxmiddleware import BadCredential, BearerJWT, Identify, Identity, SourceUnavailable, first_of
+from ctxmiddleware import BadCredential, BearerJWT, Identify, Identity, SourceUnavailable, TrustedHeader, first_of
 from ctxmiddleware.identity.credential import OnBad
 from ctxmiddleware.identity.first_of import resolved
 
@@ -156,6 +156,17 @@ async def test_a_credential_that_no_way_claims_is_refused_where_one_way_refuses(
     with pytest.raises(BadCredential):
         await found(refusing, token)
     assert await found(first_of(*two.ways("anonymous")), token) is None
+
+
+async def test_a_bad_header_of_another_way_makes_no_refused_token_anonymous() -> None:
+    """The way of the header has no say over the token: a trusted peer's bad header beside it changes nothing."""
+    tokens = BearerJWT(secret=SECRET, issuer=ISSUER, on_bad="refuse", wall_clock=wall_clock)
+    ways = first_of(tokens, TrustedHeader("x-email", peers=["10.0.0.1"]))
+    for headers in ([], [(b"x-email", b"a,b")]):
+        scope = {**asking("an-opaque-key"), "client": ("10.0.0.1", 1)}
+        scope["headers"] = [*scope["headers"], *headers]
+        with pytest.raises(BadCredential):
+            await resolved(ways(scope))
 
 
 async def test_the_way_that_claims_a_bad_token_decides_whether_it_is_anonymous(two: Two) -> None:

@@ -172,7 +172,8 @@ class BearerJWT:
         hint = f"a token is no good: {error}{self._compare.get(error.fault, '')}"
         # Without an issuer stated, only a key that fits says that a token is this way's.
         is_undecided = self._rules.issuer is None and error.fault in ("signature", "unknown key")
-        note_rejection(scope, Rejection(error.fault, hint, error.is_foreign or is_undecided))
+        is_foreign = error.is_foreign or is_undecided
+        note_rejection(scope, Rejection(error.fault, hint, is_foreign, self.takes_tokens))
         if self._is_refusing:
             raise _refusal(error, is_undecided=is_undecided)(str(error), fault=error.fault) from None
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -21,8 +19,6 @@ from . import keys
 from .keys import Key, Opened
 
 logger = logging.getLogger("ctxmiddleware.identity")
-
-UNKNOWN_KEPT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,6 @@ class PublishedKeys:
         self._tried_at = self._failed_at = -math.inf
         self._is_failing = False
         self._level = logging.ERROR
-        self._unknown: OrderedDict[str, float] = OrderedDict()
         self.confirmed_at = -math.inf
 
     def known(self, token: Opened) -> list[Key] | None:
@@ -99,9 +94,10 @@ class PublishedKeys:
         found = keys.fitting(token, self._keys)
         if found:
             return found if self._are_in_force(now) else None
-        if self._may_ask(token, now):
+        if self._may_ask(now):
             return None
-        if self._is_failing and not self._is_unknown(token, now):
+        # In an outage no fetch says that a token is not of a new key, whatever an earlier one has said.
+        if self._is_failing:
             raise self.unavailable()
         return found
 
@@ -126,8 +122,6 @@ class PublishedKeys:
         # Whoever has a token of a new key is not made anonymous because that cannot be fetched.
         if found or not self._keys or self._is_failing:
             raise self.unavailable()
-        if token.key_name is not None:
-            self._remember(token.key_name)
         return found
 
     def may_be_replaced(self) -> bool:
@@ -154,20 +148,8 @@ class PublishedKeys:
         again_in = self._times.cooldown if self._keys else self._times.retry
         return KeysUnavailable(again_in, is_undecided=self._is_of_any_issuer)
 
-    def _may_ask(self, token: Opened, now: float) -> bool:
-        if self._flight.get() is not None or not self._keys:
-            return True
-        return not self._is_unknown(token, now) and now >= self._tried_at + self._times.cooldown
-
-    def _is_unknown(self, token: Opened, now: float) -> bool:
-        return now < self._unknown.get(token.key_name or "", -math.inf)
-
-    def _remember(self, name: str) -> None:
-        """Take note that nobody has published a key of that name for now."""
-        self._unknown.pop(name, None)
-        while len(self._unknown) >= UNKNOWN_KEPT:
-            self._unknown.popitem(last=False)
-        self._unknown[name] = self._clock() + 2 * self._times.cooldown
+    def _may_ask(self, now: float) -> bool:
+        return self._flight.get() is not None or not self._keys or now >= self._tried_at + self._times.cooldown
 
     def _begin(self, now: float) -> anyio.Event | None:
         """Begin to fetch, in a task of its own, unless somebody has just tried; return what to wait for."""
