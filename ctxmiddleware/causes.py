@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from .accessors import Refusal
 from .errors import SourceError, SourceUnavailable
+from .failure_log import without_private
 from .identity.credential import BadCredential, Fault, NoUserNamed
 from .identity.rejection import Rejection
 from .refusal import FAILED, Denial, bad_credential, no_user, rejected, unavailable
@@ -73,13 +74,17 @@ def denial_of(error: Exception, rejection: Rejection | None) -> tuple[Denial, Ca
         if rejection is not None:
             return denial, Cause(rejection.fault, rejection.hint)
         # A label is never a text of a request.
-        return denial, Cause(error.fault if error.fault in get_args(Fault) else "credential", str(error))
+        return denial, Cause(
+            error.fault if error.fault in get_args(Fault) else "credential", without_private(str(error))
+        )
     if isinstance(error, SourceUnavailable):
         fields: dict[str, object] = {"retry_after": error.retry_after, "user": user}
-        return unavailable(error.retry_after), Cause("unavailable", f"refused with 503: {error}", fields=fields)
+        return unavailable(error.retry_after), Cause(
+            "unavailable", f"refused with 503: {without_private(str(error))}", fields=fields
+        )
     if isinstance(error, SourceError):
         logger.debug("the source's answer is no context", exc_info=error)
         fields = {"user": user, "error_type": f"{type(error).__module__}.{type(error).__qualname__}"}
-        return FAILED, Cause("broken", f"refused with 500: {error}", logging.ERROR, fields=fields)
+        return FAILED, Cause("broken", f"refused with 500: {without_private(str(error))}", logging.ERROR, fields=fields)
     hint = f"refused with 500: identifying or resolving raised {type(error).__name__}"
     return FAILED, Cause("broken", hint, logging.ERROR, error, {"user": user})

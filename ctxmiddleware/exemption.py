@@ -9,7 +9,6 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Scope
 
-from .failure_log import Seldom
 from .litestar_routing import is_behind_unknown_layers, is_likewise_in_litestar
 from .prediction import predict
 from .preflight import Unreadable, answered_by, checked_preflight, is_preflight
@@ -22,11 +21,6 @@ _TWO_READINGS: Final = (
     "exclude has no effect on requests whose path does not begin with the root path or holds it twice, because "
     "frameworks read such a path in different ways: let the proxy in front keep the prefix, set no root path, or mark "
     "endpoints of Starlette and FastAPI with `public`"
-)
-_REWRITTEN: Final = (
-    "an answer to an excluded path, or to a preflight, is withheld and replaced by a refusal, because a middleware "
-    "inside answered by itself or led the request to another endpoint, which may have run: rewrite paths outside of "
-    "UserContextMiddleware"
 )
 
 
@@ -48,7 +42,6 @@ class Exemptions:
         self._paths: Final = checked_paths(exclude)
         self._passes_preflights = checked_preflight(preflight) == "pass" or not required
         self._warned: set[str] = set()
-        self._seldom = Seldom()
 
     def is_exempt(self, scope: Scope) -> bool:
         """Return whether a request needs no context."""
@@ -72,14 +65,7 @@ class Exemptions:
         else:
             answered = answered_by(self._app, scope)
             holds = _never if answered is None else partial(answered.begins_with, scope=scope)
-
-        def is_likewise(message: Message) -> bool:
-            found = holds(message)
-            if not found:
-                logger.log(self._seldom.level(logging.ERROR), _REWRITTEN)
-            return found
-
-        return is_likewise
+        return holds
 
     def _reader(self, scope: Scope) -> Callable[[Message], bool]:
         path, root, relative = scope.get("path"), scope.get("root_path"), relative_path(scope)

@@ -12,7 +12,9 @@ SECONDS: Final = 60.0
 
 _LONGEST: Final = 200
 # Messages of drivers repeat what they were given.
-_PRIVATE: Final = re.compile(r"[^\s'\"<>(]+@[^\s'\">)]+|eyJ[\w.-]+|sb_(?:secret|publishable)_\w+")
+_PRIVATE: Final = re.compile(
+    r"[^\s'\"<>(]+@[^\s'\">)]+|eyJ[\w.-]+|sb_(?:secret|publishable)_\w+|[\w.+%~-]+%(?:25)*40[\w.%-]+"
+)
 
 
 def log_failure(
@@ -69,9 +71,19 @@ def reason_of(error: BaseException) -> str:
     return "; ".join(dict.fromkeys(_reason(leaf) for leaf in leaves))[: 2 * _LONGEST]
 
 
+def one_line(text: str) -> str:
+    """Return a text with a space in the place of each character that ends a line or steers a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def without_private(text: str) -> str:
+    """Return the first line of a text, without addresses and tokens."""
+    first, *_ = text.strip().splitlines() or [""]
+    return one_line(_PRIVATE.sub("...", first))[:_LONGEST]
+
+
 def _reason(error: BaseException) -> str:
-    first, *_ = str(error).strip().splitlines() or [""]
-    text = _PRIVATE.sub("...", first)[:_LONGEST]
+    text = without_private(str(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -11,14 +11,12 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .accessors import Refusal, context_variable, scope_key
-from .address import LONGEST
-from .causes import Rejected, ResolutionFailed, cause_of, denial_of
+from .accessors import context_variable, scope_key
+from .causes import cause_of, denial_of
 from .core import PluginCore
 from .cors_order import CorsOrder
 from .destination import Redirect
@@ -26,15 +24,13 @@ from .errors import ConfigurationError
 from .exemption import Exemptions
 from .failure_log import Seldom
 from .freed import FREED_KEY, Gate
-from .identity.first_of import resolved
-from .identity.rejection import REJECTIONS_KEY, take_rejection
+from .identity.rejection import take_rejection
 from .lifespan import FailingResources, LifespanRun
-from .overriding import overridden
 from .plugin_options import arguments_from_env
 from .preflight import Unreadable
-from .principal import Identity
 from .refusal import FAILED, Denial, OnRefusal, Reason, denial_for, denial_key, denial_on, refuse
-from .refusals import Cause
+from .refusals import WITHHELD, Cause, Counted
+from .request_context import context_of
 from .routing import Freed, is_public, leads_to
 
 logger = logging.getLogger("ctxmiddleware.middleware")
@@ -81,6 +77,7 @@ class UserContextMiddleware:
         self._key: Final = key
         self._refusal_key: Final = f"{key}_refusal"
         self._plugin_key: Final = f"{key}_plugin"
+        self._counted_key: Final = f"{key}_counted"
         self._denial_key: Final = denial_key(key)
         self._variable: Final = context_variable(key)
 
@@ -92,6 +89,10 @@ class UserContextMiddleware:
                 self._cors_order.check()
             await LifespanRun(self.app, self._resources(), receive, send).run(scope)
         elif kind not in ("http", "websocket"):
+            if self._required:
+                raise ValueError(
+                    f"a scope of type {kind!r} has no context, which is required: serve it outside of ours"
+                )
             await self.app(scope, receive, send)
         elif isinstance(self._plugin, ConfigurationError):
             await self._serve_broken(self._plugin, scope, receive, send)
@@ -114,11 +115,13 @@ class UserContextMiddleware:
         outcome = reason or "served" if denial is None or freed else "refused"
         if cause is None or (freed is not None and freed != "admin"):
             plugin.count(outcome)
+            scope[self._counted_key] = Counted(outcome)
         else:
             # An anonymous request where no context is required is no fault.
             is_reported = freed is None and (denial is not None or cause.label != "anonymous")
             is_admin = partial(self._is_for_admin, scope) if is_reported else None
             plugin.refusals.add(cause, outcome, scope, is_admin=is_admin)
+            scope[self._counted_key] = Counted(outcome, cause, is_reported=is_reported)
         token = self._variable.set(context)
         try:
             if denial is not None:
@@ -164,7 +167,11 @@ class UserContextMiddleware:
         self, denial: Denial, is_there: Callable[[Message], bool], scope: Scope, receive: Receive, send: Send
     ) -> None:
         # Each layer holds back what it was given to send: on a copied scope that is not the outer layer's.
-        gate = Gate(lambda: self._refuse(denial, scope, receive, send), send, is_there, scope.get(FREED_KEY))
+        async def withhold() -> None:
+            self._count_refusal(scope, WITHHELD)
+            await self._refuse(denial, scope, receive, send)
+
+        gate = Gate(withhold, send, is_there, scope.get(FREED_KEY))
         scope[FREED_KEY] = gate
         await self.app(scope, receive, gate.send)
 
@@ -175,7 +182,7 @@ class UserContextMiddleware:
         try:
             if self._exemptions.is_exempt(scope):
                 return None, "excluded", None, None
-            context, reason = await _context(plugin, scope)
+            context, reason = await context_of(plugin, scope)
         except Exception as error:  # noqa: BLE001 - raised in a middleware it would be an answer nobody chose
             denial, cause = denial_of(error, take_rejection(scope))
             return None, denial.reason, denial, cause
@@ -185,6 +192,12 @@ class UserContextMiddleware:
         user = None if identity is None else plugin.pseudonyms.of(identity)
         explained = cause_of(reason, take_rejection(scope), plugin.identify, user)
         return context, reason, denial_for(reason) if self._required else None, explained
+
+    def _count_refusal(self, scope: Scope, cause: Cause | None = None) -> None:
+        """Count a request as refused that was counted as another one before."""
+        counted = scope.pop(self._counted_key, None)
+        if isinstance(counted, Counted) and not isinstance(self._plugin, ConfigurationError):
+            self._plugin.refusals.refuse(counted, cause)
 
     def _is_for_admin(self, scope: Scope) -> bool:
         return leads_to(self.app, scope) == "admin"
@@ -207,7 +220,10 @@ class UserContextMiddleware:
         exempt = self._required and self._exemptions.is_exempt(scope)
         if self._required and not exempt and scope[self._key] is None:
             denial = denial_on(scope, self._key) or denial_for(scope.get(self._refusal_key) or "anonymous")
-            await self._deny(denial, scope, receive, send, freed=leads_to(self.app, scope))
+            freed = leads_to(self.app, scope)
+            if freed is None:
+                self._count_refusal(scope)
+            await self._deny(denial, scope, receive, send, freed=freed)
             return
         await self._serve_exempt(scope, receive, send, exempt=exempt and scope[self._key] is None)
 
@@ -254,40 +270,3 @@ def _from_environment() -> PluginCore[Any] | ConfigurationError:
         return PluginCore(**arguments_from_env(os.environ))
     except ConfigurationError as error:
         return error
-
-
-async def _context(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Refusal | None]:
-    override = overridden(plugin.scope_key, plugin)
-    if override is not None:
-        return (None, "anonymous") if override.context is None else _judged(plugin, override.context)
-    try:
-        identity = plugin.identify(scope)
-        if identity is not None and not isinstance(identity, Identity):
-            identity = await resolved(identity)
-    except HTTPException as error:
-        raise Rejected from error
-    if identity is None:
-        return None, "anonymous"
-    # Noted by ways before the one that found it.
-    scope.pop(REJECTIONS_KEY, None)
-    scope[f"{plugin.scope_key}_identity"] = identity
-    resolution = plugin.peek(identity)
-    if resolution is None:
-        # No user has such an address, and thousands of them that wait for the source would fill memory.
-        if len(identity.name) > LONGEST:
-            return None, "unknown"
-        try:
-            resolution = await plugin.resolve(identity)
-        except Exception as error:
-            raise ResolutionFailed(plugin.pseudonyms.of(identity)) from error
-    if resolution.context is None:
-        return None, "unknown"
-    return _judged(plugin, resolution.context)
-
-
-def _judged(plugin: PluginCore[Any], context: object) -> tuple[object, Refusal | None]:
-    active = plugin.is_active(context)
-    if not isinstance(active, bool):
-        # A coroutine that nobody awaits is true, and would let everybody in.
-        raise TypeError(f"is_active returned {type(active).__name__}; it must return a bool")
-    return (context, None) if active else (None, "inactive")
