@@ -30,7 +30,12 @@ class CorsOrder:
         if self._is_checked or (refused is not None and "origin" not in Headers(scope=refused)):
             return
         self._is_checked = True
-        if any(_is_cors(layer) for layer in _all_layers(self._app, set())):
+        try:
+            is_inside = any(_is_cors(layer) for layer in _all_layers(self._app, set()))
+        except Exception as error:
+            logger.debug("the layers of the app cannot be read for the order of CORSMiddleware", exc_info=error)
+            return
+        if is_inside:
             logger.warning(
                 "CORSMiddleware is inside UserContextMiddleware: refusals (401, 403, 503) lack its headers, and "
                 "browsers hide them from pages of other origins. Add CORSMiddleware after UserContextMiddleware or "

@@ -30,18 +30,26 @@ def layers(app: object) -> Iterator[object]:
         if layer is None:
             return
         yield layer
-        layer = getattr(layer, "app", None)
+        layer = attribute(layer, "app")
+
+
+def attribute(layer: object, name: str) -> object:
+    """Return an attribute, or None where there is none or it raises: outside of a request a proxy object may."""
+    try:
+        return getattr(layer, name, None)
+    except Exception:  # noqa: BLE001 - raised on, it would be an answer in the place of the refusal that is due
+        return None
 
 
 def routes_of(layer: object) -> list[object] | None:
     """Return the routes of an app or router, or None where it has none that can be read."""
-    routes = getattr(layer, "routes", None)
+    routes = attribute(layer, "routes")
     return routes if isinstance(routes, list) else None
 
 
 def as_read_by(layer: object, scope: Scope) -> Scope:
     """Return a scope as the routes of a layer read it: FastAPI puts its own root path in the place of the server's."""
-    root = getattr(layer, "root_path", None)
+    root = attribute(layer, "root_path")
     kinds = {(each.__module__, each.__name__) for each in type(layer).__mro__}
     return {**scope, "root_path": root} if root and _FASTAPI in kinds else scope
 

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
-from .destination import Redirect, steps
+from .destination import Redirect, attribute, steps
 from .errors import ConfigurationError
 from .unreadable import report_unreadable
 
@@ -122,8 +122,8 @@ def public(endpoint: E) -> E:
 
 def is_public(endpoint: object) -> bool:
     """Return whether an endpoint itself is marked."""
-    function = getattr(endpoint, "__func__", endpoint)
-    return function is not None and getattr(function, "__ctxmiddleware_public__", None) is function
+    function = attribute(endpoint, "__func__") or endpoint
+    return function is not None and attribute(function, "__ctxmiddleware_public__") is function
 
 
 Freed: TypeAlias = Literal["admin", "public"] | Redirect
@@ -150,6 +150,6 @@ def leads_to(app: ASGIApp, scope: Scope) -> Freed | None:
 
 
 def _freed_by(step: object) -> Literal["admin", "public"] | None:
-    if getattr(step, "guards_itself", None) is True:
+    if attribute(step, "guards_itself") is True:
         return "admin"
     return "public" if is_public(step) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ctxmiddleware import UserContextMiddleware
 
@@ -111,3 +112,30 @@ def test_an_app_in_itself_ends_the_search() -> None:
         app.mount(f"/again{number}", app)
     with TestClient(around(app)) as client:
         assert client.get("/").status_code == 401
+
+
+class Proxy:
+    """An app whose attributes raise outside of a request, as proxy objects do."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("secret")(scope, receive, send)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("path", ["/me/", "/health/"])
+def test_an_app_whose_attributes_raise_is_refused_as_any_other(path: str, *, mounted: bool) -> None:
+    """At the start, with a refusal of a page of another origin, as a preflight and on an excluded path."""
+    routes = [Mount("/me", app=Proxy()), Mount("/health", app=Proxy())]
+    app = UserContextMiddleware(
+        Starlette(routes=routes) if mounted else Proxy(), plugin=plugin_of(), required=True, exclude=["/health"]
+    )
+    preflight = {**BROWSER, "access-control-request-method": "GET"}
+    client = TestClient(app) if mounted else None
+    with client or nullcontext():
+        asked = client or TestClient(app)
+        expected = 200 if path == "/health/" else 401
+        assert [asked.get(path, headers=BROWSER).status_code for _ in range(2)] == [expected] * 2
+        assert asked.options(path, headers=preflight).status_code == expected
