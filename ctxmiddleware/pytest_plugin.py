@@ -24,8 +24,9 @@ class OverrideUserContext(Protocol):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Begin before a conftest.py can import the app."""
+    """Begin before a conftest.py can import the app; a run that is never configured ends too."""
     unconfigured.begin(early_config)
+    early_config.add_cleanup(lambda: unconfigured.end(early_config))
 
 
 @pytest.hookimpl(tryfirst=True)

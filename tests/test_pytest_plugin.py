@@ -178,3 +178,27 @@ def test_pytest_finds_it_by_its_entry_point() -> None:
     """The package declares it."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
     assert declared["pytest11"] == {"ctxmiddleware": "ctxmiddleware.pytest_plugin"}
+
+
+@pytest.mark.parametrize("fault", ["conftest", "option"])
+def test_a_run_that_was_never_configured_ends(fault: str, tmp_path: Path) -> None:
+    """In the process that began it `from_env()` needs its variables again."""
+    if fault == "conftest":
+        (tmp_path / "conftest.py").write_text("raise ImportError\n")
+    arguments = [*PLUGIN, *(["--no-such-option"] if fault == "option" else []), str(tmp_path)]
+    program = (
+        f"import pytest\npytest.main({arguments!r})\n"
+        "from ctxmiddleware import ConfigurationError, ContextPlugin\n"
+        "try:\n    ContextPlugin.from_env()\nexcept ConfigurationError:\n    print('refused')\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "CTX_"))}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.stdout.splitlines()[-1:] == ["refused"], run.stdout + run.stderr
