@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from .errors import ContextError, MiddlewareMissing
 from .model import UserContext
+from .override import in_force
 
 Refusal: TypeAlias = Literal["anonymous", "unknown", "inactive", "excluded"]
 
@@ -89,7 +90,7 @@ def user_context_from_scope(scope: Scope) -> UserContext | None:
 
 def current_user_context() -> UserContext | None:
     """Return the context of the request this task is answering, or None where there is none."""
-    return cast("UserContext | None", context_variable(SCOPE_KEY).get())
+    return cast("UserContext | None", in_force(context_variable(SCOPE_KEY).get()))
 
 
 # One for each scope key, made once: a ContextVar is never freed.

@@ -5,37 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Final
+from contextvars import ContextVar, Token
+from typing import Any, Final
 
 from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
 from .accessors import context_variable
-
-
-@dataclass(slots=True, eq=False)
-class Override:
-    """One block.
-
-    Args:
-        context: of the requests in it, None for anonymous ones.
-        key: the scope key of the plugins it is for.
-        plugin: the only plugin it is for; None for each with that key.
-        outer: the block around this one.
-    """
-
-    context: object
-    key: str
-    plugin: object = None
-    outer: Override | None = None
-    # A task that was started in the block keeps a copy of its context variables and may outlive it.
-    is_over: bool = False
-
-    def is_for(self, key: str, plugin: object) -> bool:
-        """Return whether it holds for a plugin now."""
-        return not self.is_over and self.key == key and (self.plugin is None or self.plugin is plugin)
+from .override import Override
 
 
 class _Thread(threading.local):
@@ -80,10 +57,10 @@ def overriding(context: object, key: str, plugin: object = None) -> Iterator[Non
     """
     global _is_used
     _is_used = True
-    override = Override(context, key, plugin, _current.get())
-    blocks = None if _is_in_event_loop() else _thread.blocks
     variable = context_variable(key)
-    tokens = (_current.set(override), variable.set(context))
+    override = Override(context, key, plugin, _current.get(), variable.get())
+    blocks = None if _is_in_event_loop() else _thread.blocks
+    tokens = (_current.set(override), variable.set(override))
     if blocks is not None:
         blocks.append(override)
     try:
@@ -92,11 +69,16 @@ def overriding(context: object, key: str, plugin: object = None) -> Iterator[Non
         override.is_over = True
         if blocks is not None:
             blocks.remove(override)
+        _reset(variable, tokens[1], override)
+        _reset(_current, tokens[0], override)
+
+
+def _reset(variable: ContextVar[Any], token: Token[Any], override: Override) -> None:
+    # A block that was entered after this one may still hold; it leads on to what was before this one.
+    if variable.get() is override:
         # A fixture may be left in another context than the one it was entered in.
         with suppress(ValueError):
-            variable.reset(tokens[1])
-        with suppress(ValueError):
-            _current.reset(tokens[0])
+            variable.reset(token)
 
 
 def _is_in_event_loop() -> bool:

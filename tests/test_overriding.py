@@ -274,3 +274,23 @@ def test_who_is_given_instead_of_a_context_is_refused(plugin: ContextPlugin[User
     """Endpoints would get an address."""
     with pytest.raises(TypeError, match="takes a context"):
         plugin.override(value)  # type: ignore[arg-type]  # what is refused
+
+
+def test_blocks_that_end_out_of_order_leave_nothing(plugin: ContextPlugin[UserContext]) -> None:
+    """The later one holds until its own end; then neither is `current_user_context()`."""
+    first, second = plugin.override(context_of(ADA)), plugin.override(context_of(BOB))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert current_user_context() == context_of(BOB)
+    second.__exit__(None, None, None)
+    assert current_user_context() is None
+
+
+def test_a_block_that_is_over_holds_in_no_copy_of_its_context(plugin: ContextPlugin[UserContext]) -> None:
+    """A fixture may be entered in the copy of a task and left outside of it."""
+    copy, block = contextvars.copy_context(), plugin.override(context_of(ADA))
+    copy.run(block.__enter__)
+    assert copy.run(current_user_context) == context_of(ADA)
+    block.__exit__(None, None, None)
+    assert copy.run(current_user_context) is None
