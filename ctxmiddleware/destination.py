@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Scope
 # An object may answer `.app` with itself.
 _MAX_LAYERS: Final = 100
 _FASTAPI: Final = ("fastapi.applications", "FastAPI")
+_OF_INCLUDED: Final = (("fastapi.routing", "APIRouter.matches"), ("fastapi.routing", "APIRouter.handle"))
 
 
 class Routable(Protocol):
@@ -39,6 +40,17 @@ def attribute(layer: object, name: str) -> object:
         return getattr(layer, name, None)
     except Exception:  # noqa: BLE001 - raised on, it would be an answer in the place of the refusal that is due
         return None
+
+
+def code_of(function: object) -> tuple[object, object]:
+    """Return the module and the qualified name that a function was defined with.
+
+    A subclass that overrides a method, and instrumentation that replaces one, have another module, whatever
+    `functools.wraps` has copied.
+    """
+    code_globals = attribute(function, "__globals__")
+    module = code_globals.get("__name__") if isinstance(code_globals, dict) else None
+    return module, attribute(function, "__qualname__")
 
 
 def routes_of(layer: object) -> list[object] | None:
@@ -162,7 +174,7 @@ def candidates(routes: Iterable[object]) -> Iterator[Routable | None]:
     """Return routes in the order they are tried in, included routers' one by one; None for an unreadable one."""
     for route in routes:
         included = getattr(route, "effective_route_contexts", None)
-        if not isinstance(route, BaseRoute):
+        if not isinstance(route, BaseRoute) or (included is not None and not _is_included_as_usual(route)):
             yield None
         elif included is not None:
             yield from (None if _has_own_matches(each) else each for each in included())
@@ -173,10 +185,22 @@ def candidates(routes: Iterable[object]) -> Iterator[Routable | None]:
 def _has_own_matches(context: object) -> bool:
     # FastAPI asks the route itself, and its stand-in repeats what `APIRoute.matches` says.
     route = getattr(context, "original_route", None)
-    function = getattr(type(route), "matches", None)
-    if not hasattr(route, "dependant") or function is None:
+    if not hasattr(route, "dependant"):
         return False
-    return (function.__module__, function.__qualname__) != ("fastapi.routing", "APIRoute.matches")
+    return code_of(getattr(route, "matches", None)) not in (
+        ("fastapi.routing", "APIRoute.matches"),
+        ("fastapi.routing", "APIWebSocketRoute.matches"),
+    )
+
+
+def _is_included_as_usual(inclusion: object) -> bool:
+    # The router is asked as a whole, and one with methods of its own may lead on to any of its routes, or to none.
+    router = getattr(inclusion, "original_router", None)
+    methods = (code_of(getattr(router, name, None)) for name in ("matches", "handle"))
+    if any(method not in _OF_INCLUDED for method in methods):
+        return False
+    routes = routes_of(router) or ()
+    return all(_is_included_as_usual(each) for each in routes if hasattr(each, "original_router"))
 
 
 def endpoint_of(route: Routable) -> object:

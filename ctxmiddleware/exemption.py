@@ -74,7 +74,9 @@ class Exemptions:
         behind_unknown = is_behind_unknown_layers(self._app)
 
         def as_predicted(message: Message) -> bool:
-            if prediction is None or scope.get("path") != path:
+            # An app of Litestar in a mount tidies the path on the scope.
+            is_tidied = scope.keys() >= LITESTAR_KEYS and is_likewise_in_litestar(scope, relative, self._paths)
+            if prediction is None or not (scope.get("path") == path or is_tidied):
                 return False
             read = {"path": path, "root_path": prediction.root}
             return is_below(relative_path(read), self._paths) and prediction.holds(message, scope)

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.types import ASGIApp
 
-from .destination import layers
+from .destination import code_of, layers
 
 _CORS: Final = ("starlette.middleware.cors", "CORSMiddleware.__call__")
 _APPS: Final = frozenset(
@@ -50,19 +50,8 @@ _PASSING: Final = frozenset(
 )
 
 
-def _code_of(function: object) -> tuple[object, object]:
-    """Return the module and the qualified name that a function was defined with.
-
-    A subclass that overrides a method, and instrumentation that replaces one, have another module, whatever
-    `functools.wraps` has copied.
-    """
-    code_globals = getattr(function, "__globals__", None)
-    module = code_globals.get("__name__") if isinstance(code_globals, dict) else None
-    return module, getattr(function, "__qualname__", None)
-
-
 def _call_of(layer: object) -> tuple[object, object]:
-    return _code_of(getattr(type(layer), "__call__", None))  # noqa: B004 - its code is compared, not called
+    return code_of(getattr(type(layer), "__call__", None))  # noqa: B004 - its code is compared, not called
 
 
 def passes_on(layer: object) -> bool:
@@ -72,7 +61,7 @@ def passes_on(layer: object) -> bool:
 
 def is_cors(layer: object) -> bool:
     """Return whether a layer answers preflights as Starlette's CORSMiddleware does."""
-    answer = _code_of(getattr(type(layer), "preflight_response", None))
+    answer = code_of(getattr(layer, "preflight_response", None))
     return _call_of(layer) == _CORS and answer == (_CORS[0], "CORSMiddleware.preflight_response")
 
 
@@ -93,12 +82,12 @@ def is_router(layer: object) -> bool:
 
 def is_routing_of(router: object, layer: object) -> bool:
     """Return whether a layer is the method by which a router tries its routes."""
-    return getattr(layer, "__self__", None) is router and _code_of(getattr(layer, "__func__", None)) in _ROUTERS
+    return getattr(layer, "__self__", None) is router and code_of(getattr(layer, "__func__", None)) in _ROUTERS
 
 
 def is_handled(route: object) -> bool:
     """Return whether a route hands requests on as Starlette's and FastAPI's own do, and compares the method."""
-    return _code_of(getattr(type(route), "handle", None)) in _HANDLES
+    return code_of(getattr(route, "handle", None)) in _HANDLES
 
 
 def has_no_options(endpoint: object) -> bool:

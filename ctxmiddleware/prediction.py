@@ -84,7 +84,7 @@ class End:
 
 def predict(app: ASGIApp, scope: Scope) -> Prediction | None:
     """Return where a request is led to, or None where no app or router of Starlette is seen among the layers."""
-    if not any(isinstance(layer, Starlette | Router) for layer in layers(app)):
+    if not _is_read(app):
         return None
     # Headers may be read once only; this makes them a list before a copy of the scope uses them up.
     Headers(scope=scope)
@@ -103,7 +103,7 @@ def _walk(app: ASGIApp, scope: Scope, depth: int) -> tuple[bool, End]:
     is_unchanged = depth <= _MAX_DEPTH and routes_unchanged(app)
     for layer in layers(app):
         scope = as_read_by(layer, scope)
-        routes = routes_of(layer)
+        routes = routes_of(layer) if isinstance(layer, Starlette | Router) else None
         if routes is None:
             continue
         try:
@@ -115,7 +115,7 @@ def _walk(app: ASGIApp, scope: Scope, depth: int) -> tuple[bool, End]:
         _, route, continued = found
         inner = app_of(route)
         is_mount = bool(continued.get("endpoint") is inner)
-        if depth <= _MAX_DEPTH and inner is not None and is_mount and _has_routes(inner):
+        if depth <= _MAX_DEPTH and inner is not None and is_mount and _is_read(inner):
             is_inner_unchanged, end = _walk(inner, continued, depth + 1)
             return is_unchanged and is_inner_unchanged, end
         return is_unchanged, End(continued.get("endpoint"), continued.get("path_params"))
@@ -133,5 +133,6 @@ def _nowhere(
     return is_unchanged, End(redirect=redirect, is_nowhere=depth == 0 and not has_default)
 
 
-def _has_routes(app: ASGIApp) -> bool:
-    return any(routes_of(layer) is not None for layer in layers(app))
+def _is_read(app: ASGIApp) -> bool:
+    # Another framework's app is where a request ends.
+    return any(isinstance(layer, Starlette | Router) for layer in layers(app))

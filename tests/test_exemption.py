@@ -245,3 +245,49 @@ def test_a_middlewares_own_answer_on_an_excluded_path_is_refused() -> None:
 
     app = Starlette(middleware=[Middleware(BaseHTTPMiddleware, dispatch=serves)])
     assert TestClient(excluding(app, "/health")).get("/health").status_code == 401
+
+
+class AnyOrder(APIRouter):
+    """A router that takes another of its routes than the first that matches."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the last route."""
+        await self.routes[-1].handle(scope, receive, send)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_included_router_with_methods_of_its_own_opens_no_other(depth: int) -> None:
+    """FastAPI asks the router as a whole, so that its routes do not say which of them runs."""
+    RAN.clear()
+    router: APIRouter = AnyOrder()
+    router.get("/x")(public(lambda: "open"))
+    router.get("/y")(lambda: RAN.append("protected"))
+    for _ in range(depth - 1):
+        outer = APIRouter()
+        outer.include_router(router)
+        router = outer
+    app = FastAPI()
+    app.include_router(router)
+    assert TestClient(excluding(app)).get("/x").status_code == 401
+    assert RAN == []
+
+
+def _included() -> FastAPI:
+    app, outer, inner = FastAPI(), APIRouter(prefix="/outer"), APIRouter(prefix="/inner")
+    inner.get("/health/{name}")(lambda name: "well")
+    outer.include_router(inner)
+    app.include_router(outer)
+    app.mount("/static/health", Starlette(routes=CATCH_ALL))
+    app.mount("/plain", PlainTextResponse("well"))
+    app.add_middleware(Restores)
+    return app
+
+
+@pytest.mark.parametrize(
+    "path", ["/outer/inner/health/live", "/static/health/a/b", "/plain/health", "/outer/inner/none"]
+)
+def test_excluded_paths_pass_wherever_they_lead(path: str) -> None:
+    """Into included routers and mounts, behind a middleware that changes nothing."""
+    paths = ("/outer/inner/health", "/static/health", "/plain/health", "/outer/inner/none")
+    answer = TestClient(excluding(_included(), *paths)).get(path)
+    assert (answer.status_code, "well" in answer.text) == ((404, False) if path.endswith("none") else (200, True))

@@ -225,3 +225,11 @@ def test_a_path_that_no_route_can_read_is_refused(caplog: pytest.LogCaptureFixtu
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
     assert len(errors) <= 1
     assert all(record.exc_info is None for record in errors)
+
+
+def test_a_route_whose_handle_was_replaced_is_unreadable() -> None:
+    """It need not compare the method."""
+    route: Any = Route("/payroll", payroll)
+    route.handle = blind
+    answer = client_of(Starlette(routes=[route])).options("/payroll", headers=PREFLIGHT)
+    assert (answer.status_code, RAN) == (401, [])

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from litestar import Litestar, Request, Router, WebSocket, asgi, get, websocket
 from litestar.middleware import DefineMiddleware
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -181,4 +183,12 @@ def test_in_litestars_own_stack_a_root_path_was_taken_away() -> None:
     app: Any = Litestar([private, me], middleware=[middleware], openapi_config=None)
     client = TestClient(app, root_path="/api")
     assert client.get("/private").text == "secret"
+    assert client.get("/me").status_code == 401
+
+
+def test_an_app_of_litestar_in_a_mount_of_starlette_is_read_too() -> None:
+    """It tidies the path, which a mount of Starlette leaves as it was."""
+    app: Any = Starlette(routes=[Mount("", app=Litestar([private, me], openapi_config=None))])  # type: ignore[arg-type]  # Litestar's own scope type
+    client = TestClient(UserContextMiddleware(app, plugin=plugin_of(), required=True, exclude=["/private"]))
+    assert [client.get(path).text for path in ("/private", "/private/")] == ["secret"] * 2
     assert client.get("/me").status_code == 401
