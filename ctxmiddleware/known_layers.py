@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from .destination import code_of, layers
@@ -26,11 +27,18 @@ _HANDLES: Final = frozenset(
         ("fastapi.routing", "APIRoute.handle"),
     }
 )
+_EXCEPTIONS: Final = ("starlette.middleware.exceptions", "ExceptionMiddleware.__call__")
+_ERROR_HANDLERS: Final = frozenset(
+    {
+        ("starlette.middleware.exceptions", "ExceptionMiddleware.http_exception"),
+        ("fastapi.exception_handlers", "http_exception_handler"),
+    }
+)
 # They change neither path nor method, and the answers of their own are no view's.
 _PASSING: Final = frozenset(
     {
         ("starlette.middleware.errors", "ServerErrorMiddleware.__call__"),
-        ("starlette.middleware.exceptions", "ExceptionMiddleware.__call__"),
+        _EXCEPTIONS,
         ("starlette.middleware.body_limit", "RequestBodyLimitMiddleware.__call__"),
         ("starlette.middleware.gzip", "GZipMiddleware.__call__"),
         ("starlette.middleware.httpsredirect", "HTTPSRedirectMiddleware.__call__"),
@@ -57,6 +65,17 @@ def _call_of(layer: object) -> tuple[object, object]:
 def passes_on(layer: object) -> bool:
     """Return whether a layer hands each request on to what is inside of it, unless it answers without a view."""
     return _call_of(layer) in _PASSING
+
+
+def answers_errors_as_usual(layer: object) -> bool:
+    """Return whether a layer answers 404 and 405 without a handler of the application's, which may run anything."""
+    if _call_of(layer) != _EXCEPTIONS:
+        return True
+    by_status, by_type = getattr(layer, "_status_handlers", None), getattr(layer, "_exception_handlers", None)
+    if not isinstance(by_status, dict) or not isinstance(by_type, dict) or {404, 405} & by_status.keys():
+        return False
+    handlers = [by_type[kind] for kind in HTTPException.__mro__ if kind in by_type]
+    return bool(handlers) and code_of(handlers[0]) in _ERROR_HANDLERS
 
 
 def is_cors(layer: object) -> bool:

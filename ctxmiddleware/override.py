@@ -1,4 +1,4 @@
-"""One block of a test in which requests have another context than that of who asks."""
+"""One block of a test in which requests have another context than that of the identified user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Override:
         key: the scope key of the plugins it is for.
         plugin: the only plugin it is for; None for each with that key.
         outer: the block around this one.
-        before: what the context variable of the key held before it: a context, or a block.
+        before: the former value of the context variable of the key: a context, or a block.
     """
 
     context: object

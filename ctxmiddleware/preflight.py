@@ -15,13 +15,24 @@ from .destination import (
     RouteUnreadable,
     app_of,
     as_read_by,
+    attribute,
     handler_of,
     has_late_routes,
     layers,
     match_of,
 )
 from .errors import ConfigurationError
-from .known_layers import has_no_options, is_app, is_cors, is_handled, is_router, is_routing_of, passes_on, stack_of
+from .known_layers import (
+    answers_errors_as_usual,
+    has_no_options,
+    is_app,
+    is_cors,
+    is_handled,
+    is_router,
+    is_routing_of,
+    passes_on,
+    stack_of,
+)
 from .unreadable import report_unreadable
 
 Unreadable: TypeAlias = Literal["refuse", "pass"]
@@ -55,7 +66,7 @@ def is_preflight(scope: Scope) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What is known to answer a preflight without a view.
+    """The part of an app that is known to answer a preflight without a view.
 
     Args:
         by: a CORSMiddleware, or a router.
@@ -79,7 +90,7 @@ class Answered:
 
 
 def answered_by(app: ASGIApp, scope: Scope) -> Answered | None:
-    """Return what of an app is known to answer a preflight as such, and not by a view.
+    """Return the part of an app that is known to answer a preflight as such, and not by a view.
 
     Any client can send a preflight, so it must not bypass `required`. Starlette's CORSMiddleware answers it, and routes
     that compare the method run no view. A view for OPTIONS, a layer that is not known, and another framework's app may
@@ -100,6 +111,9 @@ def _of_app(app: object, scope: Scope, depth: int) -> Answered | None:
     for layer in layers(app):
         if is_cors(layer):
             return Answered("cors")
+        if not answers_errors_as_usual(layer):
+            answered = _of_app(attribute(layer, "app"), scope, depth + 1)
+            return answered if answered is not None and answered.by == "cors" else None
         if is_app(layer) and isinstance(layer, Starlette):
             return _of_app(stack_of(layer), as_read_by(layer, scope), depth + 1)
         if is_router(layer) and isinstance(layer, Router):
@@ -118,7 +132,7 @@ def _of_router(router: Router, scope: Scope, depth: int) -> Answered | None:
             return Answered("cors")
         if is_routing_of(router, layer):
             return _of_routes(router, scope, depth)
-        if not passes_on(layer):
+        if not passes_on(layer) or not answers_errors_as_usual(layer):
             return None
     return None
 

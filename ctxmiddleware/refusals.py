@@ -47,7 +47,7 @@ class Cause:
 
     @property
     def key(self) -> Key:
-        """What is reported apart: the label with an unexpected exception's type, or the hint without its numbers."""
+        """The kind that is reported apart: the label with the type of an error, or the hint without its numbers."""
         way = _DIGITS.sub("", self.hint) if self.error is None else type(self.error).__name__
         return self.label, way
 

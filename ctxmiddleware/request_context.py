@@ -1,4 +1,4 @@
-"""The context of a request: who asks, by the plugin's `identify` or an override, and what is known of that user."""
+"""The context of a request: of the user that `identify` names, or of an override."""
 
 from __future__ import annotations
 

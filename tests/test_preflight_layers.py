@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
@@ -179,6 +180,22 @@ def test_a_preflight_reaches_no_view(case: str) -> None:
 def test_preflight_pass_passes_them(case: str) -> None:
     """The app is then expected to tell a preflight from another request."""
     assert client_of(OPEN[case](), preflight="pass").options("/payroll", headers=PREFLIGHT).status_code != 401
+
+
+@pytest.mark.parametrize("path", ["/payroll", "/none"])
+@pytest.mark.parametrize("key", [404, 405, HTTPException, Exception])
+@pytest.mark.parametrize("framework", [Starlette, FastAPI])
+def test_a_handler_of_errors_is_a_view_too(framework: type[Starlette], key: Any, path: str) -> None:
+    """One that serves a 404 from elsewhere, for instance, answers no preflight without a user."""
+
+    async def handler(request: Request, error: Exception) -> Response:
+        return await payroll(request)
+
+    app = framework(routes=[Route("/payroll", payroll)], exception_handlers={key: handler})
+    expected = (404 if path == "/none" else 405) if key is Exception else 401
+    assert (client_of(app).options(path, headers=PREFLIGHT).status_code, RAN) == (expected, [])
+    app = framework(routes=[Route("/payroll", payroll)], exception_handlers={key: handler}, middleware=[CORS])
+    assert client_of(app).options(path, headers=PREFLIGHT).text == "OK"
 
 
 KNOWN = (
