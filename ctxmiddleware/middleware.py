@@ -115,7 +115,8 @@ class UserContextMiddleware:
         outcome = reason or "served" if denial is None or freed else "refused"
         if cause is None or (freed is not None and freed != "admin"):
             plugin.count(outcome)
-            scope[self._counted_key] = Counted(outcome)
+            if outcome != "served":
+                scope[self._counted_key] = Counted(outcome)
         else:
             # An anonymous request where no context is required is no fault.
             is_reported = freed is None and (denial is not None or cause.label != "anonymous")
