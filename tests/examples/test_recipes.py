@@ -264,11 +264,16 @@ async def test_a_synchronous_session_invalidates_at_the_outermost_commit(here: W
 def _count(here: World) -> list[Any]:
     """Return the list of what is invalidated from now on."""
     calls: list[Any] = []
-    invalidate = here.one.invalidate
+    invalidate, invalidate_sync = here.one.invalidate, here.one.invalidate_sync
 
     async def counted(users: Any, **options: Any) -> Any:
         calls.append(users)
         return await invalidate(users, **options)
 
+    def counted_sync(users: Any, **options: Any) -> Any:
+        calls.append(users)
+        return invalidate_sync(users, **options)
+
     here.one.invalidate = counted  # type: ignore[method-assign]  # counts
+    here.one.invalidate_sync = counted_sync  # type: ignore[method-assign]  # counts
     return calls
