@@ -23,7 +23,10 @@ def changed(session: Session, *emails: str) -> None:
 
 
 def install(sessions: Sessions | type[Session], plugin: ContextPlugin[str]) -> None:
-    """Invalidate changed users after each COMMIT of these sessions; one that Redis is not told of raises there."""
+    """Invalidate changed users after each COMMIT of these sessions.
+
+    Where Redis cannot be reached, `commit()` raises `InvalidationFailed`, and the COMMIT is made all the same.
+    """
 
     @event.listens_for(sessions, "after_commit")
     def invalidate(session: Session) -> None:

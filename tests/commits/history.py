@@ -120,8 +120,8 @@ class History:
 
     def _committed_before(self, read: Read) -> int:
         """Return the newest version that was committed before an invalidation that has returned."""
-        told = [each.began for each in self._all_invalidations() if each.ended <= read.began]
-        return self._newest(max(told, default=float("-inf")), self.commits)
+        began = [each.began for each in self._all_invalidations() if each.ended <= read.began]
+        return self._newest(max(began, default=float("-inf")), self.commits)
 
     def _floor(self, read: Read) -> int:
         """Return the oldest version that an answer may have."""

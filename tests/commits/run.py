@@ -39,10 +39,10 @@ class Options:
         settle: seconds that the plugin is given, and the checker too unless it has its own.
         checked_settle: seconds that the checker is given.
         delay: seconds after which the standby applies a COMMIT; None where there is no standby.
-        lag: seconds for which the standby is not asked after an invalidation.
+        lag: seconds after an invalidation in which the source reads the primary alone.
         blocks: the share of users whose transactions stand in a `changing` block.
         around: the block.
-        tells_source: whether the source is told of invalidations.
+        tells_source: whether the source receives invalidations.
         first_fault: whether no further interleaving begins after the first fault.
         longest: seconds after which the run is broken off.
     """
@@ -87,7 +87,7 @@ class Outcome:
         )
         faults = history.faults()
         if faults and history.overtaxed():
-            # The standby was later than the plugin was told it may be: the machine's fault.
+            # The standby was further behind than `lag` allows: no fault of the cache.
             self.counts["not judged, the standby being late"] += 1
         elif faults:
             self.counts["faults"] += len(faults)
