@@ -87,7 +87,8 @@ def _copied(error: BaseException, seen: frozenset[int]) -> BaseException:
         return cast("BaseException", error.derive([reduced(each, _seen=seen) for each in error.exceptions]))
     try:
         copied = type(error).__new__(type(error))
-        copied.args = (str(error),)
+        # The message of a KeyError is not its argument but that argument's form in code.
+        copied.args = error.args if isinstance(error, KeyError) and _are_plain(error.args) else (str(error),)
         for name, value in vars(error).items():
             # What `repr` may need; objects of a driver's stay behind.
             if value is None or isinstance(value, (bool, int, float, Enum)):
@@ -97,6 +98,10 @@ def _copied(error: BaseException, seen: frozenset[int]) -> BaseException:
     except Exception:  # noqa: BLE001, S110 - an exception that cannot be made so is named instead
         pass
     return RuntimeError(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+
+
+def _are_plain(arguments: tuple[object, ...]) -> bool:
+    return all(each is None or isinstance(each, (str, bool, int, float)) for each in arguments)
 
 
 def _traces(trace: TracebackType | None) -> Iterator[TracebackType]:
