@@ -56,7 +56,8 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         unlisted_because: why one can be missing.
         others_stop_within: seconds after which no other instance serves what was invalidated, an upper bound: 0 where
             all have confirmed it and none can be missing, or None where no other instance can be told.
-        settles_within: seconds after which what is loaded is kept as usual: until then its transaction may commit.
+        settles_within: seconds after which what is loaded is kept as usual: until then its transaction may commit. For
+            a COMMIT that came after the invalidation they add to the times of instances that have not confirmed.
         duration_ms: milliseconds it took.
     """
 

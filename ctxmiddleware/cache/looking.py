@@ -101,7 +101,7 @@ class Looking(Generic[V]):
         """Queue up the loads that are to be made here, and wait for those that other instances make."""
         # Each is asked once: one that crosses its time in between would be in neither.
         now = anyio.current_time()
-        # What is held lands nowhere: whoever waited for another instance's load would find nothing.
+        # A load of a held user is stored nowhere: another instance's load would bring nothing to a waiting one.
         alone = {
             flight
             for flight in flights

@@ -166,7 +166,7 @@ class CachePolicy:
             lifetime: seconds it is served from the time its source was asked.
             shared: whether other processes can invalidate it, which ends trust in it after `untrusted_ttl`.
             listed: whether the reports of other processes count this one in; an entry of one that they do not know of
-                answers the callers of its load and nobody else.
+                answers the callers of its load and no later ones.
             fence: the generations it was loaded under.
             age: seconds between asking the source and `asked_at`.
             epoch: the epoch of trust at `asked_at` or before.

@@ -9,7 +9,7 @@ from .script import COMMON, script
 
 _RENEWING: Final = """
 -- Generations with their marks come first, and then the values under them that can be named.
--- One that is absent needs no other: whoever looks next makes one that was never used before.
+-- One that is absent needs no other: the next look makes one that was never used before.
 local function renew(pairs_, last)
   local generation, knew = '', 0
   for first = 1, 2 * pairs_, 2 do
