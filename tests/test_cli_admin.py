@@ -88,6 +88,47 @@ def test_forgetting_prints_the_report(address: str, words: list[str], capsys: py
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["typo"], ["nothing was kept: no instance has looked up what was named lately", "'typo' holds no '@'"]),
+        (["nobody@example.com"], ["nothing was kept"]),
+        (["--subject", "typo"], ["nothing was kept"]),
+    ],
+    ids=["no address", "unknown", "subject"],
+)
+def test_what_was_not_there_to_forget_is_told(
+    address: str, words: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator sees that a name was misspelt; the report is printed apart, for a program."""
+    assert main(["invalidate", *words, "--url", f"{address}/admin"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["was_known"] is False
+    lines = shown.err.splitlines()
+    assert all(line.startswith(f"ctxmiddleware: {each}") for line, each in zip(lines, told, strict=True))
+
+
+def test_several_users_are_forgotten_at_once(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Addresses and subjects in one question; a tenant is of all of them."""
+    FORGOTTEN.clear()
+    words = ["ada@example.com", "bob@example.com", "--subject", "7", "--subject", "8", "--tenant", "acme"]
+    assert main(["invalidate", *words, "--url", f"{address}/admin"]) == 0
+    assert json.loads(capsys.readouterr().out)["redis"] == "absent"
+    named = [Identity(each, tenant="acme") for each in words[:2]]
+    assert [[*named, *(Identity(subject=each, tenant="acme") for each in "78")]] == FORGOTTEN
+
+
+def test_too_many_users_become_a_clear_only_where_that_is_said(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way out is in the line that refuses them."""
+    many = [f"user{number}@example.com" for number in range(1001)]
+    assert main(["invalidate", *many, "--url", f"{address}/admin"]) == 1
+    assert "or_clear=true" in capsys.readouterr().err
+    assert main(["invalidate", *many, "--or-clear", "--url", f"{address}/admin"]) == 0
+    assert json.loads(capsys.readouterr().out)["was_known"] is None
+
+
+@pytest.mark.parametrize(
     ("words", "user"),
     [
         (["Ada+x/y@example.com"], Identity("ada+x/y@example.com")),

@@ -130,7 +130,8 @@ def test_a_run_inside_a_run_leaves_it_in_force(project: Path) -> None:
         "import sys, pytest\n"
         "def test_inner(tmp_path):\n"
         "    (tmp_path / 'test_it.py').write_text('def test_it(): pass')\n"
-        "    options = ['-q', '-p', 'no:cacheprovider', '-p', 'ctxmiddleware.pytest_plugin', '-c', '/dev/null']\n"
+        "    options = ['-q', '-p', 'no:cacheprovider', '-p', 'no:ctxmiddleware', '-c', '/dev/null']\n"
+        "    options += ['-p', 'ctxmiddleware.pytest_plugin']\n"
         "    assert pytest.main([*options, '--rootdir', str(tmp_path), str(tmp_path)]) == 0\n"
         "    import app\n"
     )

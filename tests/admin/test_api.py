@@ -204,12 +204,17 @@ async def test_a_failure_inside_is_the_hosts_to_answer() -> None:
         await ask(admin, http_scope("/stats", headers=AUTHORIZED))
 
 
-async def post(plugin: ContextPlugin[UserContext], *pieces: bytes, path: str = "/invalidate") -> Answer:
+async def post(
+    plugin: ContextPlugin[UserContext], *pieces: bytes, path: str = "/invalidate", query: bytes = b""
+) -> Answer:
     """Post a body in pieces, with the token."""
-    return await sent(plugin, [{"type": "http.request", "body": each, "more_body": True} for each in pieces], path)
+    messages: list[Message] = [{"type": "http.request", "body": each, "more_body": True} for each in pieces]
+    return await sent(plugin, messages, path, query)
 
 
-async def sent(plugin: ContextPlugin[UserContext], messages: Sequence[Message], path: str = "/invalidate") -> Answer:
+async def sent(
+    plugin: ContextPlugin[UserContext], messages: Sequence[Message], path: str = "/invalidate", query: bytes = b""
+) -> Answer:
     """Send messages to the admin, with the token, and the end of the body."""
     left = [*messages, {"type": "http.request", "body": b"", "more_body": False}]
     answer = Answer()
@@ -217,7 +222,8 @@ async def sent(plugin: ContextPlugin[UserContext], messages: Sequence[Message], 
     async def receive() -> Message:
         return left.pop(0)
 
-    await plugin.admin(http_scope(path, method="POST", headers=AUTHORIZED), receive, answer.send)
+    scope = {**http_scope(path, method="POST", headers=AUTHORIZED), "query_string": query}
+    await plugin.admin(scope, receive, answer.send)
     return answer
 
 
@@ -250,6 +256,28 @@ async def test_the_user_in_a_body_is_forgotten(
     gone = [each for each in USERS if plugin.peek(each) is None]
     assert gone == [each for each in USERS if (each.key, each.name) == forgotten]
     assert answer.json()["memory"] == len(gone)
+
+
+async def test_users_in_a_list_are_forgotten_together(plugin: ContextPlugin[UserContext]) -> None:
+    """One report of all of them, each named as a single one is."""
+    for identity in USERS:
+        await plugin.resolve(identity)
+    answer = await post(plugin, json.dumps([{"email": ADA}, {"subject": "aB3"}, {"email": ADA.upper()}]).encode())
+    gone = [(each.key, each.name) for each in USERS if plugin.peek(each) is None]
+    assert set(gone) == {("email", ADA), ("subject", "aB3")}
+    assert (answer.status, answer.json()["memory"], answer.json()["was_known"]) == (200, 4, True)
+
+
+async def test_a_list_that_is_too_long_is_cleared_only_where_that_is_said(plugin: ContextPlugin[UserContext]) -> None:
+    """`or_clear` is true or false; nothing is forgotten of a list that is refused."""
+    await plugin.resolve(ADA)
+    body = json.dumps([{"email": f"user{number}@example.com"} for number in range(1001)]).encode()
+    for query in (b"", b"or_clear=false", b"or_clear=yes", b"or_clear=true&or_clear=true"):
+        answer = await post(plugin, body, query=query)
+        assert (answer.status, plugin.peek(Identity(ADA)) is None) == (400, False)
+        assert "or_clear" in answer.json()["detail"]
+    answer = await post(plugin, body, query=b"or_clear=true")
+    assert (answer.status, plugin.peek(Identity(ADA))) == (200, None)
 
 
 async def test_a_body_may_come_in_pieces(plugin: ContextPlugin[UserContext]) -> None:
