@@ -20,6 +20,8 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 
 MOST_USERS: Final = 1000
 _AT_ONCE: Final = 32
+# What is loaded meanwhile may be kept past the time that counts from the return: it is forgotten once more.
+_AGAIN_AFTER: Final = 0.01
 _MOST_NAMED: Final = 10
 
 
@@ -33,6 +35,10 @@ class Invalidated(Protocol):
 
     async def settle_from_now(self, names: Sequence[str] | None) -> None:
         """Let the time in which transactions may commit begin now."""
+        ...
+
+    async def renew(self, name: str | None) -> None:
+        """Forget what was loaded since a name, or everyone, was invalidated, and wait for no instance."""
         ...
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
@@ -72,9 +78,24 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis could not be told.
         """
+        began_at = time.perf_counter()
         report = await self._one(name)
+        await self._forget_meanwhile(name, began_at, report)
         await self._cache.settle_from_now(None if name is None else [name])
         return report
+
+    async def _forget_meanwhile(self, name: str | None, began_at: float, report: InvalidationReport) -> None:
+        """Forget what was loaded while an invalidation waited: its time to settle begins with its return.
+
+        Raises:
+            InvalidationFailed: Redis could not be told.
+        """
+        if not self._cache.settle or time.perf_counter() < began_at + _AGAIN_AFTER:
+            return
+        try:
+            await self._cache.renew(name)
+        except SharedTierFailed as failure:
+            raise self._failed(failure, msgspec.structs.replace(report, redis="failed"), {}) from failure
 
     async def _one(self, name: str | None) -> InvalidationReport:
         started = time.perf_counter()
@@ -113,12 +134,14 @@ class Invalidator:
             return await self.one(each_once[0])
         reports: list[InvalidationReport] = []
         failures: dict[str, InvalidationFailed] = {}
+        began: dict[str, float] = {}
         errors: list[Exception] = []
         waiting = iter(each_once)
         started = time.perf_counter()
 
         async def work() -> None:
             for name in waiting:
+                began[name] = time.perf_counter()
                 try:
                     reports.append(await self._one(name))
                 except InvalidationFailed as failure:
@@ -130,10 +153,12 @@ class Invalidator:
         async with anyio.create_task_group() as tasks:
             for _ in range(_AT_ONCE):
                 tasks.start_soon(work)
-        await self._cache.settle_from_now(each_once)
         if errors:
             raise errors[0]
         report = _merged(reports, (time.perf_counter() - started) * 1000)
+        for name in each_once if not failures else ():
+            await self._forget_meanwhile(name, began[name], report)
+        await self._cache.settle_from_now(each_once)
         if failures:
             first = next(iter(failures.values()))
             raise InvalidationFailed(report, self._which(list(failures), len(each_once))) from first

@@ -39,7 +39,11 @@ class _Keeper(Generic[R]):
             async with self._manager as resource:
                 self.resource = resource
                 self.ready.set()
-                await self.stop.wait()
+                try:
+                    await self.stop.wait()
+                finally:
+                    # Cancelled by the loop's runner, too: what asks for it from now on would find it closed.
+                    self.stop.set()
         except Exception as error:  # noqa: BLE001 - a system task has nobody else to catch for it
             self._failed(error)
         finally:

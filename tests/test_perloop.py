@@ -244,3 +244,26 @@ def test_outside_of_every_loop_there_is_none(shared: PerLoop[str]) -> None:
 def test_it_is_a_context_manager(shared: PerLoop[str]) -> None:
     """It can stand wherever an async context manager is asked for."""
     assert isinstance(shared, AbstractAsyncContextManager)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_is_being_closed_by_the_loops_end_is_not_given_out() -> None:
+    """Its runner cancels the task that owns it: a block that goes on opens another, and closes it."""
+    opened: list[int] = []
+
+    @asynccontextmanager
+    async def one() -> AsyncIterator[int]:
+        opened.append(len(opened))
+        try:
+            yield opened[-1]
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+
+    resource, before = PerLoop("a resource", one), asyncio.all_tasks()
+    async with resource:
+        (owner,) = asyncio.all_tasks() - before
+        owner.cancel()
+        await asyncio.sleep(0)
+        assert await resource.ensure() == 1
+    assert opened == [0, 1]

@@ -61,7 +61,7 @@ class Keeping(Generic[V]):
         self._clock = clock
         self._trust = trust
         self.expected = Expected()
-        self.settling = Settling(policy.settle, self.keep_ms / 1000, clock)
+        self.settling = Settling(policy.settle, self.keep_ms / 1000 + 2 * policy.settle, clock)
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
         self._refills: Refills[V] = Refills(self._add)

@@ -260,6 +260,10 @@ class SharedTier(Protocol[V]):
         """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
         ...
 
+    async def renew(self, name: str | None, keep_ms: int) -> None:
+        """Do what `invalidate` does, and wait for no instance; it raises what that does."""
+        ...
+
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names for `HELD_SECONDS`, or until the holder releases them.
 

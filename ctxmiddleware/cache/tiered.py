@@ -237,16 +237,25 @@ class TieredCache(Generic[V]):
             await self._shared.let_go(names, holder)
 
     async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Let the windows of names, or of everyone, begin now, which were invalidated a moment ago.
-
-        A COMMIT may come `settle` seconds after the invalidation has returned, which has waited for other instances.
-        """
+        """Let the windows of names, or of everyone, begin now, which were invalidated a moment ago."""
         if not self.policy.settle:
             return
         for digest in [None] if names is None else [digest_of(name) for name in names]:
             self.settling.hear(digest)
         if self._shared is not None:
             await self._shared.mark(names)
+
+    async def renew(self, name: str | None) -> None:
+        """Make everything unservable that was loaded since a name, or everyone, was invalidated; wait for no instance.
+
+        Raises:
+            SharedTierFailed: Redis could not be told; this process has forgotten all the same.
+        """
+        keeping = self._filling.keeping
+        keeping.forget(name)
+        if self._shared is not None:
+            await self._shared.renew(name, keeping.keep_ms)
+            keeping.forget(name)
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.

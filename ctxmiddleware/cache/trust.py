@@ -86,8 +86,9 @@ class Trust:
         """Serve nothing any more that was looked up before: no report counts this instance in from now on."""
         self.until = -math.inf
         self.ended_at = self.left_at = now
+        # In this order, or a thread could take an entry of the former epoch for one that may stand in.
+        self.left_epoch = self.epoch + 1
         self.epoch += 1
-        self.left_epoch = self.epoch
 
     def end(self, now: float) -> None:
         """Trust nothing any more that was looked up before: news were missed."""

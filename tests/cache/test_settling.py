@@ -9,9 +9,13 @@ import pytest
 from ctxmiddleware.cache import settling
 from ctxmiddleware.cache.base import HELD, UNBOUNDED, Fence, Window, Windows, end_of
 from ctxmiddleware.cache.names import digest_of
+from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.settling import MOMENTS, Settling
 from ctxmiddleware.cache.shared import Look
+from ctxmiddleware.cache.tiered import TieredCache
+from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock
+from tests.cache.rig import Database
 
 FENCE = Fence(b"e", b"n")
 SETTLE = 4.0
@@ -149,3 +153,14 @@ def test_what_is_loaded_in_two_windows_ends_with_the_first() -> None:
     assert end_of(found, clock()) == ends[0] == min(clock() + SETTLE, found[0].latest)
     assert end_of(found, ends[0]) == ends[1]
     assert end_of(found, ends[1]) == math.inf
+
+
+def test_a_longer_settle_than_the_life_of_contexts_is_remembered() -> None:
+    """Another name that is heard of later takes nothing from it."""
+    clock = FakeClock()
+    policy = CachePolicy(settle=120.0, ttl=60.0, stale_for=0.0, load_timeout=1.0)
+    cache: TieredCache[str] = TieredCache(policy, Database(), counters=Counters(), clock=clock)
+    cache.settling.hear(digest_of("ada"))
+    clock.advance(119)
+    cache.settling.hear(digest_of("bob"))
+    assert end_of(cache.settling.windows("ada", None, (clock(), clock())), clock()) == clock() + 1

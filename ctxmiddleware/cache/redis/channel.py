@@ -191,6 +191,7 @@ class Channel:
         self._heard_until = -math.inf
         self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
         self._listed_until = -math.inf
+        self.has_left = False
         self.longest_untold = 0.0
         self.own: set[bytes] = set()
         self.inbox_place = NOWHERE
@@ -229,9 +230,9 @@ class Channel:
         self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
         self.longest_untold = max(self.longest_untold, beat.longest_ms / 1000)
 
-    def unlisted(self) -> None:
-        """Take note that this instance has left the list."""
-        self._listed_until = -math.inf
+    def leave_list(self) -> None:
+        """Take note that this instance leaves the list: a beat that is answered after that lists it no more."""
+        self.has_left, self._listed_until = True, -math.inf
 
     def is_listed(self) -> bool:
         """Return whether this instance stays in the list for as long as it may serve what it gets now."""

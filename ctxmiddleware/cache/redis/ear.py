@@ -187,6 +187,8 @@ class Ear:
             await wire.answer(POST)
         if is_due:
             beat = await wire.answer(BEAT)
+            if self._channel.has_left:
+                await anyio.sleep_forever()  # its task is being cancelled
             self._channel.listed(beat, listed_at)
             if self._follower.has_begun_anew(beat):
                 self._begun_anew()

@@ -15,7 +15,7 @@ from ...instance import instance_name
 from ...stats import Counters
 from ...tracebacks import reduced
 from ..base import Key
-from ..shared import Listener, Reach, SharedTierFailed
+from ..shared import NOWHERE, Listener, Reach, SharedTierFailed
 from .announcing import Announcer
 from .channel import LANDED, Channel, Follower
 from .ear import INBOX_MS, Ear, EarOptions
@@ -99,6 +99,7 @@ class Fleet:
             session: told of what is heard of the channel, or that it is lost.
         """
         self._loops.append(None)
+        self._channel.has_left = False
         if self._follower is None:
             return
         ear = self._ear(way, self._follower, session)
@@ -121,7 +122,8 @@ class Fleet:
             # Where Redis does not answer, nothing is looked up in it either.
             with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
                 (reply,) = await way.run([call])
-                self._channel.listed(answer_of(BEAT, token, reply), asked_at)
+                if not self._channel.has_left:
+                    self._channel.listed(answer_of(BEAT, token, reply), asked_at)
 
     def leave(self) -> Call | None:
         """Listen in one event loop less, and return what to tell Redis at the end of the last one.
@@ -134,15 +136,22 @@ class Fleet:
         if self._follower is None or not is_last or self._epoch != forking.epoch():
             return None
         # No invalidation counts this instance in from now on.
-        self._channel.unlisted()
+        self._channel.leave_list()
         self._follower.leave()
         entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
     async def invalidate(
-        self, session: Session, name: str | None, keep_ms: int, partitions: Sequence[str] = ()
+        self, session: Session, name: str | None, keep_ms: int, partitions: Sequence[str] = (), *, waits: bool = True
     ) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the others.
+
+        Args:
+            session: the event loop's.
+            name: the name.
+            keep_ms: milliseconds a generation lives.
+            partitions: in which the name may have values.
+            waits: whether to wait for the other instances to confirm it.
 
         Raises:
             SharedTierFailed: Redis did not say that it has.
@@ -178,23 +187,21 @@ class Fleet:
                 # Outside of the handler: the driver's own error holds the password in its frames.
                 raise failure
             session.success()
-            return await announcement.reach()
+            return await announcement.reach() if waits else NOWHERE
 
     async def mark(self, session: Session, names: Sequence[str] | None) -> None:
         """Let names, or everyone where it is None, count as invalidated just now."""
         if not await session.take_place(self._options.timeout):
             return
-        try:
-            with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
-                await session.pool.run(self._marking(names))
-        finally:
-            session.places.release()
-
-    def _marking(self, names: Sequence[str] | None) -> list[Call]:
         everyone = [mark for _, mark in self._keys.everyone()]
         marks = everyone if names is None else [self._keys.of(("", name)).mark for name in names]
         # One by one: those of a cluster are in several slots.
-        return [Call(MARK, [mark], (self._token(), MARK_MS)) for mark in marks]
+        calls = [Call(MARK, [mark], (self._token(), MARK_MS)) for mark in marks]
+        try:
+            with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
+                await session.pool.run(calls)
+        finally:
+            session.places.release()
 
     def wake(self, session: Session, waiting: Iterable[tuple[Key, Iterable[bytes]]]) -> None:
         """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""

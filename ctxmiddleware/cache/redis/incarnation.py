@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,3 +161,9 @@ def _name(*sections: object) -> bytes | None:
     texts = [section.encode() if isinstance(section, str) else section for section in sections]
     found = dict(pair for text in texts if isinstance(text, bytes) for pair in _NAMES.findall(text))
     return b":".join(found[word] for word in sorted(found)) or None
+
+
+def age_of(mark_ms: int) -> float:
+    """Return the seconds since a mark was set that has so many milliseconds left; infinite where there is none."""
+    # What it has left tells its age without any wall clock.
+    return (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf

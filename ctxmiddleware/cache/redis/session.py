@@ -179,9 +179,12 @@ class Session:
             if last is not None:
                 with anyio.CancelScope(shield=True):
                     await self.once(last)
-            await self.pool.close()
         finally:
-            await self._own.close()
+            # A loop that ends cancels this task again and again.
+            try:
+                await self.pool.close()
+            finally:
+                await self._own.close()
 
     def _is_quiet(self) -> bool:
         return self.lane.is_idle and not self._alone and self.places.available_tokens > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -20,7 +19,7 @@ from ..shared import Claim, Claiming, Listener, Look, Reach, Recalled, Storing, 
 from .codec import Codec, NoValue
 from .fleet import Fleet
 from .holds import Holds
-from .incarnation import MARK_MS, Incarnation
+from .incarnation import MARK_MS, Incarnation, age_of
 from .keys import CALLED_SIZE, KeySpace, RedisKeys
 from .lease import Leases
 from .lua.hot import HOTTEST, REMEMBER
@@ -143,7 +142,7 @@ class RedisTier(Generic[V]):
         if isinstance(stored, NoValue):
             self._counters.add(stored.value, REDIS)
             stored = None
-        return Look(fence, stored, _age(mark_ms), _age(everyone_mark_ms), held_ms > 0, left_ms)
+        return Look(fence, stored, age_of(mark_ms), age_of(everyone_mark_ms), held_ms > 0, left_ms)
 
     async def store(self, values: Sequence[Storing[V]]) -> list[bool | None]:
         """Keep each value while its generations are in force; False where they have moved on, None if nobody knows."""
@@ -234,6 +233,10 @@ class RedisTier(Generic[V]):
         """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
         await self._fleet.mark(await self._sessions.ensure(), names)
 
+    async def renew(self, name: str | None, keep_ms: int) -> None:
+        """Do what `invalidate` does, and wait for no instance; it raises what that does."""
+        await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms, waits=False)
+
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
 
@@ -290,8 +293,3 @@ class RedisTier(Generic[V]):
             finally:
                 tasks.cancel_scope.cancel()
                 await session.close(self._fleet.leave())
-
-
-def _age(mark_ms: int) -> float:
-    # The time a mark has left tells its age without any wall clock.
-    return (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf

@@ -426,3 +426,16 @@ async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(
             await eventually_async(partial(_is_proven_after, one, one.cache.trust.until))
         assert one.cache.peek(ADA) is None
         assert await one.value() == "new"
+
+
+async def test_a_beat_that_is_answered_after_the_instance_has_left_lists_it_no_more(redis_url: str) -> None:
+    """Cut off when it is opened again, it would take itself for listed, and no report would count it in."""
+    tier = redis_tier(redis_url, options=QUICK)
+    cache: TieredCache[str] = TieredCache(STEADY, Database(), shared=tier, counters=Counters(), clock=FakeClock())
+    async with tier.opened, cache.flights.opened:
+        await eventually_async(lambda: tier.is_listed and tier.is_heard())
+        tier._fleet._channel.leave_list()
+        with redis.Redis.from_url(redis_url) as client:
+            before = client.zscore(LISTENERS, entry_of(tier.instance, LONGEST))
+            await eventually_async(lambda: client.zscore(LISTENERS, entry_of(tier.instance, LONGEST)) != before)
+        assert not tier.is_listed

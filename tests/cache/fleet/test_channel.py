@@ -632,7 +632,7 @@ class Busy:
         self.store, self.listen, self.claim, self.release = tier.store, tier.listen, tier.claim, tier.release
         self.invalidate, self.landings, self.remember = tier.invalidate, tier.landings, tier.remember
         self.hottest, self.recall, self._tier = tier.hottest, tier.recall, tier
-        self.hold, self.let_go, self.mark = tier.hold, tier.let_go, tier.mark
+        self.hold, self.let_go, self.mark, self.renew = tier.hold, tier.let_go, tier.mark, tier.renew
         self.is_busy = False
         self.looks = 0
 

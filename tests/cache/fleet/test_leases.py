@@ -407,7 +407,7 @@ class Hasty:
         self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
         self.invalidate, self.release, self.landings = tier.invalidate, tier.release, tier.landings
         self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
-        self.hold, self.let_go, self.mark = tier.hold, tier.let_go, tier.mark
+        self.hold, self.let_go, self.mark, self.renew = tier.hold, tier.let_go, tier.mark, tier.renew
         self._first = first
 
     @property

@@ -149,7 +149,7 @@ class Hesitant:
         self.look, self.store, self.listen, self._tier = tier.look, tier.store, tier.listen, tier
         self.claim, self.release, self.landings = tier.claim, tier.release, tier.landings
         self.remember, self.hottest, self.recall = tier.remember, tier.hottest, tier.recall
-        self.hold, self.let_go, self.mark = tier.hold, tier.let_go, tier.mark
+        self.hold, self.let_go, self.mark, self.renew = tier.hold, tier.let_go, tier.mark, tier.renew
         self.asked, self.go_on = anyio.Event(), anyio.Event()
 
     is_listed = True

@@ -182,6 +182,13 @@ class FakeTier:
         with contextlib.suppress(SharedTierFailed):
             await self._do(lambda: self._server.mark(names))
 
+    async def renew(self, name: str | None, keep_ms: int) -> None:
+        """Do what `invalidate` does, and wait for no instance."""
+        version, token = self._version(), self._server.token()
+        self._own.add(token)
+        with Announcement(self.channel, token, self.me, 0.0) as announcement:
+            await self._carry_out(announcement, name, keep_ms, version)
+
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Hold names; a reply that is lost is a failure."""
         return await self._do(lambda: [self._server.hold(name, holder) for name in names])
