@@ -134,7 +134,8 @@ async def test_thousands_of_requests_get_their_own(shared_state: bool, cases: Ca
                         tasks.start_soon(plugin.invalidate, f"u{rng.randrange(USERS)}@example.com")
     assert witness.mixed_up == []
     assert set(witness.outcomes) == {"served", "anonymous", "unknown", "inactive"}
-    assert witness.outcomes["served"] > requests / 4
+    # Enough to mean something: how many depends on when the failing source is left alone.
+    assert witness.outcomes["served"] > requests / 8
     assert cancelled > requests / 40
     assert current_user_context() is None
 
