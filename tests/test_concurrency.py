@@ -41,7 +41,10 @@ async def some_turns(rng: random.Random) -> None:
 
 
 class Crowd:
-    """A source that takes its time, knows some users, and fails for some."""
+    """A source that takes its time, knows some users, and fails for some.
+
+    It guards itself, and never opens: three failing users among the first five would have all others refused.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -53,6 +56,10 @@ class Crowd:
         if number % 10 == 7:
             raise SourceUnavailable("down")
         return None if number % 10 == 8 else context_of(email, number=number, is_active=number % 10 != 9)
+
+    def path_states(self) -> dict[str, str]:
+        """Have no breaker."""
+        return {}
 
 
 class Witness:
@@ -134,8 +141,7 @@ async def test_thousands_of_requests_get_their_own(shared_state: bool, cases: Ca
                         tasks.start_soon(plugin.invalidate, f"u{rng.randrange(USERS)}@example.com")
     assert witness.mixed_up == []
     assert set(witness.outcomes) == {"served", "anonymous", "unknown", "inactive"}
-    # Enough to mean something: how many depends on when the failing source is left alone.
-    assert witness.outcomes["served"] > requests / 8
+    assert witness.outcomes["served"] > requests / 4
     assert cancelled > requests / 40
     assert current_user_context() is None
 

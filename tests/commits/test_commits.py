@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import redis
 
 from examples.servers import Postgres, Standby, Valkey
 from tests.matrix import in_full
@@ -16,7 +18,8 @@ from .transaction import MUTANTS
 
 SETTLE = 0.2
 OPTIONS = Options(interleavings=300, at_once=150, settle=SETTLE)
-MUTANT = replace(OPTIONS, interleavings=3000, first_fault=True)
+MUTANT = replace(OPTIONS, interleavings=1000, at_once=50, first_fault=True)
+LONGEST_SETTLE = 6.4
 DELAY = 0.3
 
 
@@ -36,6 +39,17 @@ def standby(primary: Postgres) -> Iterator[Standby]:
 
 def _run(options: Options, valkey: Valkey, primary: Postgres, standby: Standby | None = None) -> Outcome:
     return asyncio.run(run(options, valkey, primary.dsn(), None if standby is None else standby.dsn()))
+
+
+def _found(options: Options, valkey: Valkey, primary: Postgres, standby: Standby | None = None) -> str:
+    """Return the faults of a mutant: of all times that scale with `settle`, the first that the machine keeps."""
+    settle, faults = SETTLE, ""
+    while not faults and settle <= LONGEST_SETTLE:
+        with redis.Redis.from_url(valkey.url) as client:
+            client.flushall()
+        faults = _faults(_run(replace(options, checked_settle=settle), valkey, primary, standby))
+        settle *= 2
+    return faults
 
 
 def _faults(outcome: Outcome) -> str:
@@ -65,28 +79,24 @@ def test_nor_where_a_standby_is_read_that_lags(valkey: Valkey, primary: Postgres
 @pytest.mark.usefixtures("redis_url")
 def test_without_settle_an_invalidation_before_the_commit_is_undone(valkey: Valkey, primary: Postgres) -> None:
     """The run finds the old row that is kept for its whole time."""
-    outcome = _run(replace(MUTANT, settle=0.0, checked_settle=SETTLE, blocks=0.0), valkey, primary)
-    assert "is older than" in _faults(outcome)
+    assert "is older than" in _found(replace(MUTANT, settle=0.0, blocks=0.0), valkey, primary)
 
 
 @pytest.mark.usefixtures("redis_url")
 @pytest.mark.parametrize(
     ("mutant", "fault"),
-    [("nothing", "is older than"), in_full("at both ends", "was kept in a block of changing()")],
+    [("nothing", "is older than|was kept in a block"), in_full("at both ends", "was kept in a block")],
 )
 def test_without_changing_the_run_finds_what_it_prevents(
     valkey: Valkey, primary: Postgres, mutant: str, fault: str
 ) -> None:
     """With no block at all, and with one that invalidates at both ends and holds nothing in between."""
-    outcome = _run(
-        replace(MUTANT, settle=0.0, checked_settle=SETTLE, blocks=1.0, around=MUTANTS[mutant]), valkey, primary
-    )
-    assert fault in _faults(outcome)
+    options = replace(MUTANT, settle=0.0, blocks=1.0, around=MUTANTS[mutant])
+    assert re.search(fault, _found(options, valkey, primary))
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("redis_url")
 def test_a_source_that_reads_the_standby_at_once_is_found(valkey: Valkey, primary: Postgres, standby: Standby) -> None:
     """It brings back what the invalidation was for."""
-    outcome = _run(replace(MUTANT, delay=DELAY, tells_source=False), valkey, primary, standby)
-    assert "is older than" in _faults(outcome)
+    assert "is older than" in _found(replace(MUTANT, delay=DELAY, tells_source=False), valkey, primary, standby)
