@@ -233,5 +233,6 @@ class Fleet:
             ),
             token=self._token,
             heard=session.heard,
-            begun_anew=lambda: session.behind(self.mark, session, None),
+            # An instance that begins next would take this server for one that has just been emptied.
+            begun_anew=session.check_soon,
         )

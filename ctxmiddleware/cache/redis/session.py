@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -111,10 +111,10 @@ class Session:
         if self._tasks is not None and not self.breaker.is_open:
             self._tasks.start_soon(self._tell, call)
 
-    def behind(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
-        """Run something that never fails in the background, if Redis answers."""
+    def check_soon(self) -> None:
+        """Ask, behind the answers, whether the server is the one that is known."""
         if self._tasks is not None and not self.breaker.is_open:
-            self._tasks.start_soon(function, *arguments)
+            self._tasks.start_soon(self._check, self.pool)
 
     async def _tell(self, call: Call) -> None:
         await self.once(call)

@@ -22,12 +22,12 @@ from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
 from tests.cache.machine.fake_server import FakeServer
 from tests.cache.machine.fake_tier import FakeTier
-from tests.cache.rig import PATIENT, redis_tier
+from tests.cache.rig import PATIENT, outlast_marks, redis_tier
 from tests.cache.switch import Switch
 from tests.waiting import eventually_async
 
 # Nothing here is about time running out: a slow machine must not look like a fault.
-OPTIONS = replace(PATIENT, probe_every=0.02)
+OPTIONS = replace(PATIENT, probe_every=0.02, check_every=3600.0)
 NOBODY: list[Key] = [("", "nobody"), ("", "nobody else")]
 
 
@@ -94,6 +94,9 @@ class Side(Protocol):
     def lose(self, name: str | None) -> None:
         """Lose the generation of a name, or everyone's."""
 
+    def outlast_marks(self) -> None:
+        """Let marks end, as after an hour."""
+
     def snapshot(self) -> None:
         """Remember the state as it is."""
 
@@ -134,6 +137,7 @@ class FakeSide:
         self._tiers = tiers
         self.pass_time = self._clock.advance
         self.flush, self.lose = self._server.flush, self._server.lose
+        self.outlast_marks = self._server.moved.clear
 
     def snapshot(self) -> None:
         """Remember the state as it is."""
@@ -183,6 +187,7 @@ class RedisSide:
 
     def _start(self) -> Valkey:
         server = self._servers.enter_context(Valkey.start())
+        self._url = server.url
         self._client = self._servers.enter_context(redis.Redis.from_url(server.url))
         return server
 
@@ -205,6 +210,10 @@ class RedisSide:
         """Lose the generation of a name, or everyone's."""
         everyone = [generation for generation, _ in self._keys.everyone()]
         self._client.delete(*everyone if name is None else [self._keys.of(("", name)).generation])
+
+    def outlast_marks(self) -> None:
+        """Delete marks."""
+        outlast_marks(self._url)
 
     def snapshot(self) -> None:
         """Remember each key, its bytes, and when it ends."""
@@ -239,6 +248,7 @@ async def fake() -> AsyncIterator[Side]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(side.listen)
         await connected(side)
+        side.outlast_marks()
         yield side
         tasks.cancel_scope.cancel()
 
@@ -247,12 +257,13 @@ async def fake() -> AsyncIterator[Side]:
 async def real() -> AsyncIterator[Side]:
     """Open the real tier over a server of its own.
 
-    What it marks behind everything else when the server was emptied comes at a time of its own: it is left out.
+    That it looks at the server again where it was emptied comes at a time of its own: it is left out.
     """
-    with ExitStack() as servers, patch.object(Session, "behind", lambda *_: None):
+    with ExitStack() as servers, patch.object(Session, "check_soon", lambda *_: None):
         side = RedisSide(servers)
         async with side.opened[0], side.opened[1]:
             await connected(side)
+            side.outlast_marks()
             yield side
 
 

@@ -403,6 +403,7 @@ async def test_one_instance_that_knows_the_longest_time_restores_it(redis_url: s
             await eventually_async(lambda: _longest_known(one) == policy.longest_untold)
         server.flushall()
         await eventually_async(lambda: server.zscore(LISTENERS, "longest") == -1000 * policy.longest_untold)
+        await eventually_async(lambda: server.exists(KeySpace("test", b"").incarnation()[0]))
         async with _listed(redis_url) as newcomer:
             reach = await _invalidate(newcomer)
             assert reach.unlisted is not None

@@ -19,7 +19,7 @@ from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, PATIENT, Database, instance, redis_tier
+from tests.cache.rig import ADA, PATIENT, Database, instance, outlast_marks, redis_tier
 
 pytestmark = pytest.mark.every_loop
 
@@ -112,6 +112,7 @@ async def test_a_ready_client_is_used_and_left_open(redis_url: str) -> None:
             one.clock.advance(5)
             assert (await one.get()).origin == "redis"
         assert await client.client_id() == connection
+        outlast_marks(redis_url)
         # Two generations and a value, the channel and since when it is, and which server it was with since when.
         assert len([key async for key in client.scan_iter()]) == 7
 

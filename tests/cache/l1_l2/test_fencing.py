@@ -21,7 +21,18 @@ from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, look_one, redis_tier, store_one
+from tests.cache.rig import (
+    ADA,
+    BOB,
+    STEADY,
+    Database,
+    Instance,
+    instance,
+    look_one,
+    outlast_marks,
+    redis_tier,
+    store_one,
+)
 from tests.waiting import eventually, eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -287,6 +298,7 @@ async def test_the_fleet_knows_how_long_ago_somebody_was_invalidated(redis_url: 
     """Whoever loads next is told, whichever process invalidated; long ago, never, and of others there is nothing."""
     database = Database()
     async with _fleet(redis_url, database) as (a, b, clock):
+        outlast_marks(redis_url)
         for one in (a, b):
             for key in (ADA, BOB):
                 await one.get(key)

@@ -27,7 +27,7 @@ from ctxmiddleware.secret import Secret
 from ctxmiddleware.stats import Counters
 from examples.servers import TcpProxy, Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, PATIENT, look_one, redis_tier, store_one
+from tests.cache.rig import ADA, BOB, PATIENT, look_one, outlast_marks, redis_tier, store_one
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -185,6 +185,7 @@ async def test_each_value_of_a_batch_is_compared_for_itself(redis_url: str) -> N
     users = _users(150)
     async with _tier(redis_url) as (tier, _):
         values = _storing(users, await tier.look(users, KEEP_MS))
+        outlast_marks(redis_url)
         await tier.invalidate(users[7][1], KEEP_MS)
         assert await tier.store(values) == [number != 7 for number in range(150)]
         looks = await tier.look(users, KEEP_MS)

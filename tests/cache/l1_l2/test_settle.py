@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from ctxmiddleware.errors import SourceUnavailable
 from ctxmiddleware.testing import FakeClock
 from examples.servers import Valkey
 from tests.backends import asyncio_only
-from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance
+from tests.cache.rig import ADA, BOB, STEADY, Database, Instance, instance, outlast_marks
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
@@ -189,7 +190,7 @@ async def test_the_source_is_told_of_what_was_heard_too(redis_url: str, server: 
     async with _pair(redis_url) as (one, _, database, clock):
         await one.get()
         await one.cache.invalidate(ADA[1])
-        server.delete(KEYS.of(ADA).mark)
+        outlast_marks(redis_url)
         clock.advance(1)
         await one.get()
         assert database.told[-1] == (ADA[1], 1.0)
@@ -294,11 +295,25 @@ async def test_what_a_newcomer_loads_where_redis_has_lost_the_marks_is_not_kept(
                 own.kill()
                 own.restart()
             await eventually_async(partial(_is_heard, newcomer))
-            mark = KEYS.everyone()[0][1]
             await newcomer.get()
-            await eventually_async(lambda: client.pttl(mark) > 0)
+            settling = newcomer.cache.settling
+            await eventually_async(lambda: loss != "flushall" or settling.moved_ago(ADA[1], None) < math.inf)
             database.rows[ADA[1]] = "new"
             _pass(client, clock, 2 * SETTLE)
             assert await newcomer.value() == "new"
         async with instance(database, url=own.url, policy=POLICY, clock=clock) as another:
             assert await another.value() == "new"
+
+
+async def test_an_instance_that_begins_on_an_emptied_redis_takes_everyone_for_invalidated(redis_url: str) -> None:
+    """No mark and no announcement is left of what was invalidated just before."""
+    database, clock = Database({ADA[1]: "old"}), FakeClock()
+    with redis.Redis.from_url(redis_url) as client:
+        async with instance(database, url=redis_url, policy=POLICY, clock=clock) as one:
+            await one.cache.invalidate(ADA[1])
+            client.flushall()
+            async with instance(database, url=redis_url, policy=POLICY, clock=clock) as newcomer:
+                assert await newcomer.value() == "old"
+                database.rows[ADA[1]] = "new"
+                _pass(client, clock, 2 * SETTLE)
+                assert await newcomer.value() == "new"

@@ -41,6 +41,7 @@ class FakeEar:
         may_connect: whether the server can be reached.
         heard: told of an announcement that has arrived, and whether the follower took it.
         doubted: told of a name whose generation was touched, and the model's version.
+        lost: told that the channel has begun anew.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class FakeEar:
         may_connect: Callable[[], bool],
         heard: Callable[[Announced, bool], None] = lambda announced, taken: None,
         doubted: Callable[[bytes, int | None], None] = lambda digest, version: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
+        self._lost = lost
         self._channel = channel
         self.follower = follower
         self._me = me
@@ -156,6 +159,8 @@ class FakeEar:
         trip = self._trip
         assert trip is not None
         self._channel.listed(beat, trip.asked_at)
+        if self.follower.has_begun_anew(beat):
+            self._lost()
         self.follower.beat(beat, trip.asked_at)
         if not trip.waits:
             self._trip = None

@@ -46,6 +46,7 @@ class FakeServer:
     names: set[str] = field(default_factory=set)
     moves: list[tuple[float, str | None]] = field(default_factory=list)
     is_down: bool = False
+    is_named: bool = False
     late: list[Callable[[], object]] = field(default_factory=list)
     _tokens: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -136,7 +137,15 @@ class FakeServer:
         self.values.clear()
         self.moved.clear()
         self.holds.clear()
+        self.is_named = False
         self.channel.flush()
+
+    def admit(self) -> None:
+        """Take everyone for invalidated just now where it has lost its name; a connection that is new does so first."""
+        if not self.is_named:
+            self.moved[None] = self.clock()
+            self.moves.append((self.clock(), None))
+            self.is_named = True
 
     def snapshot(self) -> FakeServer:
         """Return what a replica that lags, or a file, holds."""
@@ -155,6 +164,7 @@ class FakeServer:
                 self.generations[which] = (self.token(), self.generations[which][1])
         # Which names were invalidated lately may be lost.
         self.moved[None] = self.clock()
+        self.is_named = True
         self.channel.fail_over_to(older.channel)
         self.late.clear()
 

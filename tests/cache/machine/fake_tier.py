@@ -56,6 +56,7 @@ class FakeTier:
         bumped: told, with its token, that an invalidation has put its generation in force.
         heard: told of an announcement that has arrived, and whether it was taken.
         doubted: told of a name whose generation was touched, and the model's version.
+        lost: told that Redis may have lost what was invalidated just before.
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class FakeTier:
         bumped: Callable[[bytes], None] = lambda token: None,
         heard: Callable[[Announced, bool], None] = lambda announced, taken: None,
         doubted: Callable[[bytes, int | None], None] = lambda digest, version: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
+        self._lost = lost
+        self._is_checked = False
         self.me = me
         self._version = version
         self._confirm_timeout = confirm_timeout
@@ -94,6 +98,7 @@ class FakeTier:
         await self._wait()
         if self._is_cut_off():
             return [None] * len(keys)
+        self._check()
         found: list[Look[str] | None] = [self._look(key, keep_ms) for key in keys]
         moment = self._moment()
         await self._wait()
@@ -102,6 +107,12 @@ class FakeTier:
         for key in keys:
             self._told(key, moment)
         return found
+
+    def _check(self) -> None:
+        if not self._is_checked:
+            self._server.admit()
+            self._is_checked = True
+            self._lost()
 
     def _look(self, key: Key, keep_ms: int) -> Look[str]:
         server = self._server
@@ -148,6 +159,7 @@ class FakeTier:
             lambda: not self._is_cut_off(),
             lambda announced, taken: None if announced.token in self._own else self._heard(announced, taken),
             self._doubted,
+            self._lost,
         )
 
     @property
@@ -244,4 +256,6 @@ class FakeTier:
         return self._server.channel.announce(kind, digest, generation, token, self.me, version)
 
     def _is_cut_off(self) -> bool:
+        if self._server.is_down:
+            self._is_checked = False
         return self._server.is_down

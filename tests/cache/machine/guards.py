@@ -172,6 +172,12 @@ GUARDS = (
         "if self._incarnation is None:",
     ),
     Guard(
+        "settling everyone anew where Redis was emptied",
+        _CHANNEL,
+        "        self._listener.begun_anew()\n",
+        "",
+    ),
+    Guard(
         "what was looked up before the channel was followed",
         _CHANNEL,
         "            self._listener.missed()\n        self._promised",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -53,12 +54,13 @@ class Instance:
         self._lives += 1
         self.counters, self._standbys = Counters(), 0
         self.bound: list[Bound] = []
+        self.noticed: list[float] = []
         self._intents: dict[bytes, tuple[Announced, float]] = {}
         self.telling: list[asyncio.Task[None]] = []
         self.tier = FakeTier(
             world.server, world.gates.wait, self._told, lambda: len(world.invalidations),
             me=f"{self.number}.{self._lives}", version=lambda: world.version, bumped=world.has_bumped,
-            heard=self._heard, doubted=self._doubted,
+            heard=self._heard, doubted=self._doubted, lost=lambda: self.noticed.append(world.loop.now),
         )  # fmt: skip
         self.tier.in_steps = world.in_steps
         self.cache: TieredCache[str] = TieredCache(
@@ -100,6 +102,10 @@ class Instance:
         announced, at = self._intents.pop(token, (None, 0.0))
         if announced is not None and self.world.loop.now < at + EXPECTED_SECONDS:
             self.bound.append(Bound(NAMED.get(announced.digest), announced.version, everywhere=False))
+
+    def noticed_after(self, lost_at: float) -> float:
+        """Return when it first noticed that Redis may have lost everything at a virtual second, or later."""
+        return min((at for at in self.noticed if at >= lost_at), default=math.inf)
 
     def _doubted(self, digest: bytes, version: int | None) -> None:
         if version:

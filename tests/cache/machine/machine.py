@@ -239,39 +239,10 @@ class Machine(TransactionScenes):
         """Now and then an instance is shut down, and comes back with an empty memory, in the list or not yet."""
         if luck:
             return
-        self._close(instance, seed)
+        self.close(instance, seed)
         self.world.instances[instance].open(hears=hears)
         self.run(30, seed)
         self.world.counts["restarts"] += 1
-
-    def _close(self, instance: int, seed: int) -> None:
-        one, loop = self.world.instances[instance], self.world.loop
-        life = one.close()
-        for _ in range(8):
-            loop.settle(chooser(seed))
-            if life is None or life.done():
-                break
-            loop.now = max(loop.now, loop.next_timer() or loop.now)
-        if life is None or not life.done():
-            raise Violation("an instance does not end")
-        loop.settle(chooser(seed))
-        if len(one.cache.flights):
-            raise Violation("flights are left after the end")
-        hanging = [task for task in one.callers if not task.done()]
-        for _ in range(8):
-            if not hanging:
-                break
-            while self.world.gates:
-                self.world.gates.open(0)
-            loop.now += 0.25
-            loop.settle(chooser(seed))
-            hanging = [task for task in hanging if not task.done()]
-        if hanging:
-            raise Violation(f"{len(hanging)} callers are left waiting for ever")
-        for task in one.callers:
-            if not task.cancelled() and task.exception() is not None:
-                raise Violation(f"a caller got {task.exception()!r}")
-        one.callers.clear()
 
     @invariant()
     def promises(self) -> None:
@@ -283,7 +254,7 @@ class Machine(TransactionScenes):
         """Everything ends: nobody waits for ever, nothing is left behind, and every caller had an answer."""
         try:
             for number in range(len(self.world.instances)):
-                self._close(number, number)
+                self.close(number, number)
             left = [task for task in asyncio.all_tasks(self.world.loop) if not task.done()]
             if left:
                 raise Violation(f"{len(left)} tasks are left")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from .model import NAMES
+from .model import NAMES, Violation
 from .world import World
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -161,6 +161,36 @@ class ChannelRules(RuleBasedStateMachine):
             self.world.loop.settle(chooser(0))
             one.ear.hear()
             one.peek(key)
+
+    def close(self, instance: int, seed: int) -> None:
+        """Shut an instance down, and let each of its callers come to an end."""
+        one, loop = self.world.instances[instance], self.world.loop
+        life = one.close()
+        for _ in range(8):
+            loop.settle(chooser(seed))
+            if life is None or life.done():
+                break
+            loop.now = max(loop.now, loop.next_timer() or loop.now)
+        if life is None or not life.done():
+            raise Violation("an instance does not end")
+        loop.settle(chooser(seed))
+        if len(one.cache.flights):
+            raise Violation("flights are left after the end")
+        hanging = [task for task in one.callers if not task.done()]
+        for _ in range(8):
+            if not hanging:
+                break
+            while self.world.gates:
+                self.world.gates.open(0)
+            loop.now += 0.25
+            loop.settle(chooser(seed))
+            hanging = [task for task in hanging if not task.done()]
+        if hanging:
+            raise Violation(f"{len(hanging)} callers are left waiting for ever")
+        for task in one.callers:
+            if not task.cancelled() and task.exception() is not None:
+                raise Violation(f"a caller got {task.exception()!r}")
+        one.callers.clear()
 
 
 def chooser(seed: int) -> Callable[[int], int]:

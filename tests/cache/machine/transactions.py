@@ -7,7 +7,7 @@ from hypothesis.stateful import rule
 
 from .lists import ListScenes
 from .model import KEYS, POLICY
-from .rules import INSTANCES, SEEDS
+from .rules import INSTANCES, SEEDS, chooser
 
 HOLDER = b"holder"
 
@@ -19,7 +19,7 @@ class TransactionScenes(ListScenes):
         instance=INSTANCES,
         key=st.sampled_from(KEYS),
         everybody=st.booleans(),
-        lost=st.sampled_from(["", "", "mark", "flush"]),
+        lost=st.sampled_from(["", "", "mark", "flush", "restart", "unheard"]),
         commits=st.sampled_from([True, True, False]),
         seconds=st.sampled_from([0.0, 0.5, 1.5, 1.9]),
         seed=SEEDS,
@@ -38,14 +38,22 @@ class TransactionScenes(ListScenes):
         """A transaction invalidates, is read by others, and commits within `settle`, or is rolled back."""
         world = self.world
         self._begin(key, seed)
+        if lost == "unheard":
+            world.instances[1 - instance].ear.break_off()
         world.instances[instance].invalidate(None if everybody else key[1])
         self.let_confirm(seed)
         if lost == "mark":
             world.server.moved.clear()
-            world.lost.append(world.loop.time())
-        elif lost == "flush":
+            world.unmarked.append(world.loop.time())
+        elif lost:
             world.server.flush()
             world.lost.append(world.loop.time())
+        if lost == "restart":
+            self.close(1 - instance, seed)
+            world.instances[1 - instance].open()
+            world.loop.settle(chooser(seed))
+        if lost == "unheard":
+            world.hear()
         self._read_by_all(key, seed)
         world.pass_time(seconds)
         self._read_by_all(key, seed)

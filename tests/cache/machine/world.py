@@ -24,6 +24,7 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     commits: list[tuple[float, int]] = field(default_factory=list)
     lost: list[float] = field(default_factory=list)
+    unmarked: list[float] = field(default_factory=list)
     replaced: list[float] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     source: str = "well"
@@ -109,24 +110,27 @@ class World:
             allowed = reported if stale and each.redis_was_down else min(reported, POLICY.untrusted_ttl)
             if each.instance == instance or since >= each.ended_at + allowed:
                 versions.append(each.version)
-            if since >= self._settled_at(each, self.instances[instance].tier.me, allowed):
+            if since >= self._settled_at(each, self.instances[instance], allowed):
                 versions.append(self._settled(each))
         return max(versions)
 
     def _settled(self, each: Invalidation) -> int:
         """Return the version that was committed last within `settle` of an invalidation."""
-        return max([0, *(version for at, version in self.commits if at <= each.began_at + POLICY.settle)])
+        return max([0, *(version for at, version in self.commits if at < each.began_at + POLICY.settle)])
 
-    def _settled_at(self, each: Invalidation, me: str, allowed: float) -> float:
+    def _settled_at(self, each: Invalidation, instance: Instance, allowed: float) -> float:
         """Return the virtual second from which an instance serves what was committed within `settle`."""
         until = each.ended_at + each.settles_within
-        if each.was_heard_by(me):
+        if each.was_heard_by(instance.tier.me):
             allowed = 0.0
-        elif any(each.began_at <= at <= until for at in self.lost):
+        else:
             # Redis has lost that there was an invalidation, and this instance has not heard of it.
-            return math.inf
-        # What is invalidated again, or renewed by a failover, settles anew.
-        moves = [*self.server.moves, *((at, None) for at in self.replaced)]
+            if any(each.began_at <= at <= until for at in self.unmarked):
+                return math.inf
+            lost = [at for at in self.lost if each.began_at <= at <= until]
+            until = max([until, *(instance.noticed_after(at) + 2 * POLICY.settle for at in lost)])
+        # What is invalidated again, or renewed by a failover, settles anew, and everyone where Redis was emptied.
+        moves = [*self.server.moves, *((at, None) for at in (*self.replaced, *instance.noticed))]
         for at, name in sorted(moves, key=lambda move: move[0]):
             if each.began_at <= at <= until and (name is None or each.name in (None, name)):
                 until = max(until, at + POLICY.settle * (2 if name is None else 1))

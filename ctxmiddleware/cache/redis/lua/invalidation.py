@@ -61,14 +61,16 @@ if lost then
       renewed = renewed + 1
     end
   end
-  -- What was invalidated lately may be lost with the rest, where this process knew another server.
-  for first = 5, (renewed > 0 or known ~= '') and #KEYS or 0, 2 do
-    redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
-  end
   -- News it had lost may have numbers that are given again, and instances may have registered that it has not listed:
   -- channel and list begin anew.
   redis.call('DEL', KEYS[3], KEYS[4])
   redis.call('SET', KEYS[2], '', 'PX', mark_ms)
+end
+if lost or stored == false then
+  -- What was invalidated lately is lost with the rest: an instance that begins now cannot know of it otherwise.
+  for first = 5, #KEYS, 2 do
+    redis.call('SET', KEYS[first + 1], '', 'PX', mark_ms)
+  end
 end
 redis.call('SET', KEYS[1], current, 'PX', kept_ms)
 return {ARGV[1], renewed}
