@@ -120,7 +120,7 @@ class RateBreaker:
 
     @property
     def health(self) -> Health:
-        """What the calls so far have shown."""
+        """The state after the last call."""
         state = self.state
         if state == "closed":
             return self._last

@@ -1,4 +1,4 @@
-"""What a failed request is answered with, and what the log says of it."""
+"""The answer to a failed request, and its log line."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Changing:
 
     @property
     def report(self) -> InvalidationReport | None:
-        """What the invalidation at the begin did, and after the block the one at its end; None before the begin."""
+        """The report of the invalidation at the begin, after the block of the one at its end; None before the begin."""
         return None if self._last is None else self._last.report
 
     async def __aenter__(self) -> Self:

@@ -48,7 +48,7 @@ def label_faults(source: object) -> list[str]:
 def redis_faults(client: object) -> list[str]:
     """Return what is wrong with a ready client that stands for a Redis without being one."""
     connection = getattr(getattr(client, "connection_pool", None), "connection_class", None)
-    # What makes connections may be a function.
+    # A factory of connections may be a function.
     makers = (*type(client).__mro__, *getattr(connection, "__mro__", (connection,)))
     if not any(str(getattr(maker, "__module__", "")).partition(".")[0] == "fakeredis" for maker in makers):
         return []

@@ -110,7 +110,7 @@ def _add_admin(commands: Commands) -> None:
     for name, summary, ask in (
         ("stats", "show the counters of a running application", lambda admin, _: admin.stats()),
         ("invalidate", "make a running application forget users", _invalidate),
-        ("clear", "make a running application forget everybody", lambda admin, _: _reported(admin.clear(), ())),
+        ("clear", "make a running application forget all users", lambda admin, _: _reported(admin.clear(), ())),
     ):
         how = f"The admin's token is taken from {settings.ADMIN_TOKEN}."
         command = _command(commands, name, summary, _asks(ask), more=how)

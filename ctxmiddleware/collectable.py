@@ -47,7 +47,7 @@ class CollectableLock:
             self._changes.popleft()()
 
     def _carry_out_waiting(self) -> None:
-        # What comes between the last look and the release has found the lock taken.
+        # A call between the last look and the release has found the lock held.
         while self._changes and self._lock.acquire(blocking=False):
             try:
                 self._carry_out()

@@ -170,7 +170,7 @@ class PluginCore(PluginInvalidation, Generic[T]):
         self._started_at = datetime.now(UTC)
 
     def begin_anew(self) -> None:
-        """Know nothing in a forked process: what its parent invalidates from now on, or loads, it is not told of.
+        """Begin with empty caches in a forked process: it receives neither invalidations nor loads of its parent.
 
         What its parent has opened stays the parent's.
         """

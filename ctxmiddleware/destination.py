@@ -92,7 +92,7 @@ def steps(app: ASGIApp, scope: Scope) -> Iterator[object]:
     """Return what a request comes through: layers of the app, the route that takes it, what that leads to, and so on.
 
     The first route that matches decides, as it will when the app is called: fully, else but for the method (405), else
-    with a slash more or less (307), which ends in a Redirect. Where that cannot be told the way ends.
+    with a slash more or less (307), which ends in a Redirect. The walk ends where that cannot be determined.
     """
     for layer in layers(app):
         yield layer
@@ -117,7 +117,7 @@ class Redirect:
 
     @property
     def steps(self) -> Iterator[object]:
-        """What a request of that path comes through."""
+        """The layers and routes that a request of that path passes."""
         return _through(self.route, self.scope)
 
     def is_sent_by(self, message: Message) -> bool:

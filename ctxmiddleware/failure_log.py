@@ -56,7 +56,7 @@ class Seldom:
 
         Args:
             level: where it is due.
-            key: what lines of this kind are told apart by, of a small set.
+            key: distinguishes lines of this kind; one of a small set.
         """
         now = self._clock()
         if now < self._due_at.get(key, now):

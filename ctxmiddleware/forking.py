@@ -1,4 +1,4 @@
-"""What a forked child does with the state of its parent: each object that registers itself begins anew there."""
+"""Reset of inherited state in a forked child: each object that registers itself begins anew there."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Holding:
     In Redis each ends by itself where it is not renewed.
 
     Args:
-        cache: keeps nothing of who is held.
+        cache: keeps no value of a held user.
         invalidator: invalidates them.
         opened: opens what both need in the running event loop, for as long as a hold lasts.
         every: seconds between renewals.
@@ -55,7 +55,7 @@ class Holding:
         """Hold the names of a hold and invalidate them.
 
         Raises:
-            InvalidationFailed: Redis could not be told; nothing is held.
+            InvalidationFailed: Redis did not take the invalidation; nothing is held.
         """
         task = self._start(hold, self._keep)
         if hold.holder not in self._open:
@@ -80,7 +80,7 @@ class Holding:
         """Invalidate the names of a hold, and hold them no more; a cancellation is raised after that.
 
         Raises:
-            InvalidationFailed: Redis could not be told; other instances hold them until `HELD_SECONDS` are over.
+            InvalidationFailed: Redis did not take it; other instances hold the names until `HELD_SECONDS` are over.
         """
         hold.finish()
         task, cancelled = hold.task, None
@@ -164,7 +164,7 @@ class Holding:
     async def _renew(self, hold: Hold) -> None:
         try:
             held = await self._cache.hold(hold.names, hold.holder)
-            # What was loaded while Redis had lost the hold may be kept. A renewal whose answer was lost may be the one
+            # Values loaded while Redis had lost the hold may be kept. A renewal whose answer was lost may be the one
             # that has set it again.
             lost = [name for name, was_held in zip(hold.names, held, strict=True) if hold.is_doubtful or not was_held]
             hold.is_doubtful = True
@@ -193,4 +193,4 @@ class Holding:
         try:
             await self._cache.let_go(hold.names, hold.holder)
         except SharedTierFailed as error:
-            log_failure(logger, logging.WARNING, "a hold ends by itself, Redis not having been told", error=error)
+            log_failure(logger, logging.WARNING, "a hold was not removed in Redis and expires by itself", error=error)

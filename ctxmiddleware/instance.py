@@ -8,6 +8,6 @@ import socket
 
 
 def instance_name() -> str:
-    """Return a name for this process that no other has, and that tells an operator which one it is."""
+    """Return a name of this process that is unique and identifies it to an operator."""
     host = socket.gethostname().encode("ascii", "replace").decode()[:64]
     return f"{host}:{os.getpid()}:{secrets.token_hex(4)}"

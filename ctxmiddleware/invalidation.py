@@ -20,13 +20,13 @@ logger = logging.getLogger("ctxmiddleware.resolver")
 
 MOST_USERS: Final = 1000
 _AT_ONCE: Final = 32
-# What is loaded meanwhile may be kept past the time that counts from the return: it is forgotten once more.
+# Values loaded meanwhile may be kept past the time that counts from the return: forget them once more.
 _AGAIN_AFTER: Final = 0.01
 _MOST_NAMED: Final = 10
 
 
 class Invalidated(Protocol):
-    """What forgets: the cache, as far as an invalidation is concerned."""
+    """The part of the cache that an invalidation needs."""
 
     @property
     def settle(self) -> float:
@@ -38,20 +38,20 @@ class Invalidated(Protocol):
         ...
 
     async def renew(self, name: str | None) -> None:
-        """Forget what was loaded since a name, or everyone, was invalidated, and wait for no instance."""
+        """Forget values loaded since a name, or all names, were invalidated, and wait for no instance."""
         ...
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
-        """Forget a name, or everyone where it is None; return how many entries, and what the other instances said."""
+        """Forget a name, or all names where it is None; return how many entries, and the replies of other instances."""
         ...
 
 
 class Invalidator:
-    """Invalidates users, and says what came of it.
+    """Invalidates users, and reports the result.
 
     Args:
-        cache: what forgets.
-        tell_source: told of each name, or of None for everyone.
+        cache: forgets the users.
+        tell_source: receives each name, or None for all names, and how many seconds ago it was invalidated.
         pseudonyms: name users in logs.
         shared: whether other processes can be reached.
         me: returns the name of this instance.
@@ -76,7 +76,7 @@ class Invalidator:
         """Forget the name of a cache key in every tenant, or all users where it is None.
 
         Raises:
-            InvalidationFailed: Redis could not be told.
+            InvalidationFailed: Redis did not take the invalidation.
         """
         began_at = time.perf_counter()
         report = await self._one(name)
@@ -88,7 +88,7 @@ class Invalidator:
         """Forget what was loaded while an invalidation waited: its time to settle begins with its return.
 
         Raises:
-            InvalidationFailed: Redis could not be told.
+            InvalidationFailed: Redis did not take the invalidation.
         """
         if not self._cache.settle or time.perf_counter() < began_at + _AGAIN_AFTER:
             return
@@ -119,7 +119,7 @@ class Invalidator:
         """Forget names, or all users where they are None.
 
         Raises:
-            InvalidationFailed: Redis could not be told.
+            InvalidationFailed: Redis did not take the invalidation.
         """
         return await (self.one(None) if names is None else self.many(names))
 
@@ -127,7 +127,7 @@ class Invalidator:
         """Forget several names, each as `one` does; the report is of all together.
 
         Raises:
-            InvalidationFailed: Redis could not be told of one or more; the others were forgotten.
+            InvalidationFailed: Redis did not take one or more invalidations; the others were forgotten.
         """
         each_once = list(dict.fromkeys(names))
         if len(each_once) == 1:
@@ -170,7 +170,7 @@ class Invalidator:
         return f"{len(failed)} of {of} users, in logs {', '.join([*users, *rest])}"
 
     def failed(self, failure: SharedTierFailed) -> InvalidationFailed:
-        """Return the error that says that Redis could not be told, where nothing was invalidated."""
+        """Return the error for a hold that Redis did not take; nothing was invalidated."""
         report = self._report(0, NOWHERE, failure, 0.0, 0.0, is_clear=False)
         return self._failed(failure, report, msgspec.to_builtins(report))
 

@@ -31,7 +31,7 @@ def is_likewise_in_litestar(scope: Scope, path: str, paths: tuple[str, ...]) -> 
     """
     handler, read = scope["route_handler"], scope["path"]
     if getattr(handler, "is_mount", False):
-        # Of a mounted app's request Litestar keeps the rest of the path.
+        # Litestar keeps the rest of the path of a request to a mounted app.
         return any(_segments(f"{mount}/{read}") == _segments(path) for mount in _mounts(scope, handler))
     return is_below(read, paths) and _fits(scope["path_template"], read)
 

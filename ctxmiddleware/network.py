@@ -1,4 +1,4 @@
-"""What kept a connection from being made, in the words of an operator."""
+"""Why a connection could not be made, in the words of an operator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import Final
 
-# What OpenSSL calls an answer that is no TLS.
+# The names that OpenSSL gives an answer that is no TLS.
 _NO_TLS: Final = frozenset(
     {
         "HTTP_REQUEST",

@@ -1,4 +1,4 @@
-"""What a plugin has to forget users with: one, many or all, at once or around a transaction."""
+"""Invalidation by a plugin: of one, many or all users, at once or around a transaction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PluginInvalidation:
             or_clear: whether more than 1,000 users become a `clear` of all.
 
         Raises:
-            InvalidationFailed: Redis could not be told; this process has forgotten the users all the same.
+            InvalidationFailed: Redis did not take the invalidation; this process has forgotten the users all the same.
             ValueError: an address is empty, or they are more than 1,000.
         """
         names = _names_to_invalidate(users, or_clear=or_clear)
@@ -73,8 +73,8 @@ class PluginInvalidation:
             *users: addresses or identities, 1,000 at most.
 
         Raises:
-            InvalidationFailed: on entry, before the block runs, where Redis could not be told; at the end too, unless
-                the block ends with an exception of its own, to which it is attached.
+            InvalidationFailed: on entry, before the block runs, if Redis did not take the invalidation; at the end too,
+                unless the block ends with an exception of its own, to which it is attached.
             RuntimeError: `with` where an event loop runs in this thread.
             ValueError: there is no user, too many, or an address is empty.
         """
@@ -84,10 +84,10 @@ class PluginInvalidation:
         return Changing(names, lambda: self._holding, self._blocking)
 
     async def clear(self) -> InvalidationReport:
-        """Forget everybody everywhere; costs the same whatever the number of users.
+        """Forget all users in all instances; the cost does not depend on the number of users.
 
         Raises:
-            InvalidationFailed: Redis could not be told; this process has forgotten everybody all the same.
+            InvalidationFailed: Redis did not take the invalidation; this process has forgotten all users all the same.
         """
         await self._opened()
         return await self._invalidator.one(None)

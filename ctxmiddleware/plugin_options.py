@@ -1,4 +1,4 @@
-"""What a plugin may be told beside its environment, and how the two make its arguments."""
+"""Options of a plugin beside its environment, and how both are merged into its arguments."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def arguments_from_env(
     reading = environment.read(environ)
     if source is None and environ is os.environ:
         source = source_in_tests(reading.given)
-    # What collects errors keeps the locals of the frames that raised them.
+    # Error trackers record the locals of the frames that raised.
     del environ
     parts = wiring.parts_from(reading, with_source=source is None, with_identify=identify is None, faults=faults)
     if admin_guard is not None:

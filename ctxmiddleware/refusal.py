@@ -78,7 +78,7 @@ def denial_for(reason: Reason) -> Denial:
         return unavailable(None)
     if reason == "failed":
         return FAILED
-    # What `identify` answered is on the scope; without it nothing says that signing in would help.
+    # The answer of `identify` is on the scope; without it a 401 would wrongly suggest to sign in.
     if reason == "rejected":
         return Denial(reason, 403)
     return Denial(reason, 401, {"WWW-Authenticate": "Bearer"})

@@ -54,7 +54,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a request has been counted as, before it is known that another layer refuses it.
+    """The counted reason of a request, before another layer refuses it.
 
     Args:
         outcome: the label under `request`.

@@ -46,8 +46,8 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
         reach: `"fleet"`, or `"this process only"` where there is no Redis.
         memory: entries this process has forgotten.
         redis: `"done"`, `"failed"`, or `"absent"` where there is no Redis.
-        was_known: whether there was something to forget: an entry in this memory, or a generation in Redis, which users
-            have whom an instance looked up lately; None where all were invalidated, or Redis could not be told.
+        was_known: whether there was something to forget: an entry in this memory, or a generation in Redis, which a
+            recent look-up by any instance leaves; None where all were invalidated, or Redis did not take it.
         confirmed: the instances that have confirmed it, this one first.
         silent: the instances in the list of Redis that have not, each with an upper bound that holds whatever it is cut
             off from.
@@ -55,7 +55,7 @@ class InvalidationReport(msgspec.Struct, frozen=True, kw_only=True):
             can be missing.
         unlisted_because: why one can be missing.
         others_stop_within: seconds after which no other instance serves what was invalidated, an upper bound: 0 where
-            all have confirmed it and none can be missing, or None where no other instance can be told.
+            all have confirmed it and none can be missing, or None where no other instance can be reached.
         settles_within: seconds after which what is loaded is kept as usual: until then its transaction may commit. For
             a COMMIT that came after the invalidation they add to the times of instances that have not confirmed.
         duration_ms: milliseconds it took.

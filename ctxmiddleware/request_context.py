@@ -55,6 +55,6 @@ async def context_of(plugin: PluginCore[Any], scope: Scope) -> tuple[object, Ref
 def _judged(plugin: PluginCore[Any], context: object) -> tuple[object, Refusal | None]:
     active = plugin.is_active(context)
     if not isinstance(active, bool):
-        # A coroutine that nobody awaits is true, and would let everybody in.
+        # A coroutine that is not awaited is truthy, and would admit every user.
         raise TypeError(f"is_active returned {type(active).__name__}; it must return a bool")
     return (context, None) if active else (None, "inactive")

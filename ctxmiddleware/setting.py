@@ -28,5 +28,5 @@ class Rule:
 
 def setting(default: object, rule: Rule) -> Any:
     """Return a field of settings, with the rule by which its variable is read."""
-    # What dataclasses.field returns is Any too: each field takes the type it is declared with.
+    # dataclasses.field returns Any too: each field takes the type it is declared with.
     return field(default=default, metadata={"rule": rule})

@@ -111,7 +111,7 @@ class LoadStats(msgspec.Struct, frozen=True, kw_only=True):
     loaded, loaded in vain, and invalidated meanwhile; `shared` counts callers that joined a load under way, `behind`
     refreshes behind an answer, `slow` callers served stale because the source was slow, `refused` loads for which the
     queue was full, `leased` users who were being loaded by another instance, `warmed` contexts taken from Redis at the
-    start. `paths` tells the state of each way to the source: `"unknown"` before the first call, `"ok"` or
+    start. `paths` is the state of each path to the source: `"unknown"` before the first call, `"ok"` or
     `"failing"` as the last one ended, `"failing"` while none is made, and `"probing"` while one tries whether it
     answers again.
     """

@@ -1,4 +1,4 @@
-"""What leaves with an error: collectors of errors send the locals of every frame of its traceback along."""
+"""Tracebacks without secrets: error trackers record the locals of every frame."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def reduced(error: BaseException, *, _seen: frozenset[int] = frozenset()) -> Bas
     dropped = ""
     for trace in _traces(error.__traceback__):
         frame = trace.tb_frame
-        # What a driver calls back is given the driver's own objects.
+        # A callback of a driver receives the driver's own objects.
         if _is_kept(frame) and not (dropped and _is_ours(frame)):
             kept.append((frame, trace.tb_lasti, trace.tb_lineno))
         else:
@@ -90,7 +90,7 @@ def _copied(error: BaseException, seen: frozenset[int]) -> BaseException:
         # The message of a KeyError is not its argument but that argument's form in code.
         copied.args = error.args if isinstance(error, KeyError) and _are_plain(error.args) else (str(error),)
         for name, value in vars(error).items():
-            # What `repr` may need; objects of a driver's stay behind.
+            # Plain values that `repr` may need; objects of a driver are left out.
             if value is None or isinstance(value, (bool, int, float, Enum)):
                 setattr(copied, name, value)
         if str(copied) == str(error) and repr(copied):

@@ -1,4 +1,4 @@
-"""What stands for a source in a test run whose environment names none."""
+"""The source of a test run whose environment names none."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Window(NamedTuple):
 
 
 Windows: TypeAlias = tuple[Window, ...]
-"""Of everyone, and of a name; what is loaded in both ends with the first to end, and is loaded again in the other."""
+"""Of all names, and of one name; a value loaded in both ends with the first, and is loaded again in the other."""
 
 UNBOUNDED: Final[Windows] = ()
 HELD: Final[Windows] = (Window(-math.inf, math.inf),)

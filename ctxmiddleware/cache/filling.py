@@ -194,7 +194,7 @@ class Filling(Generic[V]):
             self._land(flight, entry, is_confirmed=flight.key in confirmed)
 
     def _land(self, flight: Flight[V], entry: Entry[V], *, is_confirmed: bool) -> None:
-        # What took longer than it is trusted, and cannot be confirmed, may have been invalidated meanwhile.
+        # A load that outlasted `untrusted_ttl`, and cannot be confirmed, may have been invalidated meanwhile.
         until = self._trust.of(entry) if flight.listed else entry.loaded_at + self._policy.untrusted_ttl
         is_trusted = is_confirmed or self._clock() < until
         grace = self._policy.longest_untold - self._policy.untrusted_ttl

@@ -32,7 +32,7 @@ class Hearing(Generic[V]):
 
     @property
     def longest_untold(self) -> float:
-        """Seconds after an invalidation within which this instance, not told of it, stops serving what it had."""
+        """Seconds after an invalidation within which this instance, if it missed it, stops serving older values."""
         return self._trust.longest_untold
 
     def now(self) -> float:

@@ -82,7 +82,7 @@ class Keeping(Generic[V]):
         Args:
             name: the name.
             generation: the name's new one, under which nothing has to be forgotten; None where it is not known.
-            heard: whether it is known that the name was invalidated.
+            heard: whether the name is known to be invalidated.
         """
         digest = None if name is None else digest_of(name)
         if heard:
@@ -150,7 +150,7 @@ class Keeping(Generic[V]):
 
     def windows(self, flight: Flight[V]) -> Windows:
         """Return the times after invalidations past whose ends nothing is kept that was loaded in them."""
-        # Of a load that leaves Redis alone it is not known whether another instance holds the user.
+        # A load without a look into Redis does not show whether another instance holds the user.
         if flight.alone and self._shared is not None:
             return HELD
         return self.settling.windows(flight.key[1], flight.look, flight.looked)
@@ -268,7 +268,7 @@ class Keeping(Generic[V]):
         answers = await self._shared.store(values)
         for value, stored in zip(values, answers, strict=True):
             if stored is False:
-                # Redis may have evicted its generation: whether it was invalidated, the next look tells.
+                # Redis may have evicted its generation: the next look decides whether the name was invalidated.
                 self.forget(value.key[1], heard=False)
         return {value.key for value, stored in zip(values, answers, strict=True) if stored}
 

@@ -62,7 +62,7 @@ class Looking(Generic[V]):
     async def depart(self, departing: Sequence[Flight[V]]) -> None:
         """Land what is known already, wait for what others load, and hand over the loads that are to be made here."""
         flights = self._flights.still_wanted(departing)
-        # Before the look, too: what is invalidated before this instance is listed again is not told to it.
+        # Before the look, too: this instance misses invalidations that return before it is listed again.
         is_listed = self._keeping.is_listed
         for flight in flights:
             flight.listed, flight.closes_at = is_listed, math.inf if is_listed else -math.inf

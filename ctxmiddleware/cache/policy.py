@@ -132,7 +132,7 @@ class CachePolicy:
 
     @property
     def longest_untold(self) -> float:
-        """Seconds after an invalidation within which an instance that was not told of it stops serving what it had."""
+        """Seconds after an invalidation within which an instance that missed it stops serving older values."""
         return self.untrusted_ttl + self._untrusted_grace
 
     @property

@@ -14,13 +14,13 @@ from .shared import Look
 
 MOST_REMEMBERED: Final = 100_000
 
-# After an invalidation of everyone the windows end at so many different times, each for its share of the users: spread
+# After an invalidation of all names the windows end at so many different times, each for its share of the users: spread
 # evenly, their loads would find no others to travel with.
 MOMENTS: Final = 4
 
 
 class Settling:
-    """What this process knows of invalidations: what it has heard of, and what a look into Redis has told it.
+    """Invalidations that this process knows of: by announcements, and by looks into Redis.
 
     Args:
         settle: seconds after an invalidation in which its transaction may still commit; 0 switches it off.
@@ -45,7 +45,7 @@ class Settling:
         return bool(self._at) or self._everyone_at > -math.inf
 
     def hear(self, digest: bytes | None) -> None:
-        """Take note of an invalidation of a name, or of everyone where it is None."""
+        """Record an invalidation of a name, or of all names where it is None."""
         if not self._settle:
             return
         now = self._clock()
@@ -64,7 +64,7 @@ class Settling:
             oldest = next(iter(self._at))
             at = self._at[oldest]
             if len(self._at) > MOST_REMEMBERED:
-                # It stands for everyone from now on: too many are loaded again, and none too few.
+                # It stands for all names from now on: too many are loaded again, and none too few.
                 self._everyone_at = max(self._everyone_at, at)
             elif now < at + self._remember:
                 return
@@ -93,15 +93,15 @@ class Settling:
 
         Args:
             name: the name.
-            look: what Redis has told; None where it could not be asked.
-            looked: monotonic seconds at which it was asked, and at which it had answered.
+            look: the reply of Redis; None where Redis was not reachable.
+            looked: monotonic seconds at which the look began and ended.
         """
         if (look is not None and look.is_held) or (self._held and digest_of(name) in self._held):
             return HELD
         return self.settles(name, look, looked)
 
     def settles(self, name: str, look: Look[Any] | None, looked: tuple[float, float]) -> Windows:
-        """Return the windows of everyone and of a name as if it was not held; arguments as of `windows`."""
+        """Return the windows of all names and of a name as if it was not held; arguments as of `windows`."""
         if not self._settle or ((look is None or look.moved_ago == math.inf) and not self._knows):
             return UNBOUNDED
         digest = digest_of(name)
@@ -117,7 +117,7 @@ class Settling:
         return self._settle * (1 + int(digest[-2:], 16) % MOMENTS / MOMENTS)
 
     def windows_ms(self, name: str, windows: Windows, loaded_at: float) -> tuple[int | None, int | None]:
-        """Return how many milliseconds after an invalidation of everyone, and of a name, what was loaded is not kept.
+        """Return how many milliseconds after an invalidation of all names, and of a name, a loaded value is not kept.
 
         Args:
             name: the name.
@@ -129,7 +129,7 @@ class Settling:
         return (found[0], found[1]) if len(found) == len(lengths) else (None, None)
 
     def moved_ago(self, name: str, look: Look[Any] | None) -> float:
-        """Return the seconds since a name, or everyone, was invalidated, as far as is known; infinite if long ago."""
+        """Return the seconds since a name, or all names, were invalidated, as far as is known; infinite if long ago."""
         ago = math.inf if look is None else look.moved_ago
         if self._knows:
             heard = max(self._at.get(digest_of(name), -math.inf), self._everyone_at)
@@ -140,5 +140,5 @@ class Settling:
 def _window(heard: float, left: float, looked: tuple[float, float]) -> Window:
     if left == -math.inf:
         return Window(heard, heard)
-    # An announcement that is heard late, or again, defers no end that Redis knows.
+    # An announcement that arrives late, or twice, defers no end that Redis knows.
     return Window(looked[0] + left, max(heard, looked[1] + left))

@@ -28,7 +28,7 @@ class Look(Generic[V]):
         fence: the generations in force.
         stored: what it holds that was stored under them.
         name_moved_ago: seconds since the name was last invalidated by any instance; infinite where that is long ago.
-        everyone_moved_ago: seconds since everyone was.
+        everyone_moved_ago: seconds since all names were.
         is_held: whether a `changing` block for the name is open.
         left_ms: milliseconds that whatever it holds there has left; negative where it holds nothing that ends.
     """
@@ -42,7 +42,7 @@ class Look(Generic[V]):
 
     @property
     def moved_ago(self) -> float:
-        """Seconds since the name, or everyone, was last invalidated."""
+        """Seconds since the name, or all names, were last invalidated."""
         return min(self.name_moved_ago, self.everyone_moved_ago)
 
 
@@ -56,7 +56,7 @@ class Storing(Generic[V]):
         stored: the value.
         keep_ms: milliseconds it is kept, counted from when its source was asked.
         lease: the lease of its load, which ends with it; empty where there is none.
-        windows_ms: milliseconds after an invalidation of everyone, and of the name, in which it was loaded and past
+        windows_ms: milliseconds after an invalidation of all names, and of the name, in which it was loaded and past
             which it is not kept; None where it was loaded long after.
     """
 
@@ -76,7 +76,7 @@ class Reach:
         me: the name of this instance; empty where it has none.
         confirmed: instances that have forgotten, and the milliseconds after which each had said so.
         silent: instances that have not said so, and the seconds within which each stops serving what it had.
-        knew: whether the shared tier had a generation of the name: it was looked up lately; None where nobody knows.
+        knew: whether the shared tier had a generation of the name: it was looked up lately; None where that is unknown.
         unlisted: where the list of instances may be incomplete, the seconds within which one that is not in it stops,
             and why it may be.
     """
@@ -90,7 +90,7 @@ class Reach:
 
 NOWHERE: Final = Reach()
 
-# A holder that has died holds for so long after it last said that it lives.
+# The hold of a process that died ends so long after its last renewal.
 HELD_SECONDS: Final = 60.0
 
 
@@ -104,7 +104,7 @@ class Listener(Protocol):
 
     @property
     def longest_untold(self) -> float:
-        """Seconds after an invalidation within which an instance that was not told of it stops serving what it had."""
+        """Seconds after an invalidation within which an instance that missed it stops serving older values."""
         ...
 
     def now(self) -> float:
@@ -257,7 +257,7 @@ class SharedTier(Protocol[V]):
         ...
 
     async def mark(self, names: Sequence[str] | None) -> None:
-        """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
+        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
         ...
 
     async def renew(self, name: str | None, keep_ms: int) -> None:
@@ -271,7 +271,7 @@ class SharedTier(Protocol[V]):
             for each, whether this holder held it already.
 
         Raises:
-            SharedTierFailed: it did not say that it does.
+            SharedTierFailed: it did not confirm it.
         """
         ...
 
@@ -279,7 +279,7 @@ class SharedTier(Protocol[V]):
         """Take back what `hold` has begun.
 
         Raises:
-            SharedTierFailed: it did not say that it does.
+            SharedTierFailed: it did not confirm it.
         """
         ...
 

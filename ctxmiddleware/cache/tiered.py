@@ -51,7 +51,7 @@ class TieredCache(Generic[V]):
         share: types of rows that many values have in common, kept once in memory.
         grace_seconds: seconds a load may take beside asking the source.
         sleep: waits until a call of the source is slow.
-        source_lag: seconds the source may be behind where it is not told of an invalidation.
+        source_lag: seconds the source may be behind where it does not learn of an invalidation.
     """
 
     def __init__(
@@ -216,14 +216,14 @@ class TieredCache(Generic[V]):
 
     @property
     def settling(self) -> Settling:
-        """What this process knows of invalidations, and of what it is to keep nothing of."""
+        """Invalidations and holds that this process knows of."""
         return self._filling.keeping.settling
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of names; return for each whether this holder held it already.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         return [True] * len(names) if self._shared is None else await self._shared.hold(names, holder)
 
@@ -231,13 +231,13 @@ class TieredCache(Generic[V]):
         """Take back what `hold` has begun.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         if self._shared is not None:
             await self._shared.let_go(names, holder)
 
     async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Let the windows of names, or of everyone, begin now, which were invalidated a moment ago."""
+        """Begin the windows of names, or of all names, now; they were invalidated a moment ago."""
         if not self.policy.settle:
             return
         for digest in [None] if names is None else [digest_of(name) for name in names]:
@@ -246,10 +246,10 @@ class TieredCache(Generic[V]):
             await self._shared.mark(names)
 
     async def renew(self, name: str | None) -> None:
-        """Make everything unservable that was loaded since a name, or everyone, was invalidated; wait for no instance.
+        """Forget values loaded since a name, or all names, were invalidated; wait for no instance.
 
         Raises:
-            SharedTierFailed: Redis could not be told; this process has forgotten all the same.
+            SharedTierFailed: Redis did not take the invalidation; this process has forgotten all the same.
         """
         keeping = self._filling.keeping
         keeping.forget(name)
@@ -264,7 +264,7 @@ class TieredCache(Generic[V]):
             how many entries memory held, and what the other instances said.
 
         Raises:
-            SharedTierFailed: Redis could not be told; this process has forgotten all the same.
+            SharedTierFailed: Redis did not take the invalidation; this process has forgotten all the same.
         """
         keeping, is_collected = self._filling.keeping, False
         partitions = self.memory.partitions(MOST_PARTITIONS)

@@ -36,8 +36,8 @@ class Trust:
 
     Args:
         lasts: seconds trust lasts after a proof.
-        longest_untold: seconds after an invalidation within which an instance that was not told of it stops serving
-            what it had.
+        longest_untold: seconds after an invalidation within which an instance that missed it stops serving older
+            values.
     """
 
     __slots__ = ("ended_at", "epoch", "lasts", "left_at", "left_epoch", "longest_untold", "told_from", "until")

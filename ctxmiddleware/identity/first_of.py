@@ -80,7 +80,7 @@ _LEFT: Final = (ForeignCredential, UndecidedCredential, KeysUnavailable)
 
 
 class _Left:
-    """What the ways so far have left to those after them."""
+    """State that earlier ways leave to later ones."""
 
     def __init__(self) -> None:
         self._foreign: Exception | None = None
@@ -110,7 +110,7 @@ class _Left:
         """Raise what is due where no way has found an identity."""
         if self._undecided is not None:
             raise self._undecided
-        # A way that takes the credential for its own has the say over it: its own `on_bad` made the request anonymous.
+        # The way that claims a credential decides on it: its own `on_bad` made the request anonymous.
         # A way of another credential has none over a token: a second header makes no refused token anonymous.
         if self._foreign is not None and all(each.is_foreign for each in rejections_on(scope) if each.takes_tokens):
             raise self._foreign

@@ -82,7 +82,7 @@ class EmailSearch:
         return self._clock() < self._by_ranges_until
 
     def no_patterns(self) -> None:
-        """Take note that the database refused a pattern."""
+        """Use ranges for a while, because the database refused a pattern."""
         self._by_ranges_until = self._clock() + _REFUSED_LASTS
 
     def query(self, email: str) -> dict[str, str]:

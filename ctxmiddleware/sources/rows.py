@@ -179,7 +179,7 @@ def context_or_error(answer: bytes | None, email: str) -> Loaded[UserContext] | 
         email: the address.
     """
     if answer is None:
-        return SourceError("employees.email: the address belongs to more than one employee, so it is nobody's")
+        return SourceError("employees.email: the address belongs to more than one employee, so no context fits")
     try:
         return Loaded(context_from(answer, email), origin="rpc")
     except SourceError as error:

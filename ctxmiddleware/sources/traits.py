@@ -1,10 +1,10 @@
-"""What a source says of itself, or wants to be told, beside giving contexts."""
+"""Optional attributes of a source: its label, its replica lag, and its `settle` hook."""
 
 from __future__ import annotations
 
 
 def label_of(source: object) -> str:
-    """Return what tells the database of a source from others, empty where the source does not say."""
+    """Return the label that distinguishes the database of a source, empty if the source has none."""
     label = getattr(source, "label", "")
     return label if isinstance(label, str) else ""
 
@@ -16,8 +16,8 @@ def lag_of(source: object) -> float:
 
 
 def tell_settle(source: object, settle: float) -> None:
-    """Tell a source, if it wants to know, for how many seconds after an invalidation its transaction may commit."""
+    """Pass the seconds within which a transaction may commit after its invalidation to the `settle` of a source."""
     # A source that reads from a replica asks its primary for so much longer.
-    told = getattr(source, "settle", None)
-    if callable(told):
-        told(settle)
+    hook = getattr(source, "settle", None)
+    if callable(hook):
+        hook(settle)

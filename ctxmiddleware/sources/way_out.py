@@ -1,4 +1,4 @@
-"""What an error about the database says beside its code: which object it is about, and what mends it."""
+"""Details of a database error beside its code: the object concerned, and the remedy."""
 
 from __future__ import annotations
 

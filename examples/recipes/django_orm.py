@@ -31,7 +31,7 @@ def change(plugin: ContextPlugin[str], email: str, role: str) -> None:
 
 
 def create(plugin: ContextPlugin[str], email: str, role: str) -> None:
-    """Create a user, whose being unknown may be remembered until it is invalidated."""
+    """Create a user; the cache may hold it as unknown until it is invalidated."""
     with transaction.atomic():
         Account.objects.create(email=email, role=role)
         transaction.on_commit(partial(plugin.invalidate_sync, email))

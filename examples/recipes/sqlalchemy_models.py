@@ -6,7 +6,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """What the tables have in common."""
+    """The declarative base of the tables."""
 
 
 class Account(Base):

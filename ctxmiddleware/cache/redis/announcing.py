@@ -27,7 +27,7 @@ LIVE_MS: Final = 3000
 
 
 class _What(NamedTuple):
-    """What an invalidation renews and removes: generations with their marks, values, and the digest of the name."""
+    """The keys that an invalidation renews and removes: generations with their marks, values; digest of the name."""
 
     pairs: Sequence[tuple[str, str]]
     values: Sequence[str]
@@ -43,7 +43,7 @@ class Announcer:
         me: the instance's name.
         token: makes a value never used before.
         options: times, and how many replicas must have it.
-        is_named: says whether Redis has told which server it is; if not, its list of instances may be an old one.
+        is_named: returns whether Redis has identified its server; if not, its list of instances may be an old one.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class Follower:
 
     @property
     def longest_untold(self) -> float:
-        """Seconds after an invalidation within which this instance, not told of it, stops serving what it had."""
+        """Seconds after an invalidation within which this instance, if it missed it, stops serving older values."""
         return self._listener.longest_untold
 
     def now(self) -> float:
@@ -95,7 +95,7 @@ class Follower:
         return self._promised is not None
 
     def leave(self) -> None:
-        """Take note that this instance is in no list any more: nothing that it knows is served from now on."""
+        """Stop trusting memory from now on, because this instance has left the list of instances."""
         self._incarnation, self._promised = None, None
         self._listener.left()
 
@@ -175,7 +175,7 @@ class Channel:
     """What all event loops of a process know of the channel.
 
     Only one of them listens at a time; where its event loop ends, another goes on where it was. `longest_untold` is the
-    longest time, in seconds, for which an instance that ever registered serves what it was not told to forget.
+    longest time, in seconds, for which any registered instance serves a value after an invalidation that it missed.
 
     Args:
         landed: told of loads by other instances that somebody here waits for.
@@ -226,12 +226,12 @@ class Channel:
         return self._clock()
 
     def listed(self, beat: Beat, asked_at: float) -> None:
-        """Take note that a beat, asked for at a monotonic second, has put this instance into the list."""
+        """Record that a beat, sent at a monotonic second, has put this instance into the list."""
         self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
         self.longest_untold = max(self.longest_untold, beat.longest_ms / 1000)
 
     def leave_list(self) -> None:
-        """Take note that this instance leaves the list: a beat that is answered after that lists it no more."""
+        """Record that this instance leaves the list; the reply of a later beat does not list it again."""
         self.has_left, self._listed_until = True, -math.inf
 
     def is_listed(self) -> bool:

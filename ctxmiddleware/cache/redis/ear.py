@@ -55,7 +55,7 @@ class Ear:
         me: the instance's name.
         options: times.
         token: makes a value never used before.
-        heard: called with None when the channel answers, and with an error when it is lost.
+        heard: called with None when the channel replies, and with an error when it is lost.
         begun_anew: called when the state of the channel was lost.
     """
 

@@ -43,7 +43,7 @@ class Fleet:
         counters: where events are counted.
         options: times.
         token: makes a value never used before.
-        is_named: says whether Redis has told which server it is.
+        is_named: returns whether Redis has identified its server.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Fleet:
         Args:
             tasks: where.
             way: to the server that holds the channel.
-            session: told of what is heard of the channel, or that it is lost.
+            session: records whether the channel replies or is lost.
         """
         self._loops.append(None)
         self._channel.has_left = False
@@ -105,12 +105,12 @@ class Fleet:
         ear = self._ear(way, self._follower, session)
         tasks.start_soon(ear.listen)
         tasks.start_soon(self._stay_listed, way, self._follower)
-        # Whoever looks before he is known as a listener is told of nothing that happens in between.
+        # Wait until this instance is subscribed: it would miss invalidations between a look and the subscription.
         with anyio.move_on_after(2 * self._options.timeout):
             await ear.settled.wait()
 
     async def _stay_listed(self, way: Way, follower: Follower) -> None:
-        """Register over the pool where the channel is not heard, until it is cancelled."""
+        """Register over the pool while the channel is lost, until this task is cancelled."""
         keys = self._keys.channel()
         while True:
             await anyio.sleep(REGISTERED_EVERY)
@@ -190,7 +190,7 @@ class Fleet:
             return await announcement.reach() if waits else NOWHERE
 
     async def mark(self, session: Session, names: Sequence[str] | None) -> None:
-        """Let names, or everyone where it is None, count as invalidated just now."""
+        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
         if not await session.take_place(self._options.timeout):
             return
         everyone = [mark for _, mark in self._keys.everyone()]

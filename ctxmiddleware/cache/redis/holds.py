@@ -37,7 +37,7 @@ class Holds:
         """Hold names for `HELD_SECONDS` from now, and return for each whether this holder held it already.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         return [held == 1 for held in await self._run(session, HOLD, names, holder, int(1000 * HELD_SECONDS))]
 
@@ -45,7 +45,7 @@ class Holds:
         """End the holds of one holder.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         await self._run(session, LET_GO, names, holder)
 

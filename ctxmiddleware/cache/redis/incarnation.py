@@ -49,7 +49,7 @@ class Incarnation:
     snapshot, hold generations that had been replaced. Both have another run id or replication id than the one that is
     kept beside the generations. Everyone's generations are renewed there before anything is read from it.
 
-    `is_named` tells whether the server has said which one it is.
+    `is_named` is whether the server has identified itself.
 
     Args:
         keys: of the namespace.
@@ -165,5 +165,5 @@ def _name(*sections: object) -> bytes | None:
 
 def age_of(mark_ms: int) -> float:
     """Return the seconds since a mark was set that has so many milliseconds left; infinite where there is none."""
-    # What it has left tells its age without any wall clock.
+    # The remaining time gives the age without any wall clock.
     return (MARK_MS - mark_ms) / 1000 if mark_ms > 0 else math.inf

@@ -13,7 +13,7 @@ CALLED_SIZE: Final = 2 * DIGEST_SIZE
 
 
 class RedisKeys(NamedTuple):
-    """The keys of one user: the generations and marks of everyone and of the name, the value, the holds, the lease."""
+    """The keys of one user: the generations and marks of all names and of the name, the value, the holds, the lease."""
 
     everyone: str
     generation: str

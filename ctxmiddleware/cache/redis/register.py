@@ -8,7 +8,7 @@ from .lua.channel import LISTED_MS
 
 
 def entry_of(instance: str, longest_untold: float) -> bytes:
-    """Return what an instance registers as, with the seconds for which it serves what it was not told to forget."""
+    """Return the entry of an instance, with the seconds for which it serves a value after a missed invalidation."""
     return f"{math.ceil(longest_untold * 1000)} {instance}".encode()
 
 
@@ -17,14 +17,14 @@ def registering(instance: str, longest_untold: float, of_all: float) -> tuple[by
 
     Args:
         instance: its name.
-        longest_untold: seconds for which it serves what it was not told to forget.
-        of_all: the longest such time that it knows of any instance: where Redis has lost it, it is there again.
+        longest_untold: seconds for which it serves a value after an invalidation that it missed.
+        of_all: the longest such time that it knows of any instance: restored where Redis has lost it.
     """
     return entry_of(instance, longest_untold), math.ceil(max(longest_untold, of_all) * 1000), LISTED_MS
 
 
 def read_entry(entry: bytes) -> tuple[str, float]:
-    """Return the name of a registered instance, and the seconds for which it serves what it was not told to forget.
+    """Return the name of a registered instance, and the seconds it serves a value after a missed invalidation.
 
     Raises:
         ValueError: it is no entry.

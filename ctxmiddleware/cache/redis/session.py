@@ -79,11 +79,11 @@ class Session:
 
     @property
     def health(self) -> Literal["unknown", "ok", "failing"]:
-        """What the commands so far have shown of Redis."""
+        """The state of Redis after the last command."""
         return self._last if self.is_up else "failing"
 
     def heard(self, error: Exception | None) -> None:
-        """Take note of an answer of the channel, or of the error with which it was lost or could not be opened."""
+        """Record a reply of the channel, or the error with which it was lost or could not be opened."""
         if error is None:
             self._last = "ok"
             return

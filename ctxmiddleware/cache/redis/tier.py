@@ -230,7 +230,7 @@ class RedisTier(Generic[V]):
         return self._fleet.landings.of(keys)
 
     async def mark(self, names: Sequence[str] | None) -> None:
-        """Let names, or everyone where it is None, count as invalidated just now; where it fails, as before."""
+        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
         await self._fleet.mark(await self._sessions.ensure(), names)
 
     async def renew(self, name: str | None, keep_ms: int) -> None:
@@ -241,7 +241,7 @@ class RedisTier(Generic[V]):
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         return await self._holds.hold(await self._sessions.ensure(), names, holder)
 
@@ -249,7 +249,7 @@ class RedisTier(Generic[V]):
         """Take back what `hold` has begun.
 
         Raises:
-            SharedTierFailed: Redis did not say that it does.
+            SharedTierFailed: Redis did not confirm it.
         """
         await self._holds.let_go(await self._sessions.ensure(), names, holder)
 

@@ -139,7 +139,7 @@ class BearerJWT:
         if found:
             return self._identity(opened, found, self._clock())
         if self._published is None or opened.algorithm not in keys.PUBLISHED:
-            # Of a stated issuer it claims to be its token; else no key here could have signed it.
+            # A token with a stated issuer claims to be its token; else no key here could have signed it.
             kind = ForeignToken if self._rules.issuer is None else BadToken
             raise kind("no key here is for its algorithm", "unknown key")
         known = self._published.known(opened)
@@ -170,7 +170,7 @@ class BearerJWT:
     def _reject(self, error: BadToken, scope: Scope) -> None:
         logger.debug("a token is no good: %s", error)
         hint = f"a token is no good: {error}{self._compare.get(error.fault, '')}"
-        # Without an issuer stated, only a key that fits says that a token is this way's.
+        # Without an issuer stated, only a key that fits shows that a token is this way's.
         is_undecided = self._rules.issuer is None and error.fault in ("signature", "unknown key")
         is_foreign = error.is_foreign or is_undecided
         note_rejection(scope, Rejection(error.fault, hint, is_foreign, self.takes_tokens))

@@ -1,4 +1,4 @@
-"""What an operator has to compare where tokens are no good, by fault."""
+"""Hints for an operator: the settings and claims to compare where tokens are refused, by fault."""
 
 from __future__ import annotations
 

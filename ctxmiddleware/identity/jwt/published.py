@@ -96,7 +96,7 @@ class PublishedKeys:
             return found if self._are_in_force(now) else None
         if self._may_ask(now):
             return None
-        # In an outage no fetch says that a token is not of a new key, whatever an earlier one has said.
+        # In an outage no fetch shows that a token is not of a new key, whatever an earlier one has said.
         if self._is_failing:
             raise self.unavailable()
         return found

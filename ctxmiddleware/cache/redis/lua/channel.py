@@ -20,7 +20,7 @@ class Roll(NamedTuple):
     Args:
         listening: the instances.
         age_ms: milliseconds since the list was begun; 0 where there is none.
-        longest_ms: the longest time for which one that ever registered serves what it was not told to forget.
+        longest_ms: the longest time for which any registered one serves a value after an invalidation that it missed.
     """
 
     listening: list[Listening]
@@ -90,7 +90,7 @@ local function listeners(all)
 end
 """
 
-# An instance is listed for as long as it may serve by what it has heard at its last beat.
+# An instance is listed for as long as its last beat allows it to serve.
 _BEAT: Final = """
 local state, stream, all, inbox = unpack(KEYS, 1, 4)
 local held = incarnation(state, stream)

@@ -92,7 +92,7 @@ INVALIDATE: Final = script(COMMON + CHANNEL + _RENEWING + _INVALIDATE, tuple[byt
 # The announcement alone, where generations and channel are on two servers of a cluster.
 ANNOUNCE: Final = script(COMMON + CHANNEL + _ANNOUNCE, tuple[bytes, Roll])
 
-# Names, or everyone, count as invalidated just now.
+# Marks a key as invalidated just now: of a name, or of all names in a bucket.
 MARK: Final = script(_MARK, tuple[bytes, int])
 
 # Everyone's generations are new before a server that may hold old ones is called by its name.

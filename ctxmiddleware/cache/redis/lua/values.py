@@ -8,8 +8,8 @@ from .leases import LEASES
 from .script import COMMON, script
 
 Found: TypeAlias = tuple[bytes, bytes, bytes | None, int, int, int, int]
-"""Of one user: the generations of everyone and of the name, the value, and the milliseconds that are left of it, of the
-marks of everyone and of the name, and of the holds."""
+"""Of one user: the generations of all names and of the name, the value, and the milliseconds left of it, of the marks
+of all names and of the name, and of the holds."""
 
 _LOOK: Final = """
 local keep = tonumber(ARGV[2])

@@ -38,7 +38,7 @@ _OF_A_CLUSTER: Final = ("max_connections", "response_callbacks", "redis_connect_
 
 
 _PLAIN: Final = " (then write redis:// in the place of rediss://)"
-# What a pool puts among the arguments of its connections by itself.
+# Arguments of connections that a pool adds by itself.
 _OF_A_POOL: Final = ("maint_notifications_pool_handler", "himport_registry", "event_dispatcher")
 
 
@@ -58,7 +58,7 @@ class _Watched(AbstractConnection):
         except TimeoutError:
             if not isinstance(self, SSLConnection):
                 raise
-            # Redis waits for the rest of what it takes for a command.
+            # Redis reads the TLS handshake as an incomplete command and waits for the rest.
             raise RedisTimeoutError(
                 f"no TLS connection within {self.socket_connect_timeout:g} s: the server hangs, or {NO_TLS}{_PLAIN}"
             ) from None
