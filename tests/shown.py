@@ -32,7 +32,7 @@ def run(block: str) -> dict[str, Any]:
 
 
 class Counting:
-    """An app in the middle of calls that it counts, and tells at /calls.
+    """An ASGI layer that counts the calls of an app, and returns the count at /calls.
 
     Args:
         app: is called.

@@ -60,7 +60,7 @@ async def test_a_client_of_redis_that_was_closed_is_left_alone(
         async with plugin_of(redis=client, namespace="n", redis_options=PATIENT) as plugin:
             await plugin.resolve(ADA)
             await close(client)
-            # The server's own client here, and the connection on which the plugin hears the channel.
+            # The server's own client here, and the plugin's connection to the channel.
             await eventually_async(lambda: len(server.client_list()) == 2)
             known = {each["id"] for each in server.client_list()}
             assert (await plugin.resolve(BOB)).context is not None
@@ -70,7 +70,7 @@ async def test_a_client_of_redis_that_was_closed_is_left_alone(
             assert _state(plugin) == "failing"
         await eventually_async(lambda: len(server.client_list()) == 1)
     del client
-    # A connection that was left open would be told of here.
+    # A connection that was left open causes a ResourceWarning here.
     gc.collect()
 
 
@@ -86,7 +86,7 @@ async def test_a_client_that_its_owner_uses_again_is_used_again(redis_url: str) 
         await client.aclose()
 
 
-async def test_a_client_of_http_that_was_closed_is_told_by_name(front: SupabaseFront) -> None:
+async def test_the_error_names_a_closed_http_client(front: SupabaseFront) -> None:
     """The fault is its owner's and no lost connection."""
     client = httpx2.AsyncClient()
     async with SupabaseSource(front.url, Secret(front.secret_key), client=client) as source:

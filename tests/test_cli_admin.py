@@ -96,10 +96,10 @@ def test_forgetting_prints_the_report(address: str, words: list[str], capsys: py
     ],
     ids=["no address", "unknown", "subject"],
 )
-def test_what_was_not_there_to_forget_is_told(
+def test_an_operator_sees_that_nothing_was_forgotten(
     address: str, words: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An operator sees that a name was misspelt; the report is printed apart, for a program."""
+    """The name may be misspelt; the report is printed apart, for a program."""
     assert main(["invalidate", *words, "--url", f"{address}/admin"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["was_known"] is False

@@ -40,7 +40,7 @@ _PACKAGE: Final = ctxmiddleware.__path__[0]
 
 
 class Never:
-    """What a task waits for that is collected."""
+    """The object that a collected task waits for."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
@@ -257,7 +257,7 @@ class _NeverLoads(Database):
 
 class _NeverTold:
     def listen(self, listener: object) -> None:
-        """Hear nothing."""
+        """Receive no announcement."""
 
     async def invalidate(self, *_: object) -> Any:
         """Take for ever."""
@@ -279,7 +279,7 @@ def _holds(condition: bool) -> None:  # noqa: FBT001 - what is asserted
 async def _play(scene: Callable[[], Scene], line: int) -> bool:
     """Play a scene in which the task is collected at one line, and return whether there was such a line."""
     one = scene()
-    # What a scene has opened is open by then.
+    # Resources of a scene are open by then.
     for _ in range(5):
         await anyio.lowlevel.checkpoint()
     one.task.send(None)
@@ -378,7 +378,7 @@ def test_no_change_is_lost_between_threads() -> None:
 
 
 def test_what_is_collected_in_another_loop_leaves_that_one_alone() -> None:
-    """The counts of a loop's holders, and whether its watches are told of news, are the running loop's own."""
+    """The counts of holders and the notified watches are those of the running loop."""
     events: list[str] = []
 
     @asynccontextmanager

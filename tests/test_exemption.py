@@ -143,7 +143,7 @@ def test_a_path_rewritten_to_another_endpoint_is_refused(case: str) -> None:
 
 
 def test_a_root_path_rewritten_in_a_mount_is_refused() -> None:
-    """What the outer mount has put into the root path is no excuse for a layer inside to add to it."""
+    """A root path set by the outer mount does not allow an inner layer to add to it."""
     inner = Starlette(routes=ROUTES, middleware=[Middleware(Prefix)])
     client = TestClient(Starlette(routes=[Mount("/api", excluding(inner, "/health"))]))
     assert client.get("/api/health").text == "well"
@@ -238,7 +238,7 @@ def test_redirects_and_missing_routes_pass_behind_a_middleware() -> None:
 
 
 def test_a_middlewares_own_answer_on_an_excluded_path_is_refused() -> None:
-    """Of a layer that is not known it cannot be told whether it has read the path likewise."""
+    """A layer that is not known may have read the path differently."""
 
     async def serves(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return PlainTextResponse("well")

@@ -114,7 +114,7 @@ async def test_the_traceback_of_an_outage_is_there_at_debug() -> None:
 
 @pytest.mark.anyio
 async def test_a_source_that_is_down_is_one_line_for_all_requests_of_a_minute() -> None:
-    """Whatever their number; the lines of single requests are DEBUG."""
+    """For any number of requests; their own lines are DEBUG."""
     plugin = plugin_of()
     with writing() as written:
         for _ in range(200):
@@ -219,7 +219,7 @@ def test_a_seldom_line_is_due_once_a_minute_for_each_kind() -> None:
     ids=repr,
 )  # fmt: skip
 def test_a_reason_is_one_line_without_addresses_and_tokens(error: Exception, reason: str) -> None:
-    """Of a group it is the reasons of all, each once."""
+    """A group has the reasons of all its errors, each once."""
     assert reason_of(error) == reason
 
 

@@ -17,7 +17,7 @@ from .people import ADA, plugin_of
 pytestmark = pytest.mark.anyio
 
 
-async def test_tls_to_a_port_without_it_is_told_as_such(front: SupabaseFront) -> None:
+async def test_the_error_names_a_port_without_tls(front: SupabaseFront) -> None:
     """The number of an error of OpenSSL is no error number of the system."""
     async with SupabaseSource(front.url.replace("http://", "https://"), Secret(front.secret_key)) as source:
         with pytest.raises(
@@ -28,15 +28,15 @@ async def test_tls_to_a_port_without_it_is_told_as_such(front: SupabaseFront) ->
 
 
 @asyncio_only
-async def test_tls_to_a_redis_without_it_is_told_as_such(valkey: Valkey) -> None:
-    """It waits for the end of what it takes for a command, and so does the client for the answer."""
+async def test_the_error_names_a_redis_without_tls(valkey: Valkey) -> None:
+    """Redis waits for the end of an incomplete command, and the client for the reply."""
     async with plugin_of(redis=valkey.url.replace("redis://", "rediss://")) as plugin:
         with pytest.raises(InvalidationFailed, match=r"the port does not speak TLS .then write redis://"):
             await plugin.invalidate(ADA)
 
 
 async def test_postgrest_without_a_gateway(supabase: SupabaseProject) -> None:
-    """The address is right, but for what is to stand before it."""
+    """The address is right, but the gateway before it is missing."""
     source = SupabaseSource(supabase.postgrest.url, Secret(supabase.keys.service_role))
     async with source:
         with pytest.raises(SourceMisconfigured, match=r"leads to PostgREST itself.*passes /rest/v1/ on"):

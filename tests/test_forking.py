@@ -1,4 +1,4 @@
-"""A forked process knows nothing of what its parent had open: it loads, listens, counts and locks anew."""
+"""A forked process shares no open resource with its parent: it loads, subscribes, counts and locks anew."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SECOND: Final = "second"
 
 
 def titled(title: str) -> UserContext:
-    """Return Ada's context with a title that tells when it was loaded."""
+    """Return Ada's context with a title that shows when it was loaded."""
     context = context_of(ADA)
     return msgspec.structs.replace(context, employee=msgspec.structs.replace(context.employee, job_title=title))
 
@@ -109,7 +109,7 @@ async def test_a_child_serves_nothing_that_was_invalidated(redis_url: str, sourc
         assert [each.instance for each in report.confirmed] == [stats.redis.instance]
 
 
-async def test_a_child_hears_of_invalidations_and_its_end_is_its_own(redis_url: str, source: Database) -> None:
+async def test_a_child_receives_invalidations_and_its_end_is_its_own(redis_url: str, source: Database) -> None:
     """The parent's report counts the open child; the parent keeps its place when the child leaves."""
     async with (
         plugin_of(source, redis=redis_url, redis_options=PATIENT) as plugin,
@@ -154,7 +154,7 @@ async def test_a_child_hears_of_invalidations_and_its_end_is_its_own(redis_url: 
 
 
 async def test_the_parents_place_in_the_fleet_is_the_parents_to_leave(redis_url: str, source: Database) -> None:
-    """What the child inherited of the fleet has nothing to say at its end."""
+    """The child's copy of the subscription logs nothing at its end."""
     async with plugin_of(source, redis=redis_url, redis_options=PATIENT) as plugin:
         inherited = plugin._assembly.redis
         assert inherited is not None

@@ -57,8 +57,8 @@ async def test_where_nothing_settles_there_is_nothing_to_forget() -> None:
 
 
 @pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one", "many"])
-async def test_where_redis_is_not_told_once_more_that_is_a_failure(names: list[str]) -> None:
-    """A report that says done would promise what may not hold."""
+async def test_a_failure_of_the_second_invalidation_is_a_failure(names: list[str]) -> None:
+    """A report with `done` would promise a bound that may not hold."""
     cache = Cache(0.02, failure=SharedTierFailed("gone"))
     with pytest.raises(InvalidationFailed) as raised:
         await _invalidator(cache).many(names)

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 @pytest.mark.parametrize("app", RAISES)
 async def test_an_exception_taken_as_no_lifespan_is_logged(app: App, caplog: pytest.LogCaptureFixture) -> None:
-    """What an app without a lifespan raised ends the one line of the log, and its traceback is there at DEBUG."""
+    """The error of an app without a lifespan ends the one log line, and its traceback is logged at DEBUG."""
     caplog.set_level(logging.DEBUG, "ctxmiddleware.lifespan")
     host = Host(wrapped(app, OpenedSource()))
     async with anyio.create_task_group() as tasks:

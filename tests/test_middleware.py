@@ -97,7 +97,7 @@ async def test_a_broken_installation_is_a_500_that_tells_nothing(
     required: bool,  # noqa: FBT001
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is wrong inside is in the log in one line, and not in the answer."""
+    """An internal error is in the log in one line, and not in the answer."""
     answer = await ask(app_of(required=required), http_scope(user=user))
     assert answer.status == 500
     assert answer.json() == {

@@ -28,14 +28,14 @@ Override = Callable[[UserContext | None], AbstractContextManager[None]]
 
 
 async def me(request: Request) -> Response:
-    """Tell who it is, by every way there is."""
+    """Return the user, read through each accessor."""
     context = get_user_context(request)
     assert context is current_user_context() is request.state.user_context
     return JSONResponse(context.email)
 
 
 async def live(websocket: WebSocket) -> None:
-    """Say who it is."""
+    """Send the user."""
     await websocket.accept()
     await websocket.send_json(get_user_context(websocket).email)
     await websocket.close()
@@ -55,7 +55,7 @@ def identify(scope: Scope) -> None:
 
 @pytest.fixture
 def plugin() -> ContextPlugin[UserContext]:
-    """A plugin whose users say by a header who they are."""
+    """A plugin that identifies users by a header."""
     return plugin_of()
 
 
@@ -97,7 +97,7 @@ def test_requests_of_a_test_client_have_the_context(
             assert client.get("/me").json() == ADA
         assert status(client) == 401
         with pytest.raises(WebSocketDenialResponse), client.websocket_connect("/live"):
-            raise AssertionError("let in")
+            raise AssertionError("accepted")
     finally:
         if opened:
             client.__exit__(None, None, None)
@@ -179,13 +179,13 @@ def as_ada(plugin: ContextPlugin[UserContext]) -> Iterator[None]:
 async def test_a_block_of_a_sync_fixture_holds_for_an_async_test(
     plugin: ContextPlugin[UserContext], as_ada: None
 ) -> None:
-    """Whose task has the context variables of whenever its runner was started."""
+    """Its task has the context variables from when its runner was started."""
     async with transport(plugin) as client:
         assert (await client.get("/me")).json() == ADA
 
 
 def test_a_block_outside_of_any_loop_holds_for_the_loops_run_in_it(plugin: ContextPlugin[UserContext]) -> None:
-    """Whatever context variables their tasks have."""
+    """For any context variables of their tasks."""
 
     async def ask() -> int:
         async with transport(plugin) as client:
@@ -210,7 +210,7 @@ def test_a_block_may_be_left_in_another_context_than_it_was_entered_in(
 
 
 def test_no_user_is_identified_and_no_source_called() -> None:
-    """What a test gives needs neither a token nor a database."""
+    """A context given by a test needs neither a token nor a database."""
     source = StaticSource[UserContext]({})
     plugin = plugin_of(source, identify=identify)
     with plugin.override(context_of(ADA)):
@@ -218,7 +218,7 @@ def test_no_user_is_identified_and_no_source_called() -> None:
     assert (source.calls, source.batches) == ([], [])
 
 
-def test_an_override_holds_in_the_place_of_who_asks(plugin: ContextPlugin[UserContext], override: Override) -> None:
+def test_an_override_replaces_the_identified_user(plugin: ContextPlugin[UserContext], override: Override) -> None:
     """And everything else applies: inactive users, anonymous requests, excluded paths, guards of the admin."""
     client = TestClient(app_of(plugin))
     with override(context_of(ADA)):
@@ -270,7 +270,7 @@ def test_dependency_overrides_of_fastapi_work_inside_the_block(plugin: ContextPl
 
 
 @pytest.mark.parametrize("value", [ADA, by_header({"headers": [(b"x-user", ADA.encode())]})])
-def test_who_is_given_instead_of_a_context_is_refused(plugin: ContextPlugin[UserContext], value: object) -> None:
+def test_an_identity_instead_of_a_context_is_refused(plugin: ContextPlugin[UserContext], value: object) -> None:
     """Endpoints would get an address."""
     with pytest.raises(TypeError, match="takes a context"):
         plugin.override(value)  # type: ignore[arg-type]  # what is refused

@@ -179,7 +179,7 @@ def path_of(case: str) -> str:
 
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_a_preflight_of_an_unreadable_app_is_an_ordinary_request(case: str) -> None:
-    """It may run the view of another method, which then answers whoever sends two headers."""
+    """It may run the view of another method, which any request with two headers would reach."""
     client = TestClient(UserContextMiddleware(UNREADABLE[case](), plugin=plugin_of(), required=True))
     path = path_of(case)
     answer = client.options(path, headers=PREFLIGHT)

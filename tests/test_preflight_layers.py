@@ -178,7 +178,7 @@ def test_a_preflight_reaches_no_view(case: str) -> None:
 
 @pytest.mark.parametrize("case", OPEN)
 def test_preflight_pass_passes_them(case: str) -> None:
-    """The app is then expected to tell a preflight from another request."""
+    """The app is then expected to distinguish a preflight from another request."""
     assert client_of(OPEN[case](), preflight="pass").options("/payroll", headers=PREFLIGHT).status_code != 401
 
 

@@ -392,6 +392,6 @@ async def _greet(request: Request, word: str = "welcome") -> Response:
     ids=lambda each: type(each).__name__,
 )
 def test_a_mark_that_would_be_without_effect_is_refused(descriptor: Any) -> None:
-    """Of a descriptor that is called through another object the mark would be lost; the error names the way out."""
+    """A descriptor called through another object would lose the mark; the error names the way out."""
     with pytest.raises(ConfigurationError, match="put it below, on the function itself"):
         public(descriptor)

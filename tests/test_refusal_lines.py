@@ -58,7 +58,7 @@ async def test_a_line_counts_the_requests_of_its_own_kind(caplog: pytest.LogCapt
 
 
 @pytest.mark.anyio
-async def test_anonymous_requests_that_were_let_in_are_in_no_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_admitted_anonymous_requests_are_in_no_line(caplog: pytest.LogCaptureFixture) -> None:
     """Where no context is required they are no refusal."""
     plugin = plugin_of()
     for required in [False] * 20 + [True]:
@@ -109,7 +109,7 @@ async def test_one_issuers_tokens_do_not_hide_anothers(caplog: pytest.LogCapture
 
 
 def test_texts_with_numbers_or_without_an_end_are_bounded() -> None:
-    """A number is no other text, and of thousands of texts the labels alone are told apart."""
+    """A number makes no other text, and thousands of texts are distinguished by their labels alone."""
     refusals = Refusals(Counters())
     for number in range(1000):
         refusals.add(Cause("unavailable", f"again in {number} s"), "refused", {}, is_admin=lambda: False)

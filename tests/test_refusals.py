@@ -228,7 +228,7 @@ async def test_an_anonymous_request_is_reported_only_where_it_is_refused(lines: 
 
 
 async def test_a_request_that_a_later_way_identifies_is_no_refusal(lines: list[logging.LogRecord]) -> None:
-    """What the ways before it have noted is not counted, neither here nor for another plugin on the same scope."""
+    """Notes of earlier ways are not counted, neither here nor for another plugin on the same scope."""
     identify = first_of(ScopeUser(), _by_secret(), lambda scope: Identity(ADA))
     plugin, other = plugin_of(identify=identify), plugin_of(identify=lambda scope: None, name="other")
     app = UserContextMiddleware(UserContextMiddleware(no_lifespan, plugin=other), plugin=plugin)

@@ -1,4 +1,4 @@
-"""What the stats say of Redis and of the database: what was seen of them, and `unknown` before anything was."""
+"""The states of Redis and of the database in the stats: by their last answers, `unknown` before the first."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def own() -> Iterator[Valkey]:
 
 
 def health_of(breaker: RateBreaker) -> str:
-    """Return what a breaker says, which changes between two looks."""
+    """Return the state of a breaker, which changes between two calls."""
     return breaker.health
 
 
 def redis_state(plugin: ContextPlugin[UserContext]) -> str:
-    """Return what the stats say of Redis."""
+    """Return the state of Redis in the stats."""
     stats = plugin.stats().redis
     assert stats is not None
     return stats.state
@@ -58,7 +58,7 @@ async def test_redis_that_was_never_reached_is_failing() -> None:
 
 @asyncio_only
 async def test_redis_is_unknown_until_its_first_answer(redis_url: str) -> None:
-    """A pool without connections tells nothing of the server."""
+    """A pool without connections shows nothing of the server."""
     async with instance(url=redis_url, deaf=True) as one:
         assert one.redis is not None
         assert one.redis.health() == "unknown"
@@ -105,7 +105,7 @@ async def test_a_source_without_ways_of_its_own_has_the_same_words() -> None:
 
 
 def test_a_breaker_is_failing_while_it_is_open_and_probing_while_one_call_tries() -> None:
-    """What is not asked is not well, and a trial is told from both."""
+    """An open breaker is not `ok`, and a probe is distinguished from both."""
     clock = FakeClock()
     breaker = RateBreaker(clock, least=2, open_for=1.0)
     assert health_of(breaker) == "unknown"

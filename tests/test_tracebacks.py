@@ -163,7 +163,7 @@ def test_what_is_no_refusal_keeps_its_traceback() -> None:
 
 
 def test_a_missing_extra_keeps_its_cause() -> None:
-    """What could not be imported is said."""
+    """The error names the failed import."""
 
     @sheltered
     def fail() -> None:
@@ -188,7 +188,7 @@ class Notes(logging.Handler):
 
 @pytest.fixture
 def notes() -> Iterator[Notes]:
-    """What the package logs while the test runs."""
+    """The log records of the package while the test runs."""
     handler, logger = Notes(), logging.getLogger("ctxmiddleware")
     logger.addHandler(handler)
     yield handler

@@ -84,7 +84,7 @@ class Watching:
 
 @pytest.mark.parametrize("kind", ["websocket", "http"])
 async def test_a_watch_ends_with_its_connection(kind: str) -> None:
-    """Messages of the client are dropped, and a change is told meanwhile."""
+    """Messages of the client are dropped, and a change is delivered meanwhile."""
     source = StaticSource[UserContext]({ADA: context_of(ADA)})
     async with plugin_of(source) as plugin, connected(kind) as (client, connection), anyio.create_task_group() as tasks:
         watching = Watching(plugin, connection)

@@ -270,7 +270,7 @@ async def test_what_identify_answers_is_what_the_admin_answers(
     headers: dict[str, str],
     required: bool,  # noqa: FBT001
 ) -> None:
-    """A client that has to wait is not told to sign in, and no status of success comes of a refusal."""
+    """A 503 stays a 503 instead of a 401, and a refusal never has a status of success."""
 
     def identify(scope: Scope) -> Identity | None:
         raise error

@@ -34,7 +34,7 @@ def windows(one: Settling, clock: FakeClock, name: str = "ada", look: Look[str] 
 
 
 def window(one: Settling, clock: FakeClock, name: str = "ada", look: Look[str] | None = None) -> Window:
-    """Return the window of the name itself, or of everyone where that is all there is."""
+    """Return the window of the name itself, or of all names where that is the only one."""
     found = windows(one, clock, name, look)
     return found[1] if len(found) > 1 and math.isfinite(found[1].latest) else found[0]
 
@@ -45,7 +45,7 @@ def test_nothing_settles_where_nothing_was_invalidated() -> None:
     assert windows(one, clock) == windows(one, clock, look=Look(FENCE, None)) == UNBOUNDED
 
 
-def test_an_invalidation_that_was_heard_opens_a_window() -> None:
+def test_an_announced_invalidation_opens_a_window() -> None:
     """It is of its name alone, and ends."""
     one, clock = made()
     one.hear(digest_of("ada"))
@@ -63,7 +63,7 @@ def test_the_age_of_an_invalidation_in_redis_is_known_but_for_the_time_of_the_lo
 
 
 def test_the_later_end_counts() -> None:
-    """The mark may be lost in Redis, and the announcement may not have been heard."""
+    """The mark may be lost in Redis, and the announcement may not have arrived."""
     one, clock = made()
     one.hear(digest_of("ada"))
     assert window(one, clock, look=Look(FENCE, None)).earliest == SETTLE
@@ -71,7 +71,7 @@ def test_the_later_end_counts() -> None:
     assert window(one, clock, look=Look(FENCE, None, name_moved_ago=0.0)).latest == SETTLE
 
 
-def test_what_was_heard_late_or_twice_does_not_defer_the_end_that_redis_knows() -> None:
+def test_a_late_or_repeated_announcement_does_not_defer_the_end_that_redis_knows() -> None:
     """The announcement may arrive after the invalidation has returned: an entry ends by the age in Redis."""
     one, clock = made()
     clock.advance(3)
@@ -83,7 +83,7 @@ def test_what_was_heard_late_or_twice_does_not_defer_the_end_that_redis_knows() 
 
 
 def test_after_a_clear_the_windows_end_at_moments_that_digests_fix() -> None:
-    """Between once and twice the time, each moment for its share of the users, who travel together."""
+    """Between once and twice the time, each moment for its share of the users, which load together."""
     one, clock = made()
     one.hear(None)
     look: Look[str] = Look(FENCE, None, everyone_moved_ago=0.0)
@@ -109,7 +109,7 @@ def test_a_held_name_is_kept_by_nothing() -> None:
 
 
 def test_zero_switches_it_off() -> None:
-    """Whatever was heard, and whatever Redis says."""
+    """Whatever was announced, and whatever Redis replies."""
     one, clock = made(settle=0.0)
     one.hear(digest_of("ada"))
     one.hear(None)
@@ -117,14 +117,14 @@ def test_zero_switches_it_off() -> None:
     assert one.moved_ago("ada", None) == math.inf
 
 
-def test_what_was_heard_is_forgotten_once_nothing_of_that_time_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announcements_are_forgotten_once_no_value_of_that_time_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded, and rather for too many users than for too few."""
     monkeypatch.setattr(settling, "MOST_REMEMBERED", 3)
     one, clock = made()
     for name in ("ada", "bob", "cy", "dan"):
         one.hear(digest_of(name))
         clock.advance(1)
-    # The oldest stands for everyone.
+    # The oldest stands for all names.
     assert window(one, clock, "eve").latest in {-4 + SETTLE * (1 + moment / MOMENTS) for moment in range(MOMENTS)}
     assert window(one, clock, "dan").latest == SETTLE - 1
     clock.advance(200)
@@ -132,8 +132,8 @@ def test_what_was_heard_is_forgotten_once_nothing_of_that_time_can_be_found(monk
     assert len(one._at) == 1
 
 
-def test_the_source_is_told_the_age_of_the_last_invalidation() -> None:
-    """Of those that were heard and those that Redis knows, for a replica that lags."""
+def test_the_source_gets_the_age_of_the_last_invalidation() -> None:
+    """Of announcements and of marks in Redis, for a replica that lags."""
     one, clock = made()
     assert one.moved_ago("ada", None) == math.inf
     one.hear(digest_of("ada"))
@@ -156,7 +156,7 @@ def test_what_is_loaded_in_two_windows_ends_with_the_first() -> None:
 
 
 def test_a_longer_settle_than_the_life_of_contexts_is_remembered() -> None:
-    """Another name that is heard of later takes nothing from it."""
+    """A later invalidation of another name does not shorten it."""
     clock = FakeClock()
     policy = CachePolicy(settle=120.0, ttl=60.0, stale_for=0.0, load_timeout=1.0)
     cache: TieredCache[str] = TieredCache(policy, Database(), counters=Counters(), clock=clock)

@@ -1,4 +1,4 @@
-"""A source whose rows a test changes, plugins over it, and what there is of their holds."""
+"""A source whose rows a test changes, plugins over it, and their holds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def plugin_over(
 async def two_instances(
     url: str, options: RedisOptions = QUICK
 ) -> AsyncIterator[tuple[ContextPlugin[str], ContextPlugin[str], Rows]]:
-    """Open two plugins that hear each other."""
+    """Open two plugins that receive each other's invalidations."""
     source = Rows()
     async with plugin_over(source, url, options=options) as one, plugin_over(source, url, options=options) as two:
         for each in (one, two):

@@ -130,7 +130,7 @@ async def test_the_end_of_a_holder_that_died(own: Valkey) -> None:
 
 @asyncio_only
 async def test_a_hold_that_redis_has_lost_is_set_again_and_its_user_invalidated(own: Valkey) -> None:
-    """What another instance has kept meanwhile may be of before the COMMIT."""
+    """Another instance may have kept a value from before the COMMIT."""
     async with two_instances(own.url) as (one, two, source):
         one._holding._every = 0.05
         async with one.changing(ADA):

@@ -41,7 +41,7 @@ def _is_waiting(client: redis.Redis) -> bool:
 @asyncio_only
 @pytest.mark.parametrize("way", ["cancelled twice", "out of time"])
 async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Valkey, way: str) -> None:
-    """What `Task.cancel` and `asyncio.timeout` raise comes through a shielded scope."""
+    """Errors of `Task.cancel` and `asyncio.timeout` pass a shielded scope."""
     async with two_instances(own.url, PATIENT) as (one, two, source):
         await value_of(two)
         timeouts: list[asyncio.Timeout] = []

@@ -37,7 +37,7 @@ async def test_many_users_at_once(own: Valkey) -> None:
 
 
 @asyncio_only
-async def test_many_users_of_whom_redis_is_not_told(own: Valkey) -> None:
+async def test_many_users_fail_where_redis_is_down(own: Valkey) -> None:
     """The failure has the report of all of them."""
     async with plugin_over(Rows(), own.url) as plugin:
         for user in (ADA, BOB):

@@ -168,7 +168,7 @@ async def test_every_way_into_a_thread_is_one(way: Callable[[Callable[[], None]]
 
 
 async def test_a_thread_of_any_event_loop() -> None:
-    """Of trio too, where there is no event loop of asyncio to run in."""
+    """Also under trio, without an event loop of asyncio to run in."""
     async with plugin_over(Rows()) as plugin:
         await anyio.to_thread.run_sync(_work, plugin)
         plugin._blocking.stop()
@@ -321,7 +321,7 @@ def test_a_plugin_that_is_gone_takes_its_thread_along(own: Valkey) -> None:
 
 
 async def test_a_thread_that_has_died_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it could not open once may be there now."""
+    """A resource that failed to open once may open later."""
     plugin = plugin_over(Rows())
     serving = plugin._holding.serving
 

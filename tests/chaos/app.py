@@ -131,7 +131,7 @@ def _told(request: Request, unanswered: int) -> Response:
 
 
 def show(context: UserContext) -> dict[str, object]:
-    """Return what an answer tells of a context."""
+    """Return the fields of a context that an answer contains."""
     return {
         "email": context.email,
         "employee": context.employee.id,

@@ -76,7 +76,7 @@ class Changes:
             await self._insist(self._rng.choice([told, self._any()]), user)
 
     async def _insist(self, instance: Instance | None, user: int | None) -> None:
-        """Invalidate through another instance where one could not tell Redis, some times."""
+        """Invalidate, and retry a few times through another instance after a failure."""
         for _ in range(_TRIES):
             if await self.invalidate(instance, user):
                 return
@@ -118,7 +118,7 @@ class Changes:
 
 
 def reported(report: Mapping[str, Any], versions: Mapping[int, int], returned_at: float) -> Invalidated:
-    """Return an invalidation as its report tells of it."""
+    """Return an invalidation as its report describes it."""
     silent: dict[int, float] = {}
     for each in report["silent"]:
         # A name that is no process's of ours any more may be listed beside that of the one which has its number now.
@@ -134,5 +134,5 @@ def named(instances: Sequence[Mapping[str, Any]]) -> frozenset[int]:
 
 
 def process_of(instance: str) -> int:
-    """Return the process that an instance's name tells of."""
+    """Return the process id in the name of an instance."""
     return int(instance.split(":")[-2])

@@ -36,7 +36,7 @@ _LATEST: Final = 20.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What a child is to do.
+    """The task of a child.
 
     Args:
         answers: the file it writes at its end.
@@ -58,7 +58,7 @@ def fork(plugin: ContextPlugin[UserContext], show: Show, port: int) -> Route:
 
     Args:
         plugin: what the child resolves users by.
-        show: what an answer tells of a context.
+        show: returns the fields of a context that an answer contains.
         port: that this process serves.
     """
     reaping: set[asyncio.Task[None]] = set()
@@ -99,7 +99,7 @@ def _fork(plugin: ContextPlugin[UserContext], show: Show, plan: Plan) -> int:
 def _be_a_child(plugin: ContextPlugin[UserContext], show: Show, plan: Plan) -> NoReturn:
     try:
         began_at = time.monotonic()
-        # Signals would be told to the event loop of the parent.
+        # Signals would wake the event loop of the parent.
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)

@@ -61,7 +61,7 @@ class Forks:
 
         Args:
             instance: the process.
-            folder: where the child tells its answers.
+            folder: where the child writes its answers.
             seconds: how long it asks.
             closes: whether it opens its plugin at once and closes it, or asks what was copied first, and then dies.
         """
@@ -86,7 +86,7 @@ class Forks:
             self._tally.answers["of a child that was killed"] += 1
             # It is stopped, and killed, with its parent.
             if not self._history.was_disturbed(("process",), instance.slot, began_at, time.monotonic()):
-                self._tally.unexpected(f"the child {pid} of instance {instance.slot} told nothing")
+                self._tally.unexpected(f"the child {pid} of instance {instance.slot} wrote no answers")
             return
         self._read(instance.slot, pid, json.loads(answers.read_text()))
 

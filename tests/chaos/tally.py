@@ -53,7 +53,7 @@ class Tally:
         self._under_way[kind] += 1
 
     def ended(self, kind: str) -> None:
-        """Take note that a fault is over."""
+        """Record the end of a fault."""
         self._under_way[kind] -= 1
         self._under_way += Counter()
 

@@ -40,7 +40,7 @@ def _set(valkey: Valkey, key: str) -> None:
 
 
 def test_valkey_comes_back_with_what_it_had_written_and_with_nothing_later(valkey: Valkey) -> None:
-    """What came after the file is lost; with the next restart, which is from no file, everything is."""
+    """Writes after the file are lost; the next restart, from no file, loses everything."""
     _set(valkey, "before")
     with restarted_from_a_file(valkey):
         _set(valkey, "after")

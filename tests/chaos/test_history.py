@@ -1,4 +1,4 @@
-"""Whether the checker tells a mix-up, an answer that is too old and one that lags as was reported apart."""
+"""The checker distinguishes a mix-up, an answer that is too old, and one that lags as the report said."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_past_untrusted_ttl_an_answer_that_lags_is_marked_stale() -> None:
 
 @pytest.mark.parametrize("unlisted", [0.0, 6.0])
 def test_a_bound_below_untrusted_ttl_holds_for_every_answer(unlisted: float) -> None:
-    """What is left to an instance that is listed, and was not heard of for long, may be less than trust lasts."""
+    """A listed instance without a recent beat may serve for less time than trust lasts."""
     history = made_up(silent={OURS: 0.5}, unlisted=unlisted)
     assert history.judge(asked(10.4), told(1)) is Verdict.LAGGING
     assert history.judge(asked(10.5), told(1)) is Verdict.TOO_OLD
@@ -145,7 +145,7 @@ def test_each_report_is_held_to_by_itself() -> None:
 
 
 def test_a_fault_is_felt_in_its_place_and_for_some_time_after_it() -> None:
-    """What connections are lost by, and what the source is not asked for."""
+    """Faults that lose connections, and answers without a call of the source."""
     history = made_up()
     history.recovered(history.disturbed("process", [SLOT], 8.0), 9.0)
     assert history.was_disturbed(["process"], SLOT, 8.5, 8.6)

@@ -88,7 +88,7 @@ def test_what_may_lag_is_read_from_a_report() -> None:
 
 
 def test_answers_that_lag_are_counted_beside_those_beyond_the_report() -> None:
-    """They are no fault, and are told all the same."""
+    """They are no fault, and are printed all the same."""
     tally = Tally()
     tally.verdicts.update([Verdict.LAGGING, Verdict.LAGGING, Verdict.STALE])
     report = Report(1, 2.0, tally, (), Leaks(), ())

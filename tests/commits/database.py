@@ -29,7 +29,7 @@ _WRITE = "UPDATE accounts SET version = nextval('versions') WHERE email = %s RET
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What is known of a user: which of all the versions of the row it is."""
+    """A context that names its version of the row."""
 
     version: int
 

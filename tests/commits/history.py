@@ -1,4 +1,4 @@
-"""What happened to one user, and which answers must not have been given: a pure function of recorded times."""
+"""The recorded events of one user, and the answers that contradict them: a pure function of times."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Block:
 
 @dataclass
 class History:
-    """What happened to one user.
+    """The recorded events of one user.
 
     Args:
         settle: seconds after an invalidation within which a COMMIT is covered by it.

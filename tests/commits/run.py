@@ -30,7 +30,7 @@ _READERS = 24
 
 @dataclass(frozen=True)
 class Options:
-    """What is run.
+    """Options of a run.
 
     Args:
         interleavings: how many, each of a user of its own.
@@ -63,7 +63,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What a run has found: counts, and the first histories that hold a fault."""
+    """The result of a run: counts, and the first histories that hold a fault."""
 
     counts: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[str, History, list[str]]] = field(default_factory=list)

@@ -41,7 +41,7 @@ def test_an_invalidation_before_the_commit_counts_once_settle_is_over() -> None:
 
 
 def test_the_time_counts_from_the_last_invalidation() -> None:
-    """What was loaded after the later one is served until its time is over, too."""
+    """A value loaded after the later one is served until its time is over, too."""
     history = _history()
     history.invalidations += [Span(8, 9), Span(9.5, 9.6)]
     history.reads = [_read(14.5, OLD)]
@@ -67,7 +67,7 @@ def test_the_exit_of_a_block_covers_what_was_committed_in_it() -> None:
 
 
 def test_in_a_block_answers_come_from_loads_that_were_under_way() -> None:
-    """Of the same instance; a load that had ended before was kept."""
+    """In the same instance; a load that had ended before was kept."""
     history = _history()
     history.blocks.append(Block(Span(1, 2), Span(20, 21)))
     history.loads.append(Load(8.0, 8.5, 0, OLD))
@@ -80,7 +80,7 @@ def test_in_a_block_answers_come_from_loads_that_were_under_way() -> None:
 
 
 def test_a_load_is_under_way_until_its_callers_have_their_answer() -> None:
-    """What follows the source's call belongs to it."""
+    """Steps after the call of the source belong to it."""
     history = _history()
     history.blocks.append(Block(Span(1, 2), Span(20, 21)))
     history.loads.append(Load(8.0, 8.5, 0, OLD))

@@ -1,4 +1,4 @@
-"""What is done with one user: transactions of every shape, invalidations around them, and reads at random moments."""
+"""The acts of one user: transactions of every shape, invalidations around them, and reads at random moments."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class World:
 
 @asynccontextmanager
 async def world(dsn: str, redis_url: str) -> AsyncIterator[World]:
-    """Open two instances that hear of each other's invalidations."""
+    """Open two instances that receive each other's invalidations."""
 
     def plugin() -> Plugin:
         return ContextPlugin(source=Roles(dsn), redis=redis_url, redis_options=PATIENT, policy=POLICY, context_type=str)

@@ -62,7 +62,7 @@ async def stream(request: Request) -> StreamingResponse:
 
 
 async def changes(request: Request) -> StreamingResponse:
-    """Tell it, and again whenever it has changed, until the client goes."""
+    """Stream the context, and again whenever it has changed, until the client disconnects."""
 
     async def chunks() -> AsyncIterator[str]:
         say("APP STREAMS")

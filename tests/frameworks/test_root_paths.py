@@ -28,7 +28,7 @@ SERVERS: dict[str, Callable[[str], list[str]]] = {
     "daphne": lambda port: ["-b", "127.0.0.1", "-p", port, "--root-path", PREFIX],
 }
 
-# What a server asked for them passes on differs; whatever a framework makes of it, it is not below /health.
+# Servers pass these on differently; no framework may read them as below /health.
 READ_TWICE: Final = (
     f"/health{PREFIX}/secret",
     f"{PREFIX}/health{PREFIX}/secret",

@@ -351,7 +351,7 @@ async def test_a_key_replaced_under_its_name_is_found_after_the_cooldown(
 async def test_a_token_without_kid_is_verified_once_one_key_of_its_type_remains(
     published: Publisher, clock: FakeClock
 ) -> None:
-    """Of two keys of the type none fits; the next fetch after the cool-down finds the one that remains."""
+    """Neither of two keys of the type fits; the next fetch after the cool-down finds the remaining one."""
     published.publish(key_set(EC, NEXT))
     bearer, token = _bearer(published, clock), signed(NEXT, header={"kid": None})
     await _refused(bearer, token)

@@ -128,7 +128,7 @@ async def test_a_bad_token_is_refused_by_its_own_issuers_way(two: Two) -> None:
 @pytest.mark.parametrize("way", [by_api_key, by_api_key_later])
 @pytest.mark.parametrize("key", API_KEYS)
 async def test_an_opaque_key_is_left_to_the_next_way(two: Two, way: Identify, key: str) -> None:
-    """What is no signed token is no bad token, however many dots it holds, before and after the ways of tokens."""
+    """A credential that is no signed token is no bad token, however many dots it has, before or after the JWT ways."""
     ways = two.ways()
     for identify in (first_of(*ways, way), first_of(ways[0], way, ways[1]), first_of(way, *ways)):
         assert await found(identify, key) == "robot@example.org"
@@ -204,7 +204,7 @@ async def test_claims_with_two_readings_are_refused_and_not_passed_on(two: Two, 
     ],
 )
 async def test_a_header_with_two_readings_is_refused_and_not_passed_on(two: Two, header: bytes) -> None:
-    """What begins like a header is a token's, and another reader could make something else of it."""
+    """A credential that begins like a JWT header counts as a token: another parser could read it as one."""
     token = f"{b64(header)}.{of_b().split('.')[1]}.x"
     with pytest.raises(BadCredential):
         await found(first_of(*two.ways(), lambda scope: Identity(BOB)), token)
@@ -247,7 +247,7 @@ class TestWithoutIssuers:
                     await found(identify, of_a())
 
     async def test_a_forged_token_is_left_to_no_other_credential(self, two: Two) -> None:
-        """What no key verifies is refused, and a session or a header beside it does not stand in for it."""
+        """A token that no key verifies is refused, and a session or a header beside it does not replace it."""
         for identify in (
             first_of(*self.ways(two, "refuse"), lambda scope: Identity(BOB)),
             first_of(first_of(*self.ways(two, "refuse")), lambda scope: Identity(BOB)),

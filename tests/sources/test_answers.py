@@ -285,7 +285,7 @@ def test_what_was_asked_for_is_not_shown(code: str) -> None:
     assert "eyJ" not in verdict.reason
 
 
-def test_postgrest_without_a_gateway_is_told_as_such() -> None:
+def test_the_error_names_a_missing_gateway_before_postgrest() -> None:
     """Nothing is wrong with the path of SUPABASE_URL: what is missing is the prefix before the API."""
     for verdict in (
         judge(404, {"server": "postgrest/12.0.2"}, b"{}", function=NAME, now=NOW),

@@ -60,7 +60,7 @@ async def test_a_transaction_that_was_open_at_the_invalidation_is_read_from_the_
     assert await accounts.fetch(identity) == NEW
     clock.advance(0.1)
     assert await accounts.fetch(identity) == OLD
-    # Another process's invalidation, heard of when it was four seconds ago.
+    # Another process's invalidation, announced here four seconds late.
     accounts.invalidated(identity, ago=4)
     clock.advance(LAG + SETTLE - 4.1)
     assert await accounts.fetch(identity) == NEW

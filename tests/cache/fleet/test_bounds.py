@@ -145,7 +145,7 @@ async def test_a_list_that_gets_older_bounds_what_it_lacks(redis_url: str, serve
 
 @pytest.mark.parametrize("what", ["from an old file", "empty"])
 async def test_a_restarted_server_has_a_young_list(own: Valkey, what: str) -> None:
-    """What it remembers is from before its run: an instance may have come after the file was written."""
+    """Its list is from before its run: an instance may have registered after the file was written."""
     async with _listed(own.url, options=QUICK) as one:
         with redis.Redis.from_url(own.url) as client:
             _is_old_enough(client)
@@ -159,7 +159,7 @@ async def test_a_restarted_server_has_a_young_list(own: Valkey, what: str) -> No
         assert reach.unlisted[0] == LONGEST
 
 
-async def test_the_longest_time_is_that_of_all_who_ever_registered(redis_url: str, server: Any) -> None:
+async def test_the_longest_time_is_that_of_all_registered_instances(redis_url: str, server: Any) -> None:
     """Not the caller's own: an instance with another policy may be the one that is missing."""
     policy = CachePolicy(stale_for=3600.0)
     async with _listed(redis_url) as one:
@@ -200,7 +200,7 @@ async def test_an_instance_keeps_its_place_for_as_long_as_it_may_serve(redis_url
 
 
 async def test_a_server_that_does_not_say_which_one_it_is_has_no_list_to_rely_on(own: Valkey) -> None:
-    """Whether the list is from before its run nothing tells."""
+    """The list may be from before the run of the server: no run id shows otherwise."""
     with redis.Redis.from_url(own.url) as client:
         client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "-info")
         async with _listed(f"redis://narrow:secret@127.0.0.1:{own.port}/0") as one:
@@ -212,7 +212,7 @@ async def test_a_server_that_does_not_say_which_one_it_is_has_no_list_to_rely_on
 
 
 async def test_an_instance_that_no_report_counts_in_keeps_nothing(own: Valkey) -> None:
-    """It has never reached Redis: what it loads answers those who waited for it; nothing stands in for the source."""
+    """It has never reached Redis: a load answers its own callers only, and no stale value replaces the source."""
     database = Database()
     own.kill()
     async with instance(database, url=own.url, options=QUICK) as one:
@@ -234,7 +234,7 @@ async def test_an_instance_that_no_report_counts_in_keeps_nothing(own: Valkey) -
 
 
 async def test_a_caller_waits_for_no_call_that_an_unlisted_instance_began_before(own: Valkey) -> None:
-    """The user may have been invalidated since it began, and nothing would have told."""
+    """The user may have been invalidated since the call began, without an announcement to this instance."""
     database = Database()
     own.kill()
     async with instance(database, url=own.url, options=QUICK) as one, anyio.create_task_group() as callers:
@@ -311,7 +311,7 @@ async def test_a_look_up_is_unlisted_that_began_before_the_instance_was_listed(
 async def test_what_warms_memory_is_unlisted_where_redis_was_asked_before_the_instance_was_listed(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user who was invalidated between would come back into a memory that is trusted."""
+    """A user invalidated in between would come back into a memory that is trusted."""
     async with _listed(redis_url) as other, _unlisted(redis_url, monkeypatch) as one:
         assert one.redis is not None
         assert one.cache.warming is not None
@@ -332,9 +332,7 @@ async def test_what_warms_memory_is_unlisted_where_redis_was_asked_before_the_in
         assert one.cache.peek(ADA) is None
 
 
-async def test_an_instance_that_does_not_hear_the_channel_stays_listed(
-    own: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_instance_without_a_subscription_stays_listed(own: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its look-ups work, so that it may serve: it registers over the connections that they take."""
     monkeypatch.setattr(fleet, "REGISTERED_EVERY", 0.05)
 
@@ -396,7 +394,7 @@ async def test_an_instance_that_has_left_serves_nothing_that_it_had(redis_url: s
 
 
 async def test_one_instance_that_knows_the_longest_time_restores_it(redis_url: str, server: Any) -> None:
-    """Redis has lost which policies ever registered; whoever comes then reports it all the same."""
+    """Redis has lost the longest time; a new instance reports it all the same."""
     policy = CachePolicy(stale_for=3600.0)
     async with _listed(redis_url) as one:
         async with _listed(redis_url, policy=policy):
@@ -411,7 +409,7 @@ async def test_one_instance_that_knows_the_longest_time_restores_it(redis_url: s
 
 
 async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(redis_url: str) -> None:
-    """On which side of an invalidation it is nothing tells: it is trusted for `untrusted_ttl` and no longer."""
+    """It may be from before an invalidation: it is trusted for `untrusted_ttl` and no longer."""
     database, clock = Database(), FakeClock()
     async with _listed(redis_url, database=database, clock=clock) as one:
         assert one.redis is not None

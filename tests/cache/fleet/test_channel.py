@@ -673,7 +673,7 @@ async def test_a_look_that_only_was_to_confirm_is_put_off_where_redis_has_no_tim
             assert len(one.database.calls) == 2
 
 
-async def test_instances_with_ready_clients_hear_the_first_invalidation_of_an_empty_server(redis_url: str) -> None:
+async def test_instances_with_ready_clients_receive_the_first_invalidation_of_an_empty_server(redis_url: str) -> None:
     """The server is looked at before the channel is begun there, or the channel would begin anew under them."""
     async with (
         redis.asyncio.Redis.from_url(redis_url) as first,

@@ -113,7 +113,7 @@ async def test_a_load_that_began_inside_is_not_kept_after_it_and_joined_by_no_la
     redis_url: str,
     is_held: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """It may bring what was not committed yet, to those who asked before the end; also where a block is open."""
+    """It may return uncommitted rows, to callers from before the end only; also while a block is open."""
     async with _pair(redis_url) as (one, two, database, clock), anyio.create_task_group() as callers:
         if is_held:
             await two.cache.hold([ADA[1]], b"holder")
@@ -148,7 +148,7 @@ async def test_such_an_entry_has_no_grace(redis_url: str, server: Any) -> None:
 
 
 @pytest.mark.parametrize("loss", ["the mark", "flushall"])
-async def test_an_instance_remembers_what_it_has_heard(redis_url: str, server: Any, loss: str) -> None:
+async def test_an_instance_remembers_announced_invalidations(redis_url: str, server: Any, loss: str) -> None:
     """Redis has lost when the user was invalidated, and keeps what another one has loaded for the whole time."""
     async with _pair(redis_url) as (one, two, database, clock):
         for each in (one, two):
@@ -169,7 +169,7 @@ async def test_an_instance_remembers_what_it_has_heard(redis_url: str, server: A
 
 
 async def test_a_warm_start_keeps_nothing_longer(redis_url: str, server: Any) -> None:
-    """What comes from Redis to a new process ends with the time it was loaded in."""
+    """A value from Redis ends in a new process with the window it was loaded in."""
     async with _pair(redis_url) as (one, _, database, clock):
         await one.cache.invalidate(ADA[1])
         for _ in range(2):
@@ -185,7 +185,7 @@ async def test_a_warm_start_keeps_nothing_longer(redis_url: str, server: Any) ->
             assert await newcomer.value() == "new"
 
 
-async def test_the_source_is_told_of_what_was_heard_too(redis_url: str, server: Any) -> None:
+async def test_the_source_learns_of_announced_invalidations_too(redis_url: str, server: Any) -> None:
     """Its replica may lag behind an invalidation whose mark Redis has lost."""
     async with _pair(redis_url) as (one, _, database, clock):
         await one.get()
@@ -217,7 +217,7 @@ async def test_a_clear_costs_no_more_calls_the_second_time() -> None:
         for _ in range(7):
             clock.advance(SETTLE / 8)
             second += await ask_all()
-        # Of each share the last call may be for less than a hundred.
+        # The last call of each share may be for less than a hundred.
         assert second <= first + 4
         assert len(database.calls) == 2000
         assert await ask_all() == 0
@@ -240,7 +240,7 @@ async def test_a_load_that_leaves_redis_alone_keeps_nothing(redis_url: str) -> N
 
 
 async def test_values_of_the_user_are_removed_in_every_tenant_this_instance_knows(redis_url: str, server: Any) -> None:
-    """What remains in Redis of a user it does not know by tenant is unreadable, and ends by itself."""
+    """Values of unknown tenants stay in Redis, are unreadable, and expire."""
     async with _pair(redis_url) as (one, two, _, _):
         await one.get()
         await one.get(("acme", ADA[1]))
@@ -252,7 +252,7 @@ async def test_values_of_the_user_are_removed_in_every_tenant_this_instance_know
         assert len(list(server.scan_iter("ctx:*:v:*"))) == 2
 
 
-async def test_whether_there_was_anything_to_forget_is_told(redis_url: str) -> None:
+async def test_the_report_says_whether_there_was_anything_to_forget(redis_url: str) -> None:
     """A generation in Redis says that the user was looked up lately; an invalidation makes none."""
     async with _pair(redis_url) as (one, two, _, _):
         for _ in range(2):
@@ -282,7 +282,7 @@ async def test_the_time_counts_from_the_return_of_the_invalidation(redis_url: st
 
 @pytest.mark.parametrize("loss", ["flushall", "restarted empty"])
 async def test_what_a_newcomer_loads_where_redis_has_lost_the_marks_is_not_kept(loss: str) -> None:
-    """It came after the invalidation and has not heard of it: that Redis has lost something it has heard of."""
+    """It started after the invalidation and has no record of it, but learns that Redis has lost its state."""
     database, clock = Database({ADA[1]: "old"}), FakeClock()
     with Valkey.start() as own, redis.Redis.from_url(own.url) as client:
         async with instance(database, url=own.url, policy=POLICY, clock=clock) as one:

@@ -116,7 +116,7 @@ class FakeServer:
         return ago if ago < MARK_MS / 1000 else math.inf
 
     def mark(self, names: Sequence[str] | None) -> None:
-        """Let names, or everyone, count as invalidated just now."""
+        """Mark names, or all names, as invalidated just now."""
         for name in [None] if names is None else names:
             self.moved[name] = self.clock()
 

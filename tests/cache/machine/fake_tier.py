@@ -190,7 +190,7 @@ class FakeTier:
         return [None] * len(called)
 
     async def mark(self, names: Sequence[str] | None) -> None:
-        """Let names, or everyone, count as invalidated just now, unless the command or its reply is lost."""
+        """Mark names, or all names, as invalidated just now, unless the command or its reply is lost."""
         with contextlib.suppress(SharedTierFailed):
             await self._do(lambda: self._server.mark(names))
 

@@ -38,7 +38,7 @@ class Instance:
         # What was read before an invalidation that had returned when it came may answer nobody, whenever he asked.
         self._dead: dict[int, list[Invalidation]] = {}
         self._deaf: dict[int, list[Bound]] = {}
-        # Loads that a caller could not join who came: another one was begun beside them.
+        # Loads that a later caller could not join: another one was begun beside them.
         self._passed: set[Flight[str]] = set()
         self._life: asyncio.Task[None] | None = None
 

@@ -18,7 +18,7 @@ UNLISTED = st.sampled_from(
 
 
 class ListScenes(Scenes):
-    """What an instance keeps that an invalidation by another counts in, or does not."""
+    """Rules of the list of instances: entries kept by instances that a report counts in, or does not."""
 
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), what=UNLISTED, seed=SEEDS)
     def be_in_no_list(self, instance: int, key: tuple[str, str], what: str, seed: int) -> None:
@@ -89,7 +89,7 @@ class ListScenes(Scenes):
         one.peek(key)
 
     def _call_without_redis(self, instance: int, key: tuple[str, str], seed: int) -> None:
-        """Let a call of the source begin for a user whom Redis could not be asked for, and Redis answer again."""
+        """Begin a call of the source for a user while Redis is down, then let Redis answer again."""
         world = self.world
         world.redis(down=True)
         world.instances[instance].ask(key)
@@ -120,7 +120,7 @@ class ListScenes(Scenes):
         seed=SEEDS,
     )
     def be_cut_off_for_long(self, instance: int, key: tuple[str, str], seconds: float, late: float, seed: int) -> None:
-        """An instance that hears the channel no more, its last beat late, is listed still, and keeps what it finds."""
+        """An instance loses the channel, its last beat late, stays listed, and keeps values that it looks up."""
         world = self.world
         one, other = world.instances[instance], world.instances[1 - instance]
         self.all_well(seed)

@@ -15,7 +15,7 @@ from ctxmiddleware.principal import Identity
 USERS = Identity("ada"), Identity("bob"), Identity(subject="ada")
 NAMES = tuple(user.cache_key[1] for user in USERS)
 KEYS: tuple[Key, ...] = tuple((tenant, name) for tenant in ("", "acme") for name in NAMES)
-# Whose contexts the source itself gives a short time.
+# The source gives contexts of this user a short time.
 SHORT_LIVED: Key = ("acme", NAMES[2])
 NAMED = {digest_of(name): name for name in (*NAMES, "nobody")}
 POLICY = CachePolicy(

@@ -133,7 +133,7 @@ class ChannelRules(RuleBasedStateMachine):
             self.world.gates.open(choose(len(self.world.gates)))
 
     def let_confirm(self, seed: int) -> None:
-        """Whoever waits for the others hears from them, or has waited long enough."""
+        """Deliver the confirmations that invalidations wait for, or let their time pass."""
         for _ in range(3):
             self.let_all_through(seed)
             if not any(not task.done() for one in self.world.instances for task in one.telling):

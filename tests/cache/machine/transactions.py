@@ -13,7 +13,7 @@ HOLDER = b"holder"
 
 
 class TransactionScenes(ListScenes):
-    """What is loaded between an invalidation and the COMMIT of the change that it stands for."""
+    """Rules of loads between an invalidation and the COMMIT of its change."""
 
     @rule(
         instance=INSTANCES,

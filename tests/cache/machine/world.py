@@ -124,12 +124,12 @@ class World:
         if each.was_heard_by(instance.tier.me):
             allowed = 0.0
         else:
-            # Redis has lost that there was an invalidation, and this instance has not heard of it.
+            # Redis has lost the invalidation, and its announcement has not reached this instance.
             if any(each.began_at <= at <= until for at in self.unmarked):
                 return math.inf
             lost = [at for at in self.lost if each.began_at <= at <= until]
             until = max([until, *(instance.noticed_after(at) + 2 * POLICY.settle for at in lost)])
-        # What is invalidated again, or renewed by a failover, settles anew, and everyone where Redis was emptied.
+        # A second invalidation, a renewal by a failover, and an emptied Redis begin a new window.
         moves = [*self.server.moves, *((at, None) for at in (*self.replaced, *instance.noticed))]
         for at, name in sorted(moves, key=lambda move: move[0]):
             if each.began_at <= at <= until and (name is None or each.name in (None, name)):
