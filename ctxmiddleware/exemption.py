@@ -81,7 +81,7 @@ class Exemptions:
             read = {"path": path, "root_path": prediction.root}
             return is_below(relative_path(read), self._paths) and prediction.holds(message, scope)
 
-        def as_read(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
+        def as_read(_: Message) -> bool:
             # A mount moves what it has matched into the root path, and keeps the former one.
             before = root if is_mounted else scope.get("app_root_path", scope.get("root_path"))
             now = {"path": scope.get("path"), "root_path": before}
@@ -107,5 +107,5 @@ class Exemptions:
             logger.warning(message)
 
 
-def _never(message: Message) -> bool:  # noqa: ARG001 - the shape of a gate's question
+def _never(_: Message) -> bool:
     return False

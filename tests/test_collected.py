@@ -272,7 +272,7 @@ class _Flight:
     look: None = None
 
 
-def _holds(condition: bool) -> None:  # noqa: FBT001 - what is asserted
+def _holds(condition: object) -> None:
     assert condition
 
 

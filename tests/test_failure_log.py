@@ -137,7 +137,8 @@ async def test_warming_while_the_source_is_down_is_one_line() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("with_keys", "level"), [(True, "WARNING"), (False, "ERROR")])
 async def test_keys_that_cannot_be_fetched_are_one_line_and_their_return_has_its_level(
-    with_keys: bool,  # noqa: FBT001
+    *,
+    with_keys: bool,
     level: str,
 ) -> None:
     """A WARNING while known keys stay in force, and an ERROR where no user can be identified."""

@@ -80,7 +80,8 @@ def status(client: TestClient, path: str = "/me", user: str | None = None) -> in
 def test_requests_of_a_test_client_have_the_context(
     plugin: ContextPlugin[UserContext],
     override: Override,
-    opened: bool,  # noqa: FBT001
+    *,
+    opened: bool,
 ) -> None:
     """Also over a websocket, and with the client opened before, in or without the block; not before and after it."""
     client = TestClient(app_of(plugin))

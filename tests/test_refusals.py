@@ -100,7 +100,8 @@ async def test_a_bad_token_is_counted_and_reported_by_its_reason(
     hint: str,
     on_bad: Any,
     lines: list[logging.LogRecord],
-    required: bool,  # noqa: FBT001
+    *,
+    required: bool,
 ) -> None:
     """One WARNING for the first of a hundred names what to compare, whatever becomes of the requests."""
     plugin = plugin_of(identify=_by_secret(on_bad=on_bad))
@@ -251,7 +252,8 @@ async def test_of_several_ways_the_one_that_claims_the_token_names_the_reason() 
 @pytest.mark.parametrize("bearer", [True, False])
 async def test_without_a_jwt_setting_the_hint_names_the_variables(
     lines: list[logging.LogRecord],
-    bearer: bool,  # noqa: FBT001
+    *,
+    bearer: bool,
 ) -> None:
     """And not the order of middlewares; with `ScopeUser` given it is the order."""
     environ = {"SUPABASE_URL": "https://ABC.supabase.co/rest/v1", "SUPABASE_KEY": "sb_secret_x"}
@@ -297,8 +299,9 @@ def _dispatching(admin: ASGIApp) -> ASGIApp:
 async def test_requests_of_the_admin_are_not_counted_as_anonymous(
     identify: Any,
     lines: list[logging.LogRecord],
-    readable: bool,  # noqa: FBT001
-    required: bool,  # noqa: FBT001
+    *,
+    readable: bool,
+    required: bool,
 ) -> None:
     """An operator's token is no user's; neither `requests` nor `refusals` count it, and no line is logged."""
     plugin = plugin_of(identify=identify, admin_guard=BearerToken(TOKEN))
@@ -344,7 +347,8 @@ def test_refusals_are_in_the_admins_answer() -> None:
 @pytest.mark.parametrize("required", [False, True])
 async def test_a_valid_token_without_an_address_is_no_invalid_token(
     changed: dict[str, Any],
-    required: bool,  # noqa: FBT001
+    *,
+    required: bool,
 ) -> None:
     """A client that renews it would get the same: the answer is a 403 that names the claim."""
     plugin = plugin_of(identify=_by_secret(on_bad="refuse"))

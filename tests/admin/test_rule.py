@@ -268,7 +268,8 @@ async def test_what_identify_answers_is_what_the_admin_answers(
     error: Exception,
     status: int,
     headers: dict[str, str],
-    required: bool,  # noqa: FBT001
+    *,
+    required: bool,
 ) -> None:
     """A 503 stays a 503 instead of a 401, and a refusal never has a status of success."""
 

@@ -159,7 +159,7 @@ async def test_redis_out_of_reach_at_the_begin_raises_before_the_body(own: Valke
 
 @asyncio_only
 @pytest.mark.parametrize("fails", [True, False])
-async def test_redis_out_of_reach_at_the_end(own: Valkey, fails: bool) -> None:  # noqa: FBT001
+async def test_redis_out_of_reach_at_the_end(own: Valkey, *, fails: bool) -> None:
     """The body's own exception wins, with the failure attached; else the failure is raised."""
     source = Rows()
     async with plugin_over(source, own.url) as plugin:

@@ -133,8 +133,8 @@ def forget_the_list(client: redis.Redis, _: random.Random) -> None:
 
 def kill_clients(client: redis.Redis) -> None:
     """Close every connection."""
-    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
-    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]  # as redis-py ships it
+    client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]  # as redis-py ships it
 
 
 @contextmanager

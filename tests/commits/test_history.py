@@ -97,7 +97,7 @@ def test_an_answer_was_committed(read: Read, count: int) -> None:
 
 
 @pytest.mark.parametrize(("began", "is_late"), [(12.9, False), (13.1, True)])
-def test_a_standby_that_is_too_late_is_known(began: float, is_late: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_standby_that_is_too_late_is_known(began: float, *, is_late: bool) -> None:
     """A load from it that lacks what was committed longer ago than the lag."""
     history = _history(lag=2)
     history.loads.append(Load(began, began + 0.1, 0, OLD, from_standby=True))

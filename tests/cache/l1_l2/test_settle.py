@@ -111,7 +111,8 @@ async def test_without_redis_it_holds_for_the_process() -> None:
 @pytest.mark.parametrize("is_held", [False, True])
 async def test_a_load_that_began_inside_is_not_kept_after_it_and_joined_by_no_later_caller(
     redis_url: str,
-    is_held: bool,  # noqa: FBT001 - a parameter of the test
+    *,
+    is_held: bool,
 ) -> None:
     """It may return uncommitted rows, to callers from before the end only; also while a block is open."""
     async with _pair(redis_url) as (one, two, database, clock), anyio.create_task_group() as callers:
