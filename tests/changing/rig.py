@@ -7,7 +7,6 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +21,10 @@ from tests.waiting import PATIENCE, eventually_async
 
 ADA, BOB = "ada@example.org", "bob@example.org"
 POLICY = CachePolicy(settle=0, refresh_ahead=1, jitter=0)
-QUICK = RedisOptions(timeout=0.5, invalidation_wait=0.5, confirm_timeout=0.05, probe_every=0.05)
-# For tests that let Redis stand still for as long as they like.
-PATIENT = replace(QUICK, timeout=PATIENCE, invalidation_wait=PATIENCE)
+# Longer than a busy machine takes for anything.
+PATIENT: Final = RedisOptions(
+    timeout=PATIENCE, pool_wait=PATIENCE, invalidation_wait=PATIENCE, confirm_timeout=PATIENCE, probe_every=0.05
+)
 ROOT: Final = Path(__file__).parents[2]
 
 
@@ -43,20 +43,16 @@ class Rows:
         return self.rows.get(identity.name, "old")
 
 
-def plugin_over(
-    source: Rows, target: Any = None, policy: CachePolicy = POLICY, options: RedisOptions = QUICK
-) -> ContextPlugin[str]:
+def plugin_over(source: Rows, target: Any = None, policy: CachePolicy = POLICY) -> ContextPlugin[str]:
     """Return a plugin that keeps only what nothing forbids."""
-    return ContextPlugin(source=source, redis=target, redis_options=options, policy=policy, context_type=str)
+    return ContextPlugin(source=source, redis=target, redis_options=PATIENT, policy=policy, context_type=str)
 
 
 @asynccontextmanager
-async def two_instances(
-    url: str, options: RedisOptions = QUICK
-) -> AsyncIterator[tuple[ContextPlugin[str], ContextPlugin[str], Rows]]:
+async def two_instances(url: str) -> AsyncIterator[tuple[ContextPlugin[str], ContextPlugin[str], Rows]]:
     """Open two plugins that receive each other's invalidations."""
     source = Rows()
-    async with plugin_over(source, url, options=options) as one, plugin_over(source, url, options=options) as two:
+    async with plugin_over(source, url) as one, plugin_over(source, url) as two:
         for each in (one, two):
             await eventually_async(partial(_is_heard, each))
         yield one, two, source

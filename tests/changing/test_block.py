@@ -93,12 +93,11 @@ async def test_blocks_do_not_end_each_other(own: Valkey) -> None:
 async def test_the_end_of_a_holder_that_died(own: Valkey) -> None:
     """Killed between COMMIT and the end of its block, a process leaves nothing old, and a mark that ends by itself."""
     text = f"""
-        import asyncio, sys
-        from ctxmiddleware import ContextPlugin
-        from tests.changing.rig import ADA, POLICY, Rows
+        import asyncio
+        from tests.changing.rig import ADA, Rows, plugin_over
 
         async def main():
-            async with ContextPlugin(source=Rows(), redis={own.url!r}, policy=POLICY, context_type=str) as plugin:
+            async with plugin_over(Rows(), {own.url!r}) as plugin:
                 async with plugin.changing(ADA):
                     print("open", flush=True)
                     await asyncio.sleep(600)
@@ -178,7 +177,7 @@ async def test_redis_out_of_reach_at_the_end(own: Valkey, *, fails: bool) -> Non
         assert held_by(plugin) == {}
 
 
-async def test_a_block_that_the_collector_ends_is_ended_by_theplugin_over() -> None:
+async def test_a_block_that_the_collector_ends_is_ended_by_the_plugin() -> None:
     """A generator that is dropped in its block can await nothing: the plugin's own task invalidates its users."""
     source = Rows()
     async with plugin_over(source) as plugin:

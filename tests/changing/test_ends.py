@@ -19,7 +19,6 @@ from tests.waiting import eventually_async
 
 from .rig import (
     ADA,
-    PATIENT,
     Rows,
     finished,
     generation_key,
@@ -42,7 +41,7 @@ def _is_waiting(client: redis.Redis) -> bool:
 @pytest.mark.parametrize("way", ["cancelled twice", "out of time"])
 async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Valkey, way: str) -> None:
     """Errors of `Task.cancel` and `asyncio.timeout` pass a shielded scope."""
-    async with two_instances(own.url, PATIENT) as (one, two, source):
+    async with two_instances(own.url) as (one, two, source):
         await value_of(two)
         timeouts: list[asyncio.Timeout] = []
         before: list[object] = []
@@ -79,7 +78,7 @@ async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Val
 @asyncio_only
 async def test_a_cancellation_in_the_entry_leaves_no_hold(own: Valkey) -> None:
     """The cancellation is raised once Redis holds the user no more."""
-    async with plugin_over(Rows(), own.url, options=PATIENT) as plugin:
+    async with plugin_over(Rows(), own.url) as plugin:
         await value_of(plugin)
 
         async def change() -> None:

@@ -80,9 +80,8 @@ def test_the_synchronous_form_without_an_event_loop(own: Valkey) -> None:
 def test_the_interpreter_ends_with_a_thread_that_was_begun(own: Valkey) -> None:
     """Without a call, a warning or a wait; the instance has left the list."""
     text = f"""
-        from ctxmiddleware import ContextPlugin
-        from tests.changing.rig import ADA, Rows
-        plugin = ContextPlugin(source=Rows(), redis={own.url!r}, context_type=str)
+        from tests.changing.rig import ADA, Rows, plugin_over
+        plugin = plugin_over(Rows(), {own.url!r})
         with plugin.changing(ADA):
             print("in the block")
     """
@@ -209,7 +208,7 @@ def test_a_signal_while_the_block_is_entered_leaves_no_hold(own: Valkey) -> None
     """As KeyboardInterrupt, and as Celery's time limit: the handler raises where the thread waits."""
     text = f"""
         import signal
-        from tests.changing.rig import ADA, PATIENT, Rows, held_by, plugin_over
+        from tests.changing.rig import ADA, Rows, held_by, plugin_over
         from tests.waiting import eventually
 
         class Limit(Exception): ...
@@ -218,7 +217,7 @@ def test_a_signal_while_the_block_is_entered_leaves_no_hold(own: Valkey) -> None
             raise Limit
 
         signal.signal(signal.SIGUSR1, limit)
-        plugin = plugin_over(Rows(), {own.url!r}, options=PATIENT)
+        plugin = plugin_over(Rows(), {own.url!r})
         plugin.invalidate_sync(ADA)
         print("begun", flush=True)
         input()
