@@ -7,12 +7,14 @@ import logging
 import pytest
 
 from ctxmiddleware import Identity, InvalidationFailed, SourceMisconfigured, SourceUnavailable, SupabaseSource
+from ctxmiddleware.cache.redis.options import RedisOptions
 from ctxmiddleware.secret import Secret
 from examples.servers import SupabaseFront, SupabaseProject
 from examples.servers.valkey import Valkey
 
 from .backends import asyncio_only
 from .people import ADA, plugin_of
+from .waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +32,8 @@ async def test_the_error_names_a_port_without_tls(front: SupabaseFront) -> None:
 @asyncio_only
 async def test_the_error_names_a_redis_without_tls(valkey: Valkey) -> None:
     """Redis waits for the end of an incomplete command, and the client for the reply."""
-    async with plugin_of(redis=valkey.url.replace("redis://", "rediss://")) as plugin:
+    options = RedisOptions(invalidation_wait=PATIENCE)
+    async with plugin_of(redis=valkey.url.replace("redis://", "rediss://"), redis_options=options) as plugin:
         with pytest.raises(InvalidationFailed, match=r"the port does not speak TLS .then write redis://"):
             await plugin.invalidate(ADA)
 
