@@ -53,13 +53,15 @@ async def connected(kind: str) -> AsyncIterator[tuple[Client, Any]]:
     """Return the client and the application's end of an accepted websocket, or of a request."""
     if kind == "websocket":
         client = Client({"type": "websocket.connect"})
-        websocket = WebSocket(websocket_scope(), client.receive, ignore)
-        await websocket.accept()
-        yield client, websocket
+        connection: Any = WebSocket(websocket_scope(), client.receive, ignore)
+        await connection.accept()
     else:
         client = Client({"type": "http.request", "body": b"", "more_body": False})
-        yield client, Request(http_scope(), client.receive, ignore)
-    client.close()
+        connection = Request(http_scope(), client.receive, ignore)
+    try:
+        yield client, connection
+    finally:
+        client.close()
 
 
 def waiting(plugin: ContextPlugin[UserContext]) -> int:
@@ -89,7 +91,8 @@ async def test_a_watch_ends_with_its_connection(kind: str) -> None:
     async with plugin_of(source) as plugin, connected(kind) as (client, connection), anyio.create_task_group() as tasks:
         watching = Watching(plugin, connection)
         tasks.start_soon(watching.run)
-        await eventually_async(lambda: waiting(plugin) == 1)
+        # It waits before its first look, too.
+        await eventually_async(lambda: len(watching.resolutions) == waiting(plugin) == 1)
         client.send({"type": "websocket.receive", "text": "hello"} if kind == "websocket" else {"type": "http.request"})
         source._contexts[ADA] = context_of(ADA, number=2)
         await plugin.invalidate(ADA)
