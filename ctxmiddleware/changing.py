@@ -52,10 +52,8 @@ class Changing:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hold = self._taken()
-        if isinstance(error, GeneratorExit):
-            # By the garbage collector, maybe: nothing can be awaited.
-            hold.finish()
+        hold = self._closing(error)
+        if hold is None:
             return
         try:
             await self._holding().end(hold)
@@ -78,10 +76,8 @@ class Changing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hold = self._taken()
-        if isinstance(error, GeneratorExit):
-            # By the garbage collector, maybe, in whichever thread: nothing can be waited for.
-            hold.finish()
+        hold = self._closing(error)
+        if hold is None:
             return
         try:
             self._blocking.run(partial(self._holding().end, hold))
@@ -98,10 +94,14 @@ class Changing:
         self._hold = self._last = Hold(self._names)
         return self._hold
 
-    def _taken(self) -> Hold:
+    def _closing(self, error: BaseException | None) -> Hold | None:
         hold, self._hold = self._hold, None
         if hold is None:
             raise RuntimeError("this block is not open")
+        if isinstance(error, GeneratorExit):
+            # By the garbage collector, maybe, in any thread: nothing can be awaited.
+            hold.finish()
+            return None
         return hold
 
 
