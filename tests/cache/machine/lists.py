@@ -100,15 +100,10 @@ class ListScenes(Scenes):
     @rule(instance=INSTANCES, key=st.sampled_from(KEYS), seed=SEEDS)
     def be_missing_from_a_young_list(self, instance: int, key: tuple[str, str], seed: int) -> None:
         """Redis has lost its list, and an instance that is cut off from the channel has not registered again."""
-        world = self.world
-        one, other = world.instances[instance], world.instances[1 - instance]
-        self.all_well(seed)
-        one.ear.hear()
-        one.ask(key)
-        self.finish(seed)
+        one = self.keep(instance, key, seed)
         one.ear.break_off()
-        world.server.channel.lose_list()
-        other.ear.hear()
+        self.world.server.channel.lose_list()
+        self.world.instances[1 - instance].ear.hear()
         self.invalidate(1 - instance, key[1], seed)
         one.peek(key)
 
@@ -145,11 +140,7 @@ class ListScenes(Scenes):
     def wait_for_a_slow_redis(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
         """Trust in what is known has ended, and Redis, which knows that it was invalidated, takes its time."""
         world = self.world
-        one = world.instances[instance]
-        self.all_well(seed)
-        one.ear.hear()
-        one.ask(key)
-        self.finish(seed)
+        one = self.keep(instance, key, seed)
         one.ear.break_off()
         self.invalidate(1 - instance, key[1], seed)
         world.pass_time(POLICY.untrusted_ttl + 0.5)
@@ -185,11 +176,7 @@ class ListScenes(Scenes):
     def outlast_the_report(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
         """An instance is cut off from everything until about the second that the report of an invalidation says."""
         world = self.world
-        one = world.instances[instance]
-        self.all_well(seed)
-        one.ear.hear()
-        one.ask(key)
-        self.finish(seed)
+        one = self.keep(instance, key, seed)
         one.ear.break_off()
         self.invalidate(1 - instance, key[1], seed)
         world.redis(down=True)

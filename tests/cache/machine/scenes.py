@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from .instance import Instance
 from .model import KEYS
 from .rules import INSTANCES, SEEDS, ChannelRules, chooser
 
@@ -139,11 +140,7 @@ class Scenes(ChannelRules):
     def be_answered_late(self, instance: int, key: tuple[str, str], seconds: float, seed: int) -> None:
         """The state of the channel travels for long, and a user is invalidated elsewhere meanwhile."""
         world = self.world
-        one = world.instances[instance]
-        self.all_well(seed)
-        one.ear.hear()
-        one.ask(key)
-        self.finish(seed)
+        one = self.keep(instance, key, seed)
         one.ear.hear()
         one.ear.send(beats=True)
         one.ear.carry_out()
@@ -238,6 +235,15 @@ class Scenes(ChannelRules):
         world.gates.give_back(before)
         self.finish(seed)
         one.peek(key)
+
+    def keep(self, instance: int, key: tuple[str, str], seed: int) -> Instance:
+        """Repair all, let an instance that is subscribed keep a user, and return the instance."""
+        one = self.world.instances[instance]
+        self.all_well(seed)
+        one.ear.hear()
+        one.ask(key)
+        self.finish(seed)
+        return one
 
     def invalidate(self, instance: int, name: str, seed: int) -> None:
         """Let an invalidation be told, and wait for nobody."""
