@@ -69,7 +69,7 @@ def _litestar() -> Any:
     async def health() -> str:
         return WELL
 
-    return Litestar([secret, health], openapi_config=None)
+    return Litestar([secret, health], openapi_config=None, logging_config=None)
 
 
 def _quart() -> Any:
