@@ -53,6 +53,7 @@ class History:
     Args:
         settle: seconds after an invalidation within which a COMMIT is covered by it.
         lag: seconds that the standby may be behind.
+        unconfirmed: invalidations that an instance had not confirmed: their reports allow it to serve older answers.
     """
 
     settle: float
@@ -63,6 +64,7 @@ class History:
     blocks: list[Block] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    unconfirmed: int = 0
 
     def faults(self) -> list[str]:
         """Return what must not have happened, in words."""

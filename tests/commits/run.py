@@ -89,6 +89,9 @@ class Outcome:
         if faults and history.overtaxed():
             # The standby was further behind than `lag` allows: no fault of the cache.
             self.counts["not judged, the standby being late"] += 1
+        elif faults and history.unconfirmed:
+            # An instance without a beat for LIVE_MS is not waited for: its event loop had no time.
+            self.counts["not judged, an instance being late to confirm"] += 1
         elif faults:
             self.counts["faults"] += len(faults)
             if len(self.broken) < 3:

@@ -63,7 +63,8 @@ def test_no_answer_is_older_than_its_invalidation_allows(valkey: Valkey, primary
     assert _faults(outcome) == ""
     counts = outcome.counts
     assert counts["interleavings"] == OPTIONS.interleavings
-    assert counts["reads refused"] == 0
+    # A busy machine may answer later than an answer is trusted: it is refused then, and not wrong.
+    assert counts["reads refused"] < counts["reads"] / 20
     assert min(counts[what] for what in ("commits", "invalidations", "blocks")) > 0
 
 
@@ -73,7 +74,7 @@ def test_nor_where_a_standby_is_read_that_lags(valkey: Valkey, primary: Postgres
     outcome = _run(replace(OPTIONS, interleavings=150, delay=DELAY), valkey, primary, standby)
     assert _faults(outcome) == ""
     assert outcome.counts["loads from the standby"]
-    assert outcome.counts["reads refused"] == 0
+    assert outcome.counts["reads refused"] < outcome.counts["reads"] / 20
 
 
 @pytest.mark.usefixtures("redis_url")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from .history import Block, Commit, History, Load, Read, Span
+from .run import Outcome
 
 OLD, NEW = 1, 2
 
@@ -102,3 +106,18 @@ def test_a_standby_that_is_too_late_is_known(began: float, *, is_late: bool) -> 
     history = _history(lag=2)
     history.loads.append(Load(began, began + 0.1, 0, OLD, from_standby=True))
     assert history.overtaxed() is is_late
+
+
+def test_an_answer_after_an_unconfirmed_invalidation_is_not_judged() -> None:
+    """The report allows an instance that has not confirmed to serve older answers."""
+    history = _history()
+    history.invalidations.append(Span(12, 13))
+    history.reads = [_read(13, OLD)]
+    story: Any = SimpleNamespace(history=history, user="ada", unavailable=0)
+    outcome = Outcome()
+    outcome.add(story)
+    assert len(outcome.broken) == outcome.counts["faults"] == 1
+    history.unconfirmed = 1
+    outcome = Outcome()
+    outcome.add(story)
+    assert (outcome.broken, outcome.counts["faults"]) == ([], 0)

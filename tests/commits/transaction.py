@@ -12,6 +12,7 @@ from typing import Any, Final
 import anyio
 
 from ctxmiddleware import ContextPlugin, SourceUnavailable
+from ctxmiddleware.changing import Changing
 
 from .database import Account, Connection, Pool, write
 from .history import Block, Commit, History, Read, Span
@@ -85,7 +86,7 @@ class Story:
             return
         began = time.monotonic()
         report = await self.rng.choice(self.plugins).invalidate(self.user)
-        assert not report.silent, report
+        self.history.unconfirmed += len(report.silent)
         self.history.invalidations.append(Span(began, time.monotonic()))
 
     async def _change(self) -> None:
@@ -102,7 +103,7 @@ class Story:
     def _block(self) -> AbstractAsyncContextManager[Any]:
         if self.around is None:
             return nullcontext()
-        return Recorded(self.around(self.rng.choice(self.plugins), self.user), self.history.blocks)
+        return Recorded(self.around(self.rng.choice(self.plugins), self.user), self.history)
 
     async def _transaction(self, connection: Connection) -> None:
         await connection.execute("BEGIN")
@@ -153,22 +154,28 @@ class Recorded:
 
     Args:
         block: the block.
-        blocks: is given the record, once it has ended.
+        history: gets the record, once it has ended.
     """
 
-    def __init__(self, block: AbstractAsyncContextManager[Any], blocks: list[Block]) -> None:
+    def __init__(self, block: AbstractAsyncContextManager[Any], history: History) -> None:
         self._block = block
-        self._blocks = blocks
+        self._history = history
 
     async def __aenter__(self) -> None:
         began = time.monotonic()
         await self._block.__aenter__()
         self._entry = Span(began, time.monotonic())
+        self._count_unconfirmed()
 
     async def __aexit__(self, *error: object) -> None:
         began = time.monotonic()
         await self._block.__aexit__(*error)  # type: ignore[arg-type]  # passed on
-        self._blocks.append(Block(self._entry, Span(began, time.monotonic())))
+        self._history.blocks.append(Block(self._entry, Span(began, time.monotonic())))
+        self._count_unconfirmed()
+
+    def _count_unconfirmed(self) -> None:
+        if isinstance(self._block, Changing) and self._block.report is not None:
+            self._history.unconfirmed += len(self._block.report.silent)
 
 
 def changing(plugin: ContextPlugin[Account], user: str) -> AbstractAsyncContextManager[Any]:
