@@ -12,7 +12,7 @@ from .flood import Found
 
 # Trusted for longer than a flood takes, so that only what was put out of memory is looked up anew; and no more than two
 # calls, however slow they are.
-POLICY = replace(flood.POLICY, max_users=200, max_unknown=100, max_loads=2, untrusted_ttl=600.0)
+POLICY = replace(flood.POLICY, max_users=200, max_unknown=100, max_loads=2, untrusted_ttl=600.0, settle=0.0)
 
 
 @pytest.fixture(scope="module")
