@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, Protocol, cast
 
 import anyio
 import msgspec
 
 from .cache.shared import NOWHERE, Reach, SharedTierFailed
+from .clock import monotonic
 from .errors import InvalidationFailed
 from .failure_log import log_failure
 from .pseudonym import Pseudonyms
@@ -22,6 +24,8 @@ MOST_USERS: Final = 1000
 _AT_ONCE: Final = 32
 # Values loaded meanwhile may be kept past the time that counts from the return: forget them once more.
 _AGAIN_AFTER: Final = 0.01
+# Where Redis takes longer than `settle` each time.
+_MOST_TIMES: Final = 3
 _MOST_NAMED: Final = 10
 
 
@@ -37,8 +41,8 @@ class Invalidated(Protocol):
         """Let the time in which transactions may commit begin now."""
         ...
 
-    async def renew(self, name: str | None) -> None:
-        """Forget values loaded since a name, or all names, were invalidated, and wait for no instance."""
+    async def renew(self, names: Sequence[str] | None, known_silent: Collection[str]) -> Reach:
+        """Forget what was loaded since names, or everyone, were invalidated; return what the other instances said."""
         ...
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
@@ -55,6 +59,7 @@ class Invalidator:
         pseudonyms: name users in logs.
         shared: whether other processes can be reached.
         me: returns the name of this instance.
+        clock: monotonic seconds, in which a suspended machine counts.
     """
 
     def __init__(
@@ -65,8 +70,10 @@ class Invalidator:
         *,
         shared: bool,
         me: Callable[[], str],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._me = me
+        self._clock = clock
         self._cache = cache
         self._tell_source = tell_source
         self._pseudonyms = pseudonyms
@@ -78,24 +85,38 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis did not take the invalidation.
         """
-        began_at = time.perf_counter()
+        began_at = self._clock()
         report = await self._one(name)
-        await self._forget_meanwhile(name, began_at, report)
-        await self._cache.settle_from_now(None if name is None else [name])
-        return report
+        return await self._settled(None if name is None else [name], began_at, report)
 
-    async def _forget_meanwhile(self, name: str | None, began_at: float, report: InvalidationReport) -> None:
-        """Forget what was loaded while an invalidation waited: its time to settle begins with its return.
+    async def _settled(
+        self, names: Sequence[str] | None, began_at: float, report: InvalidationReport
+    ) -> InvalidationReport:
+        """Let the time to settle begin with the return of an invalidation; return what is reported of it then.
+
+        What was loaded while it waited, past the end of its first time to settle, is forgotten once more.
 
         Raises:
             InvalidationFailed: Redis did not take the invalidation.
         """
-        if not self._cache.settle or time.perf_counter() < began_at + _AGAIN_AFTER:
-            return
+        for _ in range(_MOST_TIMES if self._cache.settle else 0):
+            if self._clock() >= began_at + _AGAIN_AFTER:
+                began_at, report = self._clock(), await self._renewed(names, report)
+            await self._cache.settle_from_now(names)
+            if self._clock() < began_at + self._cache.settle:
+                break
+        return report
+
+    async def _renewed(self, names: Sequence[str] | None, report: InvalidationReport) -> InvalidationReport:
         try:
-            await self._cache.renew(name)
+            reach = await self._cache.renew(names, {each.instance for each in report.silent})
         except SharedTierFailed as failure:
-            raise self._failed(failure, msgspec.structs.replace(report, redis="failed"), {}) from failure
+            failed = msgspec.structs.replace(report, redis="failed", others_stop_within=None)
+            users = [self._pseudonyms.of_name(name) for name in (names or ())[:_MOST_NAMED]]
+            extra = {"everybody": names is None, "users": users, **msgspec.to_builtins(failed)}
+            raise self._failed(failure, failed, extra) from failure
+        renewed = self._report(0, reach, None, report.settles_within, 0.0, is_clear=names is None)
+        return msgspec.structs.replace(_merged([report, renewed], report.duration_ms), was_known=report.was_known)
 
     async def _one(self, name: str | None) -> InvalidationReport:
         started = time.perf_counter()
@@ -134,14 +155,12 @@ class Invalidator:
             return await self.one(each_once[0])
         reports: list[InvalidationReport] = []
         failures: dict[str, InvalidationFailed] = {}
-        began: dict[str, float] = {}
         errors: list[Exception] = []
         waiting = iter(each_once)
-        started = time.perf_counter()
+        started, began_at = time.perf_counter(), self._clock()
 
         async def work() -> None:
             for name in waiting:
-                began[name] = time.perf_counter()
                 try:
                     reports.append(await self._one(name))
                 except InvalidationFailed as failure:
@@ -156,13 +175,14 @@ class Invalidator:
         if errors:
             raise errors[0]
         report = _merged(reports, (time.perf_counter() - started) * 1000)
-        for name in each_once if not failures else ():
-            await self._forget_meanwhile(name, began[name], report)
-        await self._cache.settle_from_now(each_once)
         if failures:
+            others = [name for name in each_once if name not in failures]
+            with contextlib.suppress(InvalidationFailed):
+                await self._cache.settle_from_now(list(failures))
+                report = await self._settled(others, began_at, report) if others else report
             first = next(iter(failures.values()))
             raise InvalidationFailed(report, self._which(list(failures), len(each_once))) from first
-        return report
+        return await self._settled(each_once, began_at, report)
 
     def _which(self, failed: Sequence[str], of: int) -> str:
         users = [self._pseudonyms.of_name(name) for name in failed[:_MOST_NAMED]]

@@ -2,64 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import anyio
 import pytest
 
 from ctxmiddleware import InvalidationFailed
 from ctxmiddleware.cache.shared import Reach, SharedTierFailed
 from ctxmiddleware.invalidation import Invalidator
 from ctxmiddleware.pseudonym import Pseudonyms
+from ctxmiddleware.reports import Confirmed, InvalidationReport, Silent
+from ctxmiddleware.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
 
+SETTLE = 5.0
+BOTH = Reach("me", (("other", 1.0),))
+KINDS = pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one", "many"])
+
 
 class Cache:
-    """A cache whose invalidations take some time."""
+    """A cache whose invalidations take some time.
 
-    def __init__(self, seconds: float, settle: float = 5.0, failure: SharedTierFailed | None = None) -> None:
-        self.seconds, self.settle, self.failure = seconds, settle, failure
-        self.renewed: list[str | None] = []
+    Args:
+        seconds: that each of them takes.
+        settle: as of a policy.
+        renewals: seconds that each renewal takes, the last of them for all that follow.
+    """
+
+    def __init__(self, seconds: float = 0.02, settle: float = SETTLE, renewals: Sequence[float] = (0.0,)) -> None:
+        self.clock = FakeClock()
+        self.seconds, self.settle, self.renewals = seconds, settle, list(renewals)
+        self.bad: set[str] = set()
+        self.failure: SharedTierFailed | None = None
+        self.said = BOTH
+        self.renewed: list[Sequence[str] | None] = []
+        self.known_silent: Collection[str] = ()
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Wait for the others."""
-        await anyio.sleep(self.seconds)
-        return 1, Reach("me")
+        if name in self.bad:
+            raise SharedTierFailed("gone")
+        self.clock.advance(self.seconds)
+        return 1, BOTH
 
     async def settle_from_now(self, names: Sequence[str] | None) -> None:
         """Do nothing."""
 
-    async def renew(self, name: str | None) -> None:
+    async def renew(self, names: Sequence[str] | None, known_silent: Collection[str]) -> Reach:
         """Note what is forgotten once more."""
         if self.failure is not None:
             raise self.failure
-        self.renewed.append(name)
+        self.clock.advance(self.renewals[0] if len(self.renewals) == 1 else self.renewals.pop(0))
+        self.renewed.append(names)
+        self.known_silent = known_silent
+        return self.said
 
 
 def _invalidator(cache: Cache) -> Invalidator:
-    return Invalidator(cache, lambda name, ago: None, Pseudonyms(), shared=True, me=lambda: "me")
+    return Invalidator(cache, lambda name, ago: None, Pseudonyms(), shared=True, me=lambda: "me", clock=cache.clock)
 
 
-@pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one", "many"])
+def _report_of(failure: InvalidationFailed) -> InvalidationReport:
+    assert isinstance(failure.report, InvalidationReport)
+    return failure.report
+
+
+@KINDS
 async def test_what_was_loaded_while_it_waited_is_forgotten_once_more(names: list[str]) -> None:
     """Else it would be kept from before a COMMIT that comes within `settle` of the return."""
-    cache = Cache(0.02)
+    cache = Cache()
     await _invalidator(cache).many(names)
-    assert cache.renewed == names
+    assert cache.renewed == [names]
 
 
 async def test_where_nothing_settles_there_is_nothing_to_forget() -> None:
     """The invalidation came after the COMMIT, as it was switched off to say."""
-    cache = Cache(0.02, settle=0.0)
+    cache = Cache(settle=0.0)
     await _invalidator(cache).one(None)
     assert cache.renewed == []
 
 
-@pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one", "many"])
-async def test_a_failure_of_the_second_invalidation_is_a_failure(names: list[str]) -> None:
-    """A report with `done` would promise a bound that may not hold."""
-    cache = Cache(0.02, failure=SharedTierFailed("gone"))
+async def test_the_machine_was_suspended_while_it_waited() -> None:
+    """Other machines were not, and have kept what they loaded meanwhile."""
+    cache = Cache(600.0)
+    await _invalidator(cache).one(None)
+    assert cache.renewed == [None]
+
+
+@pytest.mark.parametrize(("renewals", "times"), [([SETTLE, 0.0], 2), ([SETTLE], 3)], ids=["once", "always"])
+async def test_a_renewal_that_takes_longer_than_settle_is_made_again(renewals: list[float], times: int) -> None:
+    """What was loaded meanwhile would be kept, as by the invalidation itself; a Redis that slow ends it at last."""
+    cache = Cache(renewals=renewals)
+    await _invalidator(cache).many(["eada", "ebob"])
+    assert cache.renewed == times * [["eada", "ebob"]]
+
+
+@KINDS
+async def test_an_instance_that_did_not_confirm_the_renewal_is_reported(names: list[str]) -> None:
+    """Cut off in between, it may serve what it has loaded since it had confirmed the invalidation."""
+    cache = Cache()
+    cache.said = Reach("me", (("third", 1.0),), (("other", 305.0),), knew=True)
+    report = await _invalidator(cache).many(names)
+    assert report.silent == (Silent("other", 305.0),)
+    assert report.confirmed == (Confirmed("me", 0.0), Confirmed("third", 1.0))
+    assert report.others_stop_within == 305.0
+    assert (report.memory, report.was_known, report.settles_within) == (len(names), True, SETTLE)
+
+
+@KINDS
+async def test_where_redis_is_not_told_once_more_that_is_a_failure(names: list[str]) -> None:
+    """A report that says done would promise what may not hold."""
+    cache = Cache()
+    cache.failure = SharedTierFailed("gone")
     with pytest.raises(InvalidationFailed) as raised:
         await _invalidator(cache).many(names)
-    assert getattr(raised.value.report, "redis", None) == "failed"
+    report = _report_of(raised.value)
+    assert (report.redis, report.others_stop_within) == ("failed", None)
+
+
+async def test_of_many_the_ones_that_redis_took_are_forgotten_once_more() -> None:
+    """The error says that they were forgotten."""
+    cache = Cache()
+    cache.bad = {"ebob"}
+    with pytest.raises(InvalidationFailed) as raised:
+        await _invalidator(cache).many(["eada", "ebob", "ecarl"])
+    assert cache.renewed == [["eada", "ecarl"]]
+    assert _report_of(raised.value).redis == "failed"

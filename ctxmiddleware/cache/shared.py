@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
@@ -260,8 +260,8 @@ class SharedTier(Protocol[V]):
         """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
         ...
 
-    async def renew(self, name: str | None, keep_ms: int) -> None:
-        """Do what `invalidate` does, and wait for no instance; it raises what that does."""
+    async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
+        """Do what `invalidate` does, of many names in one trip; the instances known to be silent are not waited for."""
         ...
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 import anyio
@@ -245,17 +245,26 @@ class TieredCache(Generic[V]):
         if self._shared is not None:
             await self._shared.mark(names)
 
-    async def renew(self, name: str | None) -> None:
-        """Forget values loaded since a name, or all names, were invalidated; wait for no instance.
+    async def renew(self, names: Sequence[str] | None, known_silent: Collection[str] = ()) -> Reach:
+        """Make everything unservable that was loaded since names, or everyone, were invalidated.
 
         Raises:
             SharedTierFailed: Redis did not take the invalidation; this process has forgotten all the same.
         """
-        keeping = self._filling.keeping
-        keeping.forget(name)
-        if self._shared is not None:
-            await self._shared.renew(name, keeping.keep_ms)
-            keeping.forget(name)
+        self._forget(names)
+        if self._shared is None:
+            return NOWHERE
+        try:
+            reach = await self._shared.renew(names, self._filling.keeping.keep_ms, known_silent)
+        except SharedTierFailed:
+            self._forget(names)
+            raise
+        self._forget(names)
+        return reach
+
+    def _forget(self, names: Sequence[str] | None) -> None:
+        for name in [None] if names is None else names:
+            self._filling.keeping.forget(name)
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Make everything loaded so far for a name, or for everyone where it is None, unservable.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
 import anyio
@@ -70,62 +70,82 @@ class Announcer:
         return Announcement(self._channel, self._token(), self._me, self._confirm_timeout)
 
     async def carry_out(
-        self, announcement: Announcement, way: Way, name: str | None, keep_ms: int, partitions: Sequence[str] = ()
+        self,
+        announcement: Announcement,
+        way: Way,
+        names: Sequence[str] | None,
+        keep_ms: int,
+        partitions: Sequence[str] = (),
     ) -> None:
-        """Put a new generation in force for a name, or for everyone where it is None, and announce it.
+        """Put new generations in force for names, or for everyone where they are None, and announce each.
 
         Args:
-            announcement: the invalidation.
+            announcement: the invalidation of the last; an instance that has confirmed it has taken the others before.
             way: to Redis.
-            name: the name.
+            names: the names.
             keep_ms: milliseconds a generation lives.
-            partitions: in which the name may have values, which are removed.
+            partitions: in which the names may have values, which are removed.
 
         Raises:
             Exception: Redis did not say that it has.
         """
-        what = _What(self._keys.everyone(), [], b"")
-        if name is not None:
-            one = self._keys.of(("", name))
-            values = [self._keys.of((partition, name)).value for partition in partitions]
-            what = _What([(one.generation, one.mark)], values, digest_of(name))
+        everyone = _What(self._keys.everyone(), [], b"")
+        whats = [everyone] if names is None else [self._what(name, partitions) for name in names]
+        tokens = [*(self._token() for _ in whats[1:]), announcement.token]
         carry_out = self._in_steps if isinstance(way.client, Spread) else self._at_once
-        announcement.roll, knew = await carry_out(way, announcement.token, what, keep_ms)
-        announcement.knew = None if name is None else knew
+        announcement.roll, knew = await carry_out(way, list(zip(tokens, whats, strict=True)), keep_ms)
+        announcement.knew = None if names is None else knew
         announcement.is_named = self._is_named()
 
-    async def _at_once(self, way: Way, token: bytes, what: _What, keep_ms: int) -> tuple[Roll, bool]:
-        keys = [*(key for pair in what.pairs for key in pair), *what.values, *self._keys.channel()[:3]]
-        arguments = (token, MARK_MS, keep_ms, len(what.pairs), what.digest, self._me)
-        (answer,) = await self._run(way, token, [Call(INVALIDATE, keys, arguments, *self._replicas)])
-        roll, knew = cast("tuple[Roll, int]", answer)
-        return roll, knew == 1
+    def _what(self, name: str, partitions: Sequence[str]) -> _What:
+        one = self._keys.of(("", name))
+        values = [self._keys.of((partition, name)).value for partition in partitions]
+        return _What([(one.generation, one.mark)], values, digest_of(name))
 
-    async def _in_steps(self, way: Way, token: bytes, what: _What, keep_ms: int) -> tuple[Roll, bool]:
+    async def _at_once(self, way: Way, whats: Sequence[tuple[bytes, _What]], keep_ms: int) -> tuple[Roll, bool]:
+        calls = []
+        for token, what in whats:
+            keys = [*(key for pair in what.pairs for key in pair), *what.values, *self._keys.channel()[:3]]
+            arguments = (token, MARK_MS, keep_ms, len(what.pairs), what.digest, self._me)
+            calls.append(Call(INVALIDATE, keys, arguments, *self._replicas))
+        answers = cast("list[tuple[Roll, int]]", await self._run(way, [token for token, _ in whats], calls))
+        return answers[-1][0], any(knew == 1 for _, knew in answers)
+
+    async def _in_steps(self, way: Way, whats: Sequence[tuple[bytes, _What]], keep_ms: int) -> tuple[Roll, bool]:
         # Where the channel is on another server than the generations, whoever reads the former ones in between has
         # been told beforehand not to trust what he reads.
-        await self._announce(way, token, "intent", what.digest, b"")
+        await self._announce(way, "intent", [(token, what.digest, b"") for token, what in whats])
         calls = [
-            Call(RENEW, [*pair, *what.values], (token, MARK_MS, keep_ms, 1), *self._replicas) for pair in what.pairs
+            Call(RENEW, [*pair, *what.values], (token, MARK_MS, keep_ms, 1), *self._replicas)
+            for token, what in whats
+            for pair in what.pairs
         ]
         replies = await way.run(calls)
+        tokens = [token for token, what in whats for _ in what.pairs]
         lacking = [reply for reply in replies if isinstance(reply, TooFewReplicas)]
-        answers = [answer_of(RENEW, token, reply) for reply in replies if not isinstance(reply, TooFewReplicas)]
+        answers = {
+            token: answer_of(RENEW, token, reply)
+            for token, reply in zip(tokens, replies, strict=True)
+            if not isinstance(reply, TooFewReplicas)
+        }
         # Done it is all the same: unsaid, everybody would doubt what he looks up for a while.
-        generation = answers[0][0] if what.digest and not lacking else b""
-        roll = await self._announce(way, token, "done", what.digest, generation)
+        generations = {token: answers[token][0] if what.digest and token in answers else b"" for token, what in whats}
+        roll = await self._announce(way, "done", [(token, what.digest, generations[token]) for token, what in whats])
         if lacking:
             raise lacking[0]
-        return roll, any(knew == 1 for _, knew in answers)
+        return roll, any(knew == 1 for _, knew in answers.values())
 
-    async def _announce(self, way: Way, token: bytes, kind: str, digest: bytes, generation: bytes) -> Roll:
-        call = Call(ANNOUNCE, self._keys.channel()[:3], (token, kind, digest, generation, self._me))
-        (roll,) = await self._run(way, token, [call])
-        return cast("Roll", roll)
+    async def _announce(self, way: Way, kind: str, news: Sequence[tuple[bytes, bytes, bytes]]) -> Roll:
+        channel = self._keys.channel()[:3]
+        calls = [Call(ANNOUNCE, channel, (token, kind, digest, new, self._me)) for token, digest, new in news]
+        rolls = await self._run(way, [token for token, _, _ in news], calls)
+        return cast("Roll", rolls[-1])
 
-    async def _run(self, way: Way, token: bytes, calls: Sequence[Call]) -> list[Any]:
+    async def _run(self, way: Way, tokens: Sequence[bytes], calls: Sequence[Call]) -> list[Any]:
         replies = await way.run(calls)
-        return [answer_of(call.script, token, reply) for call, reply in zip(calls, replies, strict=True)]
+        return [
+            answer_of(call.script, *each) for call, each in zip(calls, zip(tokens, replies, strict=True), strict=True)
+        ]
 
 
 class Announcement:
@@ -156,10 +176,14 @@ class Announcement:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._channel.unexpect(self.token, failed=kind is not None)
 
-    async def reach(self) -> Reach:
-        """Wait for the instances that listen, and return which have confirmed."""
+    async def reach(self, known_silent: Collection[str] = ()) -> Reach:
+        """Wait for the instances that listen, and return which have confirmed.
+
+        Args:
+            known_silent: instances that are not waited for.
+        """
         others = dict(self._others())
-        live = {name for name, (_, age_ms) in others.items() if age_ms <= LIVE_MS}
+        live = {name for name, (_, age_ms) in others.items() if age_ms <= LIVE_MS} - set(known_silent)
         heard = self._confirmation.heard
         with anyio.move_on_after(self._timeout):
             while not live <= heard.keys():

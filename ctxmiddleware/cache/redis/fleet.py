@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -15,7 +15,7 @@ from ...instance import instance_name
 from ...stats import Counters
 from ...tracebacks import reduced
 from ..base import Key
-from ..shared import NOWHERE, Listener, Reach, SharedTierFailed
+from ..shared import Listener, Reach, SharedTierFailed
 from .announcing import Announcer
 from .channel import LANDED, Channel, Follower
 from .ear import INBOX_MS, Ear, EarOptions
@@ -142,16 +142,22 @@ class Fleet:
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
     async def invalidate(
-        self, session: Session, name: str | None, keep_ms: int, partitions: Sequence[str] = (), *, waits: bool = True
+        self,
+        session: Session,
+        names: Sequence[str] | None,
+        keep_ms: int,
+        partitions: Sequence[str] = (),
+        *,
+        known_silent: Collection[str] = (),
     ) -> Reach:
-        """Put a new generation in force for a name, or for everyone where it is None, and tell the others.
+        """Put new generations in force for names, or for everyone where they are None, and tell the others.
 
         Args:
             session: the event loop's.
-            name: the name.
+            names: the names.
             keep_ms: milliseconds a generation lives.
-            partitions: in which the name may have values.
-            waits: whether to wait for the other instances to confirm it.
+            partitions: in which the names may have values.
+            known_silent: instances whose confirmation is not waited for.
 
         Raises:
             SharedTierFailed: Redis did not say that it has.
@@ -171,7 +177,7 @@ class Fleet:
         with announcer.begin() as announcement:
             try:
                 with anyio.fail_after(wait):
-                    await announcer.carry_out(announcement, session.pool, name, keep_ms, partitions)
+                    await announcer.carry_out(announcement, session.pool, names, keep_ms, partitions)
             except TooFewReplicas as error:
                 raise SharedTierFailed(
                     f"the invalidation is in force, and may be lost with its server: {error}"
@@ -187,7 +193,7 @@ class Fleet:
                 # Outside of the handler: the driver's own error holds the password in its frames.
                 raise failure
             session.success()
-            return await announcement.reach() if waits else NOWHERE
+            return await announcement.reach(known_silent)
 
     async def mark(self, session: Session, names: Sequence[str] | None) -> None:
         """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""

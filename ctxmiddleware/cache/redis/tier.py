@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Final, Generic, Literal, TypeVar
 
@@ -233,9 +233,10 @@ class RedisTier(Generic[V]):
         """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
         await self._fleet.mark(await self._sessions.ensure(), names)
 
-    async def renew(self, name: str | None, keep_ms: int) -> None:
-        """Do what `invalidate` does, and wait for no instance; it raises what that does."""
-        await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms, waits=False)
+    async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
+        """Do what `invalidate` does, of many names in one trip; the instances known to be silent are not waited for."""
+        session = await self._sessions.ensure()
+        return await self._fleet.invalidate(session, names, keep_ms, known_silent=known_silent)
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
@@ -267,7 +268,8 @@ class RedisTier(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not say that it has.
         """
-        return await self._fleet.invalidate(await self._sessions.ensure(), name, keep_ms, partitions)
+        names = None if name is None else [name]
+        return await self._fleet.invalidate(await self._sessions.ensure(), names, keep_ms, partitions)
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.

@@ -273,12 +273,27 @@ async def test_the_time_counts_from_the_return_of_the_invalidation(redis_url: st
         assert reach.silent == ()
         _pass(server, clock, SETTLE)
         assert await two.value() == "old"
-        await one.cache.renew(ADA[1])
+        await one.cache.renew([ADA[1]])
         await eventually_async(lambda: two.cache.peek(ADA) is None)
         assert await two.value() == "old"
         database.rows[ADA[1]] = "new"
         _pass(server, clock, SETTLE)
         assert [await each.value() for each in (one, two)] == ["new", "new"]
+
+
+async def test_a_thousand_names_are_forgotten_once_more_in_one_trip(redis_url: str, server: Any) -> None:
+    """One by one they take longer than a short `settle`, or a long one far away: the first would be kept again."""
+    names = [f"{number}@example.org" for number in range(1000)]
+    async with _pair(redis_url) as (one, two, _, _):
+        for each in (one, two):
+            await eventually_async(partial(_is_heard, each))
+            for name in names[::100]:
+                await each.get(("", name))
+        before = server.info("stats")["total_reads_processed"]
+        reach = await one.cache.renew(names)
+        assert server.info("stats")["total_reads_processed"] - before < len(names) / 2
+        assert [len(reach.confirmed), reach.silent] == [1, ()]
+        assert [each.cache.peek(("", name)) for each in (one, two) for name in names[::100]] == 20 * [None]
 
 
 @pytest.mark.parametrize("loss", ["flushall", "restarted empty"])

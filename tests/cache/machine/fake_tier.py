@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
@@ -15,6 +15,7 @@ from ctxmiddleware.cache.redis.channel import Channel, Follower
 from ctxmiddleware.cache.redis.lua.channel import Roll
 from ctxmiddleware.cache.shared import (
     ASK,
+    NOWHERE,
     Claim,
     Claiming,
     Listener,
@@ -194,12 +195,16 @@ class FakeTier:
         with contextlib.suppress(SharedTierFailed):
             await self._do(lambda: self._server.mark(names))
 
-    async def renew(self, name: str | None, keep_ms: int) -> None:
-        """Do what `invalidate` does, and wait for no instance."""
-        version, token = self._version(), self._server.token()
-        self._own.add(token)
-        with Announcement(self.channel, token, self.me, 0.0) as announcement:
-            await self._carry_out(announcement, name, keep_ms, version)
+    async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
+        """Do what `invalidate` does, of many names."""
+        reach = NOWHERE
+        for name in [None] if names is None else names:
+            version, token = self._version(), self._server.token()
+            self._own.add(token)
+            with Announcement(self.channel, token, self.me, self._confirm_timeout) as announcement:
+                await self._carry_out(announcement, name, keep_ms, version)
+                reach = await announcement.reach(known_silent)
+        return reach
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Hold names; a reply that is lost is a failure."""

@@ -123,6 +123,23 @@ def _has_connections(client: Any, count: int) -> bool:
     return len(client.client_list(_type="normal")) == count
 
 
+async def test_many_names_are_renewed_at_once_and_confirmed(unharmed: ValkeyCluster) -> None:
+    """Their generations are on several nodes, and their announcements on one."""
+    async with instance(url=unharmed.url, options=PATIENT) as one, instance(url=unharmed.url, options=PATIENT) as two:
+        assert one.redis is not None
+        assert two.redis is not None
+        for each in (one.redis, two.redis):
+            await eventually_async(each.is_heard)
+        for key in MANY[:20]:
+            await two.get(key)
+        before = await one.redis.look(MANY[:20], KEEP_MS)
+        reach = await one.cache.renew([name for _, name in MANY[:20]])
+        assert ([name for name, _ in reach.confirmed], reach.silent) == ([two.redis.instance], ())
+        after = await one.redis.look(MANY[:20], KEEP_MS)
+        assert all(new and old and new.fence.name != old.fence.name for old, new in zip(before, after, strict=True))
+        assert [two.cache.peek(key) for key in MANY[:20]] == 20 * [None]
+
+
 async def test_a_thousand_users_are_a_connection_to_each_node(unharmed: ValkeyCluster) -> None:
     """Those of a bucket share a script, those of a node a trip; nobody is busy."""
     async with _tier(unharmed.url) as (tier, counters):
