@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from ...collectable import CollectableLock
 from ...stats import CHANNEL, Counters
 from ..shared import Listener
 from .lua.channel import LISTED_MS, Beat
+from .news import News
 
 CONFIRMED: Final = b"confirmed"
 LANDED: Final = b"landed"
@@ -22,19 +23,6 @@ NOWHERE: Final = b"0-0"
 
 # Of so many invalidations a process knows that they were its own; what it hears of more costs it another look.
 _OWN_KNOWN: Final = 1000
-
-
-class News(NamedTuple):
-    """One announcement: its place in the stream, the channel's incarnation and its number, and what it says."""
-
-    place: bytes
-    incarnation: bytes
-    number: int
-    kind: Literal["intent", "done"]
-    digest: bytes | None
-    generation: bytes | None
-    token: bytes
-    sender: bytes
 
 
 class Follower:
@@ -191,7 +179,9 @@ class Channel:
         self._heard_until = -math.inf
         self._confirmations: dict[bytes, tuple[Confirmation, float]] = {}
         self._listed_until = -math.inf
-        self.has_left = False
+        # One for each event loop whose LEAVE is under way: it removes what another loop has registered meanwhile.
+        self._leaving: list[None] = []
+        self._left_at = -math.inf
         self.longest_untold = 0.0
         self.own: set[bytes] = set()
         self.inbox_place = NOWHERE
@@ -225,14 +215,31 @@ class Channel:
         """Return the monotonic second by which this instance is listed."""
         return self._clock()
 
-    def listed(self, beat: Beat, asked_at: float) -> None:
-        """Record that a beat, sent at a monotonic second, has put this instance into the list."""
-        self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
+    def listed(self, beat: Beat, asked_at: float) -> bool:
+        """Take note of a beat that was asked for at a monotonic second; return whether that was after the last leave.
+
+        It has put this instance into the list, unless a LEAVE under way removes it.
+        """
+        with self._lock:
+            if asked_at <= self._left_at:
+                return False
+            if not self._leaving:
+                self._listed_until = max(self._listed_until, asked_at + LISTED_MS / 1000)
         self.longest_untold = max(self.longest_untold, beat.longest_ms / 1000)
+        return True
 
     def leave_list(self) -> None:
-        """Record that this instance leaves the list; the reply of a later beat does not list it again."""
-        self.has_left, self._listed_until = True, -math.inf
+        """Take note that this instance begins to leave the list."""
+        self._leaving.append(None)
+        self._lock.soon(self._unlist)
+
+    def left_list(self) -> None:
+        """Take note that a leave has ended: a beat that was asked for before may have come before it."""
+        self._lock.soon(self._unlist)
+        self._leaving.pop()
+
+    def _unlist(self) -> None:
+        self._left_at, self._listed_until = self._clock(), -math.inf
 
     def is_listed(self) -> bool:
         """Return whether this instance stays in the list for as long as it may serve what it gets now."""
@@ -269,30 +276,3 @@ class Channel:
         if confirmation is not None:
             confirmation.heard.setdefault(instance, (self._clock() - since) * 1000)
             confirmation.wake()
-
-
-def read_fields(item: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the fields of an item of a stream."""
-    return dict(zip(item[::2], item[1::2], strict=False))
-
-
-def read_news(place: bytes, fields: Mapping[bytes, bytes]) -> News:
-    """Return an announcement as the stream holds it.
-
-    Raises:
-        ValueError: it is none.
-        KeyError: it is none.
-    """
-    kind, digest, generation = fields[b"k"], fields[b"d"], fields[b"g"]
-    if kind not in (b"intent", b"done"):
-        raise KeyError(kind)
-    return News(
-        place,
-        fields[b"i"],
-        int(fields[b"n"]),
-        "intent" if kind == b"intent" else "done",
-        digest or None,
-        generation or None,
-        fields[b"t"],
-        fields[b"f"],
-    )

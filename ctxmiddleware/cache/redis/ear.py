@@ -12,9 +12,10 @@ import anyio
 import msgspec
 
 from ...failure_log import log_failure
-from .channel import CONFIRMED, NOWHERE, Channel, Follower, News, read_fields, read_news
+from .channel import CONFIRMED, NOWHERE, Channel, Follower
 from .keys import ChannelKeys
 from .lua.channel import BEAT, POST
+from .news import News, read_fields, read_news
 from .register import registering
 from .servers.driver import Connection, Refused, leads_elsewhere
 from .wire import Streams, Wire
@@ -187,13 +188,11 @@ class Ear:
             await wire.answer(POST)
         if is_due:
             beat = await wire.answer(BEAT)
-            if self._channel.has_left:
-                await anyio.sleep_forever()  # its task is being cancelled
-            self._channel.listed(beat, listed_at)
-            if self._follower.has_begun_anew(beat):
-                self._begun_anew()
-            self._follower.beat(beat, asked_at)
-            self._found()
+            if self._channel.listed(beat, listed_at):
+                if self._follower.has_begun_anew(beat):
+                    self._begun_anew()
+                self._follower.beat(beat, asked_at)
+                self._found()
         if wait:
             self._take(await wire.news(self._options.beat))
             self._heard()

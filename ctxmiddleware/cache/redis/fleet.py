@@ -99,7 +99,6 @@ class Fleet:
             session: records whether the channel replies or is lost.
         """
         self._loops.append(None)
-        self._channel.has_left = False
         if self._follower is None:
             return
         ear = self._ear(way, self._follower, session)
@@ -122,11 +121,10 @@ class Fleet:
             # Where Redis does not answer, nothing is looked up in it either.
             with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
                 (reply,) = await way.run([call])
-                if not self._channel.has_left:
-                    self._channel.listed(answer_of(BEAT, token, reply), asked_at)
+                self._channel.listed(answer_of(BEAT, token, reply), asked_at)
 
     def leave(self) -> Call | None:
-        """Listen in one event loop less, and return what to tell Redis at the end of the last one.
+        """Listen in one event loop less, and return what to tell Redis at the end of the last one, before `left`.
 
         Else every invalidation would wait for this instance for a while.
         """
@@ -140,6 +138,11 @@ class Fleet:
         self._follower.leave()
         entry = entry_of(self.me, self._follower.longest_untold)
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
+
+    def left(self, leaving: Call | None) -> None:
+        """Take note that Redis has been told what `leave` returned, or cannot be."""
+        if leaving is not None:
+            self._channel.left_list()
 
     async def invalidate(
         self,

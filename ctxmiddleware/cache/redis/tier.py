@@ -235,8 +235,7 @@ class RedisTier(Generic[V]):
 
     async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
         """Do what `invalidate` does, of many names in one trip; the instances known to be silent are not waited for."""
-        session = await self._sessions.ensure()
-        return await self._fleet.invalidate(session, names, keep_ms, known_silent=known_silent)
+        return await self._fleet.invalidate(await self._sessions.ensure(), names, keep_ms, known_silent=known_silent)
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
@@ -294,4 +293,8 @@ class RedisTier(Generic[V]):
                 yield session
             finally:
                 tasks.cancel_scope.cancel()
-                await session.close(self._fleet.leave())
+                leaving = self._fleet.leave()
+                try:
+                    await session.close(leaving)
+                finally:
+                    self._fleet.left(leaving)

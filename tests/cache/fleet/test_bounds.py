@@ -15,10 +15,12 @@ import redis
 
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import fleet
+from ctxmiddleware.cache.redis.channel import Channel
 from ctxmiddleware.cache.redis.ear import Ear
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat
 from ctxmiddleware.cache.redis.register import entry_of
+from ctxmiddleware.cache.redis.tier import RedisTier
 from ctxmiddleware.cache.shared import Reach
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import SourceUnavailable
@@ -54,7 +56,11 @@ def server(redis_url: str) -> Iterator[Any]:
 
 def _is_listed(one: Instance) -> bool:
     assert one.redis is not None
-    return one.redis.is_listed and one.redis.is_heard()
+    return _is_known(one.redis)
+
+
+def _is_known(tier: RedisTier[str]) -> bool:
+    return tier.is_listed and tier.is_heard()
 
 
 @asynccontextmanager
@@ -428,14 +434,44 @@ async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(
         assert await one.value() == "new"
 
 
-async def test_a_beat_that_is_answered_after_the_instance_has_left_lists_it_no_more(redis_url: str) -> None:
+async def test_a_beat_that_is_answered_after_the_instance_has_left_lists_it_no_more() -> None:
     """Cut off when it is opened again, it would take itself for listed, and no report would count it in."""
+    clock, beat = FakeClock(), Beat(b"", 0, b"0-0")
+    channel = Channel(lambda names: None, clock)
+    before = clock()
+    assert channel.listed(beat, before)
+    channel.leave_list()
+    assert not channel.listed(beat, before)
+    assert not channel.is_listed()
+    clock.advance(1.0)
+    meanwhile = clock()
+    assert channel.listed(beat, meanwhile)
+    assert not channel.is_listed()
+    channel.left_list()
+    assert not channel.listed(beat, meanwhile)
+    assert not channel.is_listed()
+    clock.advance(1.0)
+    assert channel.listed(beat, clock())
+    assert channel.is_listed()
+
+
+async def test_an_event_loop_that_begins_while_the_last_one_leaves_is_listed_in_the_end(redis_url: str) -> None:
+    """What removes the one from the list removes the other too, which hears on, and counts on no list until then."""
     tier = redis_tier(redis_url, options=QUICK)
     cache: TieredCache[str] = TieredCache(STEADY, Database(), shared=tier, counters=Counters(), clock=FakeClock())
+    listening = tier._fleet
     async with tier.opened, cache.flights.opened:
-        await eventually_async(lambda: tier.is_listed and tier.is_heard())
-        tier._fleet._channel.leave_list()
+        await eventually_async(partial(_is_known, tier))
         with redis.Redis.from_url(redis_url) as client:
-            before = client.zscore(LISTENERS, entry_of(tier.instance, LONGEST))
-            await eventually_async(lambda: client.zscore(LISTENERS, entry_of(tier.instance, LONGEST)) != before)
-        assert not tier.is_listed
+            entry = entry_of(tier.instance, LONGEST)
+            before = client.zscore(LISTENERS, entry)
+            leaving = listening.leave()
+            listening._loops.append(None)
+            assert leaving is not None
+            await eventually_async(lambda: client.zscore(LISTENERS, entry) != before)
+            assert not tier.is_listed
+            await tier._sessions.current.once(leaving)
+            assert not tier.is_listed
+            listening.left(leaving)
+            await eventually_async(partial(_is_known, tier))
+            assert client.zscore(LISTENERS, entry) is not None

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from ctxmiddleware.cache.redis.channel import Follower, News
+from ctxmiddleware.cache.redis.channel import Follower
 from ctxmiddleware.cache.redis.lua.channel import Beat
+from ctxmiddleware.cache.redis.news import News
 from ctxmiddleware.cache.redis.register import entry_of, read_entry
 from ctxmiddleware.stats import Counters
 from tests.cache.contract.sides import Recorder
