@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from .attaching import attach
 from .blocking import Blocking
-from .errors import InvalidationFailed
-from .failure_log import log_failure
 from .hold import Hold
 from .holding import Holding
 from .reports import InvalidationReport
-
-logger = logging.getLogger("ctxmiddleware.holding")
 
 
 class Changing:
@@ -60,7 +55,7 @@ class Changing:
         except Exception as failure:
             if error is None:
                 raise
-            _attach(failure, error)
+            attach(failure, error)
 
     def __enter__(self) -> Self:
         hold = self._opening()
@@ -84,7 +79,7 @@ class Changing:
         except Exception as failure:
             if error is None:
                 raise
-            _attach(failure, error)
+            attach(failure, error)
         finally:
             hold.finish()
 
@@ -103,22 +98,3 @@ class Changing:
             hold.finish()
             return None
         return hold
-
-
-def _attach(failure: Exception, error: BaseException) -> None:
-    """Add a failure to the error that a block ends with, which is raised in its place."""
-    if not isinstance(failure, InvalidationFailed):
-        log_failure(logger, logging.ERROR, "a block of plugin.changing() was not ended", error=failure)
-    # An error may refuse attributes.
-    with contextlib.suppress(Exception):
-        error.add_note(f"and at the end of plugin.changing(): {failure}")
-    # Raised while the other was handled, it would be a circle.
-    failure.__context__ = None
-    first, seen = error, {id(failure)}
-    while first.__context__ is not None:
-        seen.add(id(first))
-        first = first.__context__
-        if id(first) in seen:
-            return
-    # By the descriptor: an error may be a frozen dataclass.
-    vars(BaseException)["__context__"].__set__(first, failure)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import anyio
 
+from .attaching import attach
 from .cache.shared import HELD_SECONDS, SharedTierFailed
 from .cache.tiered import TieredCache
 from .failure_log import log_failure
@@ -80,7 +81,9 @@ class Holding:
         """Invalidate the names of a hold, and hold them no more; a cancellation is raised after that.
 
         Raises:
-            InvalidationFailed: Redis did not take it; other instances hold the names until `HELD_SECONDS` are over.
+            InvalidationFailed: Redis could not be told; other instances hold them until `HELD_SECONDS` are over. It is
+                attached to a cancellation.
+            RuntimeError: the tasks that do it were cancelled again and again.
         """
         hold.finish()
         task, cancelled = hold.task, None
@@ -94,10 +97,15 @@ class Holding:
         except Exception:
             self._release(hold)
             raise
+        failure = task.failure
+        if not hold.is_ended:
+            failure = RuntimeError("the event loop ended while plugin.changing() ended: the users are not invalidated")
         if cancelled is not None:
+            if failure is not None:
+                attach(failure, cancelled)
             raise cancelled
-        if task.failure is not None:
-            raise task.failure
+        if failure is not None:
+            raise failure
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:

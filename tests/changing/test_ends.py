@@ -76,6 +76,54 @@ async def test_a_cancellation_of_asyncio_in_the_exit_is_raised_after_it(own: Val
 
 
 @asyncio_only
+async def test_a_failure_of_the_exit_is_attached_to_the_cancellation_that_came_meanwhile(own: Valkey) -> None:
+    """The cancellation is raised, and what it hides is that the users were not invalidated."""
+    async with plugin_over(Rows(), own.url) as plugin:
+
+        async def change() -> None:
+            with pytest.raises(asyncio.CancelledError) as raised:
+                async with plugin.changing(ADA):
+                    client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+            assert any("plugin.changing()" in note for note in raised.value.__notes__)
+            assert isinstance(raised.value.__context__, InvalidationFailed)
+            raise raised.value
+
+        with redis.Redis.from_url(own.url) as client:
+            task = asyncio.get_running_loop().create_task(change())
+            await eventually_async(lambda: _is_waiting(client))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            client.execute_command("CLIENT", "UNPAUSE")
+
+
+@asyncio_only
+async def test_a_block_whose_tasks_are_cancelled_again_and_again_does_not_end_as_if_it_was_well(own: Valkey) -> None:
+    """Nothing was invalidated."""
+    async with plugin_over(Rows(), own.url, options=PATIENT) as plugin:
+        before = asyncio.all_tasks()
+
+        async def change() -> None:
+            async with plugin.changing(ADA):
+                client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+
+        def its_tasks() -> set[asyncio.Task[Any]]:
+            return asyncio.all_tasks() - before - {task}
+
+        with redis.Redis.from_url(own.url) as client:
+            task = asyncio.get_running_loop().create_task(change())
+            await eventually_async(lambda: _is_waiting(client))
+            for _ in range(2):
+                await eventually_async(its_tasks)
+                for each in its_tasks():
+                    each.cancel()
+                    await asyncio.wait([each])
+            client.execute_command("CLIENT", "UNPAUSE")
+            with pytest.raises(RuntimeError, match="not invalidated"):
+                await task
+
+
+@asyncio_only
 async def test_a_cancellation_in_the_entry_leaves_no_hold(own: Valkey) -> None:
     """The cancellation is raised once Redis holds the user no more."""
     async with plugin_over(Rows(), own.url) as plugin:
