@@ -224,8 +224,8 @@ class PluginCore(PluginInvalidation, Generic[T]):
         """Return what memory may answer by itself, without an await, or None where `resolve` has to be asked."""
         return self._resolver.peek(identity)
 
-    async def _opened(self) -> None:
-        await self._loop.ensure()
+    def _opened(self) -> AbstractAsyncContextManager[object]:
+        return self._loop.using()
 
     async def warm(self, users: Iterable[str | Identity]) -> WarmReport:
         """Resolve many users ahead of their requests, a few at a time.

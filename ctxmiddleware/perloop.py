@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +32,7 @@ class _Keeper(Generic[R]):
         self.done = anyio.Event()
         self.resource: R | None = None
         self.failure: Exception | None = None
+        self.was_cancelled = False
 
     async def run(self) -> None:
         try:
@@ -43,6 +44,7 @@ class _Keeper(Generic[R]):
                     await self.stop.wait()
                 finally:
                     # Cancelled by the loop's runner, too: what asks for it from now on would find it closed.
+                    self.was_cancelled = not self.stop.is_set()
                     self.stop.set()
         except Exception as error:  # noqa: BLE001 - a system task has nobody else to catch for it
             self._failed(error)
@@ -89,6 +91,7 @@ class PerLoop(Generic[R]):
         self._keeper: RunVar[_Keeper[R] | None] = RunVar(what, None)
         # Apart from the keeper, whose place another takes if it fails while it is held.
         self._holders: RunVar[int] = RunVar(what, 0)
+        self._is_ending: RunVar[bool] = RunVar(what, False)  # noqa: FBT003 - its default
 
     @property
     def current(self) -> R:
@@ -120,6 +123,19 @@ class PerLoop(Generic[R]):
             # Its last holder left between its opening and this task's turn.
             keeper = self._running()
         return keeper.resource
+
+    @asynccontextmanager
+    async def using(self) -> AsyncIterator[R]:
+        """Use this loop's resource for one call; at the end of the loop it is opened for that call alone.
+
+        The loop's runner has cancelled the task that owned it, and would not cancel another that `ensure` begins then.
+        """
+        keeper = self._running()
+        if not self._is_ending.get():
+            yield keeper.resource or await self.ensure()
+            return
+        async with self as resource:
+            yield resource
 
     async def __aenter__(self) -> R:
         # Counted before the wait, or a holder that leaves meanwhile would close it under this one.
@@ -153,6 +169,8 @@ class PerLoop(Generic[R]):
         keeper = self._keeper.get()
         if keeper is not None and not keeper.stop.is_set() and not keeper.done.is_set():
             return keeper
+        if keeper is not None and keeper.was_cancelled:
+            self._is_ending.set(True)
         keeper = _Keeper(self._what, self._open_one(), keeper)
         self._keeper.set(keeper)
 
@@ -163,6 +181,7 @@ class PerLoop(Generic[R]):
                 # The loop's variables hold the keeper and the keeper's task holds the loop: a circle that never ends.
                 if self._keeper.get() is keeper:
                     self._keeper.set(None)
+                    self._is_ending.set(self._is_ending.get() or keeper.was_cancelled)
 
         spawn(run)
         return keeper

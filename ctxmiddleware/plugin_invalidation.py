@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from .blocking import Blocking
@@ -22,8 +23,8 @@ class PluginInvalidation:
     def __init__(self) -> None:
         self._blocking = Blocking(lambda: self._holding.serving())
 
-    async def _opened(self) -> None:
-        """Open the plugin in the running event loop, where it is not open yet."""
+    def _opened(self) -> AbstractAsyncContextManager[object]:
+        """Open the plugin in the running event loop for a call, where it is not open yet."""
         raise NotImplementedError
 
     async def invalidate(
@@ -43,8 +44,8 @@ class PluginInvalidation:
             ValueError: an address is empty, or they are more than 1,000.
         """
         names = _names_to_invalidate(users, or_clear=or_clear)
-        await self._opened()
-        return await self._invalidator.of(names)
+        async with self._opened():
+            return await self._invalidator.of(names)
 
     def invalidate_sync(
         self, users: str | Identity | Iterable[str | Identity], *, or_clear: bool = False
@@ -89,8 +90,8 @@ class PluginInvalidation:
         Raises:
             InvalidationFailed: Redis did not take the invalidation; this process has forgotten all users all the same.
         """
-        await self._opened()
-        return await self._invalidator.one(None)
+        async with self._opened():
+            return await self._invalidator.one(None)
 
 
 def _names_to_invalidate(users: str | Identity | Iterable[str | Identity], *, or_clear: bool) -> list[str] | None:

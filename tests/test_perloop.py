@@ -267,3 +267,43 @@ async def test_what_is_being_closed_by_the_loops_end_is_not_given_out() -> None:
         await asyncio.sleep(0)
         assert await resource.ensure() == 1
     assert opened == [0, 1]
+
+
+def test_what_is_used_while_its_event_loop_ends_is_closed_by_it() -> None:
+    """The loop's runner has cancelled the task that owned it, and waits for the task that uses it."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def one() -> AsyncIterator[int]:
+        number = len(events) // 2
+        events.append(f"open {number}")
+        try:
+            yield number
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+            events.append(f"closed {number}")
+
+    resource = PerLoop("a resource", one)
+    used: list[int] = []
+
+    async def use() -> None:
+        try:
+            async with resource.using() as first:
+                used.append(first)
+            await asyncio.sleep(3600)
+        finally:
+            for _ in range(2):
+                async with resource.using() as late:
+                    used.append(late)
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(use())
+        await asyncio.sleep(0)
+        await resource.ensure()
+        await asyncio.sleep(0)
+        return task
+
+    assert asyncio.run(main()).cancelled()
+    assert used == [0, 1, 2]
+    assert events == [f"{what} {number}" for number in range(3) for what in ("open", "closed")]

@@ -264,6 +264,30 @@ def test_a_child_that_is_forked_in_an_asynchronous_block_ends_with_its_own_error
     assert "a block of plugin.changing() was not ended" in done.stderr
 
 
+def test_a_task_that_its_event_loop_ends_can_still_invalidate(own: Valkey) -> None:
+    """asyncio.run cancels the plugin's own tasks at once, and those that come later never."""
+    done = finished(f"""
+        import asyncio
+        from tests.changing.rig import ADA, Rows, plugin_over
+
+        plugin = plugin_over(Rows(), {own.url!r})
+
+        async def work():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                print((await plugin.invalidate(ADA)).redis)
+
+        async def main():
+            await plugin.resolve(ADA)
+            main.task = asyncio.create_task(work())
+            await asyncio.sleep(0)
+
+        asyncio.run(main())
+    """)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["done"], "")
+
+
 def test_an_event_loop_that_ends_while_a_task_is_in_its_block(own: Valkey) -> None:
     """asyncio.run cancels the task and the plugin's own at once: the user is invalidated, and nothing is left open."""
     done = finished(f"""
