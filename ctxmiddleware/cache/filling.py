@@ -184,7 +184,8 @@ class Filling(Generic[V]):
             if flight in late:
                 continue
             # Storing has compared the generations again: what was doubted, or missed, before it is settled.
-            flight.epoch = epoch if flight.key in confirmed else flight.epoch
+            if not self._trust.has_left_since(flight.epoch):
+                flight.epoch = epoch if flight.key in confirmed else flight.epoch
             flight.doubted |= flight in doubted and flight.key not in confirmed
             entry.epoch = flight.epoch
             if self.keeping.is_shared and flight.look is None and flight.key not in confirmed:

@@ -90,6 +90,10 @@ class Trust:
         self.left_epoch = self.epoch + 1
         self.epoch += 1
 
+    def has_left_since(self, epoch: int) -> bool:
+        """Return whether this instance has left the list since an epoch."""
+        return epoch < self.left_epoch
+
     def end(self, now: float) -> None:
         """Trust nothing any more that was looked up before: news were missed."""
         # In this order, or a thread could trust an entry of the former epoch by a proof of the new one.

@@ -434,6 +434,20 @@ async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(
         assert await one.value() == "new"
 
 
+async def test_what_lands_after_the_instance_has_left_is_not_kept(redis_url: str) -> None:
+    """Redis has confirmed its generation, and nobody tells this instance of the next one."""
+    async with _listed(redis_url) as one:
+        one.database.hold()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.get)
+            await one.database.started(1)
+            one.cache.hearing.left()
+            one.database.release()
+        assert one.cache.peek(ADA) is None
+        entry = one.cache.memory.get(ADA)
+        assert entry is None or one.cache.trust.of(entry) == -math.inf
+
+
 async def test_a_beat_that_is_answered_after_the_instance_has_left_lists_it_no_more() -> None:
     """Cut off when it is opened again, it would take itself for listed, and no report would count it in."""
     clock, beat = FakeClock(), Beat(b"", 0, b"0-0")
