@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ...failure_log import log_failure
 from .channel import CONFIRMED, NOWHERE, Channel, Follower
@@ -138,6 +139,8 @@ class Ear:
             self._channel.inbox_place = NOWHERE
             checked_at = anyio.current_time()
             while self._channel.take(self, self._turn):
+                # What is sent once this instance leaves may arrive after its LEAVE, and list it again.
+                await checkpoint_if_cancelled()
                 if anyio.current_time() >= checked_at + self._options.check_every:
                     checked_at = anyio.current_time()
                     # A former master that was cut off has not been told that it is none any more.

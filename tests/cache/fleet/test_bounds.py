@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,12 +15,14 @@ import redis
 
 from ctxmiddleware.cache.policy import CachePolicy
 from ctxmiddleware.cache.redis import fleet
-from ctxmiddleware.cache.redis.channel import Channel
+from ctxmiddleware.cache.redis.channel import Channel, Follower
 from ctxmiddleware.cache.redis.ear import Ear
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat
+from ctxmiddleware.cache.redis.news import News
 from ctxmiddleware.cache.redis.register import entry_of
 from ctxmiddleware.cache.redis.tier import RedisTier
+from ctxmiddleware.cache.redis.wire import Wire
 from ctxmiddleware.cache.shared import Reach
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import SourceUnavailable
@@ -467,6 +469,37 @@ async def test_a_beat_that_is_answered_after_the_instance_has_left_lists_it_no_m
     clock.advance(1.0)
     assert channel.listed(beat, clock())
     assert channel.is_listed()
+
+
+async def test_what_is_cancelled_while_it_reads_news_sends_no_beat_any_more(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would come after the LEAVE, and every invalidation would wait for an instance that is gone."""
+    take, send, sent = Follower.take, Wire.send, list[str]()
+    tier = redis_tier(redis_url, options=QUICK)
+    cache: TieredCache[str] = TieredCache(STEADY, Database(), shared=tier, counters=Counters(), clock=FakeClock())
+    async with _listed(redis_url, options=QUICK) as other, tier.opened, cache.flights.opened:
+        await eventually_async(partial(_is_known, tier))
+        tasks = tier._sessions.current._tasks
+        assert tasks is not None
+
+        def take_and_end(follower: Follower, news: Sequence[News]) -> list[News]:
+            taken = take(follower, news)
+            if follower is tier._fleet._follower and news:
+                tasks.cancel_scope.cancel()
+            return taken
+
+        async def note(wire: Wire) -> None:
+            words = [str(word) for command in wire._commands for word in command]
+            if tasks.cancel_scope.cancel_called and any(word.endswith(tier.instance) for word in words):
+                sent.append(words[0])
+            await send(wire)
+
+        monkeypatch.setattr(Follower, "take", take_and_end)
+        monkeypatch.setattr(Wire, "send", note)
+        await other.cache.invalidate(ADA[1])
+        await eventually_async(lambda: tier._sessions.peek() is None)
+        assert sent == []
 
 
 async def test_an_event_loop_that_begins_while_the_last_one_leaves_is_listed_in_the_end(redis_url: str) -> None:
