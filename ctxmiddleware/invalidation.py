@@ -24,8 +24,7 @@ MOST_USERS: Final = 1000
 _AT_ONCE: Final = 32
 # Values loaded meanwhile may be kept past the time that counts from the return: forget them once more.
 _AGAIN_AFTER: Final = 0.01
-# Where Redis takes longer than `settle` each time.
-_MOST_TIMES: Final = 3
+_NOT_MARKED: Final = "Redis took the invalidation, and did not say that its time to settle begins with its end"
 _MOST_NAMED: Final = 10
 
 
@@ -37,8 +36,8 @@ class Invalidated(Protocol):
         """Seconds after an invalidation in which its transaction may still commit."""
         ...
 
-    async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Let the time in which transactions may commit begin now."""
+    async def settle_from_now(self, names: Sequence[str] | None) -> bool:
+        """Let the time in which transactions may commit begin now; return whether every instance is sure to know it."""
         ...
 
     async def renew(self, names: Sequence[str] | None, known_silent: Collection[str]) -> Reach:
@@ -99,24 +98,31 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis did not take the invalidation.
         """
-        for _ in range(_MOST_TIMES if self._cache.settle else 0):
+        for is_last in (False, False, True) if self._cache.settle else ():
             if self._clock() >= began_at + _AGAIN_AFTER:
                 began_at, report = self._clock(), await self._renewed(names, report)
-            await self._cache.settle_from_now(names)
-            if self._clock() < began_at + self._cache.settle:
-                break
+            if await self._cache.settle_from_now(names):
+                if self._clock() < began_at + self._cache.settle:
+                    break
+            elif is_last:
+                raise self._not_told_again(SharedTierFailed(_NOT_MARKED), names, report)
         return report
 
     async def _renewed(self, names: Sequence[str] | None, report: InvalidationReport) -> InvalidationReport:
         try:
             reach = await self._cache.renew(names, {each.instance for each in report.silent})
         except SharedTierFailed as failure:
-            failed = msgspec.structs.replace(report, redis="failed", others_stop_within=None)
-            users = [self._pseudonyms.of_name(name) for name in (names or ())[:_MOST_NAMED]]
-            extra = {"everybody": names is None, "users": users, **msgspec.to_builtins(failed)}
-            raise self._failed(failure, failed, extra) from failure
+            raise self._not_told_again(failure, names, report) from failure
         renewed = self._report(0, reach, None, report.settles_within, 0.0, is_clear=names is None)
         return msgspec.structs.replace(_merged([report, renewed], report.duration_ms), was_known=report.was_known)
+
+    def _not_told_again(
+        self, failure: SharedTierFailed, names: Sequence[str] | None, report: InvalidationReport
+    ) -> InvalidationFailed:
+        failed = msgspec.structs.replace(report, redis="failed", others_stop_within=None)
+        users = [self._pseudonyms.of_name(name) for name in (names or ())[:_MOST_NAMED]]
+        extra = {"everybody": names is None, "users": users, **msgspec.to_builtins(failed)}
+        return self._failed(failure, failed, extra)
 
     async def _one(self, name: str | None) -> InvalidationReport:
         started = time.perf_counter()

@@ -37,6 +37,8 @@ class Cache:
         self.said = BOTH
         self.renewed: list[Sequence[str] | None] = []
         self.known_silent: Collection[str] = ()
+        self.settled: list[Sequence[str] | None] = []
+        self.marks: list[bool] = []
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Wait for the others."""
@@ -45,8 +47,10 @@ class Cache:
         self.clock.advance(self.seconds)
         return 1, BOTH
 
-    async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Do nothing."""
+    async def settle_from_now(self, names: Sequence[str] | None) -> bool:
+        """Say whether it is known everywhere."""
+        self.settled.append(names)
+        return self.marks.pop(0) if self.marks else True
 
     async def renew(self, names: Sequence[str] | None, known_silent: Collection[str]) -> Reach:
         """Note what is forgotten once more."""
@@ -127,4 +131,18 @@ async def test_of_many_the_ones_that_redis_took_are_forgotten_once_more() -> Non
     with pytest.raises(InvalidationFailed) as raised:
         await _invalidator(cache).many(["eada", "ebob", "ecarl"])
     assert cache.renewed == [["eada", "ecarl"]]
+    assert _report_of(raised.value).redis == "failed"
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+async def test_a_time_to_settle_that_redis_is_not_told_of_is_told_again_or_is_a_failure(lost: int) -> None:
+    """It would begin with the invalidation, and end before that of a transaction that relies on the return."""
+    cache = Cache(0.0)
+    cache.marks = [False] * lost
+    if lost == 1:
+        assert (await _invalidator(cache).one("eada")).redis == "done"
+        assert cache.settled == [["eada"], ["eada"]]
+        return
+    with pytest.raises(InvalidationFailed, match="time to settle") as raised:
+        await _invalidator(cache).one("eada")
     assert _report_of(raised.value).redis == "failed"

@@ -256,8 +256,8 @@ class SharedTier(Protocol[V]):
         """Return what it holds of each of them under the generations in force."""
         ...
 
-    async def mark(self, names: Sequence[str] | None) -> None:
-        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
+    async def mark(self, names: Sequence[str] | None) -> bool:
+        """Let names, or everyone where it is None, count as invalidated just now; return whether they are sure to."""
         ...
 
     async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:

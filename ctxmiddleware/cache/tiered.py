@@ -236,14 +236,13 @@ class TieredCache(Generic[V]):
         if self._shared is not None:
             await self._shared.let_go(names, holder)
 
-    async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Begin the windows of names, or of all names, now; they were invalidated a moment ago."""
+    async def settle_from_now(self, names: Sequence[str] | None) -> bool:
+        """Let the windows of names, or of everyone, begin now; return whether those of all instances are sure to."""
         if not self.policy.settle:
-            return
+            return True
         for digest in [None] if names is None else [digest_of(name) for name in names]:
             self.settling.hear(digest)
-        if self._shared is not None:
-            await self._shared.mark(names)
+        return self._shared is None or await self._shared.mark(names)
 
     async def renew(self, names: Sequence[str] | None, known_silent: Collection[str] = ()) -> Reach:
         """Make everything unservable that was loaded since names, or everyone, were invalidated.

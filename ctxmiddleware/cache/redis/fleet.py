@@ -198,19 +198,24 @@ class Fleet:
             session.success()
             return await announcement.reach(known_silent)
 
-    async def mark(self, session: Session, names: Sequence[str] | None) -> None:
-        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
+    async def mark(self, session: Session, names: Sequence[str] | None) -> bool:
+        """Let names, or everyone where it is None, count as invalidated just now; return whether Redis has said so."""
         if not await session.take_place(self._options.timeout):
-            return
+            return False
         everyone = [mark for _, mark in self._keys.everyone()]
         marks = everyone if names is None else [self._keys.of(("", name)).mark for name in names]
         # One by one: those of a cluster are in several slots.
-        calls = [Call(MARK, [mark], (self._token(), MARK_MS)) for mark in marks]
+        tokens = [self._token() for _ in marks]
+        calls = [Call(MARK, [mark], (token, MARK_MS)) for mark, token in zip(marks, tokens, strict=True)]
+        is_marked = False
         try:
             with contextlib.suppress(Exception), anyio.fail_after(2 * self._options.timeout):
-                await session.pool.run(calls)
+                for token, reply in zip(tokens, await session.pool.run(calls), strict=True):
+                    answer_of(MARK, token, reply)
+                is_marked = True
         finally:
             session.places.release()
+        return is_marked
 
     def wake(self, session: Session, waiting: Iterable[tuple[Key, Iterable[bytes]]]) -> None:
         """Tell instances that loads they wait for have landed; a message that is lost costs them a moment."""

@@ -229,9 +229,9 @@ class RedisTier(Generic[V]):
         """Listen for loads of these keys by other instances; begun before they are claimed."""
         return self._fleet.landings.of(keys)
 
-    async def mark(self, names: Sequence[str] | None) -> None:
-        """Mark names, or all names where it is None, as invalidated just now; a failure leaves the marks unchanged."""
-        await self._fleet.mark(await self._sessions.ensure(), names)
+    async def mark(self, names: Sequence[str] | None) -> bool:
+        """Let names, or everyone where it is None, count as invalidated just now; return whether Redis has said so."""
+        return await self._fleet.mark(await self._sessions.ensure(), names)
 
     async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
         """Do what `invalidate` does, of many names in one trip; the instances known to be silent are not waited for."""

@@ -296,6 +296,17 @@ async def test_a_thousand_names_are_forgotten_once_more_in_one_trip(redis_url: s
         assert [each.cache.peek(("", name)) for each in (one, two) for name in names[::100]] == 20 * [None]
 
 
+async def test_whether_redis_has_taken_note_of_the_time_is_told(redis_url: str, server: Any) -> None:
+    """An error is an answer, too."""
+    async with _pair(redis_url) as (one, _, _, _):
+        assert await one.cache.settle_from_now([ADA[1]])
+        server.execute_command("ACL", "SETUSER", "default", "-set")
+        try:
+            assert not await one.cache.settle_from_now([ADA[1]])
+        finally:
+            server.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
 @pytest.mark.parametrize("loss", ["flushall", "restarted empty"])
 async def test_what_a_newcomer_loads_where_redis_has_lost_the_marks_is_not_kept(loss: str) -> None:
     """It started after the invalidation and has no record of it, but learns that Redis has lost its state."""

@@ -190,10 +190,12 @@ class FakeTier:
         """Return nobody's."""
         return [None] * len(called)
 
-    async def mark(self, names: Sequence[str] | None) -> None:
-        """Mark names, or all names, as invalidated just now, unless the command or its reply is lost."""
+    async def mark(self, names: Sequence[str] | None) -> bool:
+        """Let names, or everyone, count as invalidated just now, unless the command or its reply is lost."""
         with contextlib.suppress(SharedTierFailed):
             await self._do(lambda: self._server.mark(names))
+            return True
+        return False
 
     async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
         """Do what `invalidate` does, of many names."""
