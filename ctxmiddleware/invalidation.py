@@ -98,14 +98,12 @@ class Invalidator:
         Raises:
             InvalidationFailed: Redis did not take the invalidation.
         """
-        for is_last in (False, False, True) if self._cache.settle else ():
-            if self._clock() >= began_at + _AGAIN_AFTER:
-                began_at, report = self._clock(), await self._renewed(names, report)
-            if await self._cache.settle_from_now(names):
-                if self._clock() < began_at + self._cache.settle:
-                    break
-            elif is_last:
-                raise self._not_told_again(SharedTierFailed(_NOT_MARKED), names, report)
+        if not self._cache.settle:
+            return report
+        if self._clock() >= began_at + _AGAIN_AFTER:
+            report = await self._renewed(names, report)
+        if not (await self._cache.settle_from_now(names) or await self._cache.settle_from_now(names)):
+            raise self._not_told_again(SharedTierFailed(_NOT_MARKED), names, report)
         return report
 
     async def _renewed(self, names: Sequence[str] | None, report: InvalidationReport) -> InvalidationReport:
