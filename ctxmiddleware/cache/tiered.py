@@ -250,14 +250,14 @@ class TieredCache(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not take the invalidation; this process has forgotten all the same.
         """
-        self._forget(names)
-        if self._shared is None:
-            return NOWHERE
+        reach = NOWHERE
         try:
-            reach = await self._shared.renew(names, self._filling.keeping.keep_ms, known_silent)
+            if self._shared is not None:
+                reach = await self._shared.renew(names, self._filling.keeping.keep_ms, known_silent)
         except SharedTierFailed:
             self._forget(names)
             raise
+        # Once only, after it: each time overtakes the loads under way.
         self._forget(names)
         return reach
 
