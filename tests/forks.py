@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from .measured import save_in_child
 from .waiting import PATIENCE
 
 
@@ -67,5 +68,6 @@ def fork(work: Callable[[Callable[[], None]], object]) -> Child:
         except BaseException:  # noqa: BLE001 - the parent raises it
             answer = "failed", traceback.format_exc()
         os.write(answered, json.dumps(answer).encode())
+        save_in_child()
     finally:
         os._exit(0)

@@ -27,6 +27,7 @@ OLDER_DIALECT = "12"
 
 MARKS = (
     "every_loop: sockets, threads or lifespans are the subject, so that `push` runs it on uvloop too",
+    "trio_branches: the code has branches of its own for trio, so that `coverage` runs it there too",
     "full: only `tests_full` runs it",
 )
 
@@ -86,7 +87,7 @@ def is_in(cases: Cases, item: pytest.Item) -> bool:
     if item.get_closest_marker("full"):
         return False
     if cases is Cases.COVERAGE:
-        return loop in (None, "asyncio")
+        return loop in (None, "asyncio") or (loop == "trio" and item.get_closest_marker("trio_branches") is not None)
     if callspec and callspec.params.get("dialect") == OLDER_DIALECT and loop not in (None, "asyncio"):
         return False
     return loop != "uvloop" or item.get_closest_marker("every_loop") is not None

@@ -11,7 +11,7 @@ import pytest
 
 from ctxmiddleware.bell import AT_ONCE, Bell, ring_all
 
-pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop, pytest.mark.trio_branches]
 
 
 async def test_rung_before_it_does_not_wait_and_rings_once_for_each_wait() -> None:

@@ -13,6 +13,8 @@ import ctxmiddleware
 from ctxmiddleware.cli import main
 from ctxmiddleware.migrations import catalogue
 
+from .measured import measured
+
 COMMAND = [sys.executable, "-c", "from ctxmiddleware.cli import main; raise SystemExit(main())"]
 
 
@@ -96,3 +98,11 @@ def test_it_says_its_version_and_runs_as_a_module(command: list[str]) -> None:
     """As other commands do."""
     done = subprocess.run([*command, "--version"], capture_output=True, check=True, timeout=60, text=True)
     assert done.stdout == f"ctxmiddleware {ctxmiddleware.__version__}\n"
+
+
+def test_as_a_module_it_ends_with_the_status_of_the_command() -> None:
+    """A shell asks for it."""
+    program = measured("import runpy\nrunpy.run_module('ctxmiddleware', run_name='__main__')")
+    command = [sys.executable, "-c", program, "sql", "show", "0002_nope"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60, text=True)
+    assert (done.returncode, "0002_nope" in done.stderr) == (2, True)

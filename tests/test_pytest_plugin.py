@@ -13,10 +13,12 @@ import pytest
 from ctxmiddleware import ConfigurationError, ContextPlugin, UserContextMiddleware
 
 from .asgi import no_lifespan
+from .measured import measured
 from .shown import blocks
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ("-p", "ctxmiddleware.pytest_plugin")
+PYTEST = "import sys, pytest\nsys.exit(pytest.main(sys.argv[1:]))"
 
 APP = """
 from starlette.applications import Starlette
@@ -87,24 +89,23 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, *command: str, **variables: str) -> tuple[int, str]:
-    """Run Python in the project, with an environment that names no source."""
+def run(project: Path, program: str, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run a program in the project, with an environment that names no source."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment = {**kept, "PYTHONPATH": f"{ROOT}{os.pathsep}{project}", **variables}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
-def pytest_run(project: Path, *options: str, **variables: str) -> tuple[int, str]:
+def pytest_run(project: Path, *options: str, program: str = PYTEST, **variables: str) -> tuple[int, str]:
     """Run pytest in the project, as if the package had no entry point but what the options load."""
-    return run(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:ctxmiddleware", *options, **variables)
+    return run(project, program, "-q", "-p", "no:cacheprovider", "-p", "no:ctxmiddleware", *options, **variables)
 
 
 def test_an_app_made_from_the_environment_is_tested_without_variables(project: Path) -> None:
     """It is imported, its requests have the contexts they are given, and an identified user has none."""
-    code, told = pytest_run(project, *PLUGIN)
+    code, told = pytest_run(project, *PLUGIN, program=measured(PYTEST))
     assert code == 0, told
 
 
@@ -161,7 +162,7 @@ def test_what_is_set_must_be_right_in_a_test_run_too(project: Path, variables: d
 @pytest.mark.parametrize("code", ["import app", "import ctxmiddleware.pytest_plugin, app"])
 def test_in_a_process_without_pytest_it_fails_as_before(project: Path, code: str) -> None:
     """Also where the plugin's module is imported, and for the processes that a test starts."""
-    status, told = run(project, "-c", code)
+    status, told = run(project, code)
     assert status != 0
     assert "SUPABASE_URL is not set" in told
 
@@ -194,7 +195,7 @@ def test_a_run_that_was_never_configured_ends(fault: str, tmp_path: Path) -> Non
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "CTX_"))}
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", measured(program)],
         cwd=tmp_path,
         env={**environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -17,6 +17,7 @@ from ctxmiddleware import CachePolicy, ContextPlugin, Identity
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.options import RedisOptions
 from examples.servers import Valkey
+from tests.measured import measured
 from tests.waiting import PATIENCE, eventually_async
 
 ADA, BOB = "ada@example.org", "bob@example.org"
@@ -91,7 +92,7 @@ def is_held(server: Valkey, user: str = ADA) -> bool:
 
 def script(text: str) -> list[str]:
     """Return the command of a Python process that fails with its first warning."""
-    return [sys.executable, "-W", "error", "-c", textwrap.dedent(text)]
+    return [sys.executable, "-W", "error", "-c", measured(textwrap.dedent(text))]
 
 
 def finished(text: str) -> subprocess.CompletedProcess[str]:

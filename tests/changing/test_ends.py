@@ -30,7 +30,7 @@ from .rig import (
     value_of,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.trio_branches]
 
 
 def _is_waiting(client: redis.Redis) -> bool:

@@ -33,7 +33,7 @@ from tests.waiting import PATIENCE, eventually
 
 from .rig import ADA, BOB, ROOT, Rows, finished, held_by, is_held, plugin_over, script, two_instances, value_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.trio_branches]
 
 
 @asyncio_only
