@@ -294,11 +294,13 @@ async def _play(scene: Callable[[], Scene], line: int) -> bool:
                 one.task.close()
         return at_each_line
 
+    # A measurement of coverage goes on afterwards.
+    before = sys.gettrace()
     sys.settrace(at_each_line)
     try:
         one.work()
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     one.task.close()
     one.check()
     return left[0] < 0
