@@ -21,13 +21,18 @@ from ctxmiddleware import (
     MissingExtra,
     SupabaseSource,
 )
+from ctxmiddleware.cache.redis.codec import Codec
 from ctxmiddleware.cache.redis.seal import Seal
-from ctxmiddleware.environment import from_env
+from ctxmiddleware.cache.redis.tier import RedisTier
+from ctxmiddleware.environment import admin_token, from_env, log_key
 from ctxmiddleware.plugin_options import arguments_from_env
+from ctxmiddleware.pseudonym import Pseudonyms
 from ctxmiddleware.remote import AdminClient, AdminRefused
 from ctxmiddleware.secret import Secret
+from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import StaticSource
 from ctxmiddleware.tracebacks import LOGGERS, reduced, sheltered
+from ctxmiddleware.zones.bigquery import BigQueryZones
 from examples.servers import Valkey
 from examples.servers.ports import free_port
 
@@ -118,6 +123,11 @@ def _plugin(**given: Any) -> object:
         lambda: SupabaseSource("nowhere", f"sb_secret_{HIDDEN}", read_url=f"https://user:{HIDDEN}@p.example"),
         lambda: Seal([Secret(HIDDEN)]),
         lambda: AdminClient(f"http://user:{HIDDEN}@h", Secret("a-token-of-the-admin")),
+        lambda: RedisTier(f"redis://:{HIDDEN}@h:port", codec=Codec(str), namespace="n", counters=Counters()),
+        lambda: Pseudonyms(HIDDEN),
+        lambda: admin_token({"CTX_ADMIN_TOKEN": HIDDEN}),
+        lambda: log_key({"CTX_LOG_KEY": HIDDEN}),
+        lambda: BigQueryZones("NO", "nowhere", credentials={"private_key": HIDDEN}),  # type: ignore[arg-type]  # refused
     ],
     ids=[
         "url",
@@ -132,6 +142,11 @@ def _plugin(**given: Any) -> object:
         "replica",
         "seal",
         "client",
+        "tier",
+        "pseudonyms",
+        "variable of the admin",
+        "variable of the log",
+        "warehouse",
     ],
 )
 def test_an_argument_that_is_refused_is_in_no_frame(refuse: Callable[[], object]) -> None:
@@ -254,6 +269,25 @@ def test_a_reduced_error_keeps_type_text_cause_and_the_frames_that_are_no_driver
     # The original is what it was: it may be raised on.
     assert caught.value.__cause__ is not cause
     assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_frame_of_ours_that_a_driver_has_called_is_a_drivers() -> None:
+    """It is given the driver's own objects; a frame of the application is kept all the same."""
+
+    def mine(match: object) -> str:
+        ours: dict[str, Any] = {"__name__": "ctxmiddleware.imagined"}
+        exec("def called_back(match):\n    raise OSError('no luck')", ours)
+        return re.sub("x", ours["called_back"], "x")
+
+    with pytest.raises(OSError, match="no luck") as caught:
+        re.sub("x", mine, "x")
+    copy, names = reduced(caught.value), list[str]()
+    trace = copy.__traceback__
+    while trace is not None:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    assert names == ["test_a_frame_of_ours_that_a_driver_has_called_is_a_drivers", "mine"]
+    assert copy.__notes__ == ["raised in ctxmiddleware.imagined.called_back, line 2"]
 
 
 def test_errors_of_every_kind_can_be_reduced() -> None:
