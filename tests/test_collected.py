@@ -351,6 +351,34 @@ def test_a_change_is_made_at_once_or_by_the_holder_of_the_lock() -> None:
     assert made == ["free", "held"]
 
 
+def test_a_change_that_comes_while_the_lock_is_released_is_made_by_who_releases_it() -> None:
+    """It has found the lock taken, and no holder looks again."""
+    lock, made = CollectableLock(), list[str]()
+
+    class Releasing:
+        def __init__(self, real: Any) -> None:
+            self.acquire, self._release = real.acquire, real.release
+
+        def release(self) -> None:
+            if not made and not lock._changes:
+                lock.soon(lambda: made.append("late"))
+                assert made == []
+            self._release()
+
+    lock._lock = Releasing(lock._lock)  # type: ignore[assignment]  # with another thread in it
+    with lock:
+        pass
+    assert made == ["late"]
+
+
+def test_a_change_that_waits_is_made_before_the_lock_is_held() -> None:
+    """The thread that brought it may not have come to make it yet."""
+    lock, made = CollectableLock(), list[str]()
+    lock._changes.append(lambda: made.append("waiting"))
+    with lock:
+        assert made == ["waiting"]
+
+
 def test_no_change_is_lost_between_threads() -> None:
     """Threads that hold the lock and threads that never wait for it: each change is made once, one at a time."""
     lock, state = CollectableLock(), {"changes": 0, "inside": 0, "overlaps": 0}

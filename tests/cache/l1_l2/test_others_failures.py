@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import redis
 
 from ctxmiddleware.cache.failsafe import PAUSE_SECONDS
 from ctxmiddleware.errors import SourceUnavailable
+from ctxmiddleware.stats import MEMORY
 from ctxmiddleware.testing import FakeClock
 from tests.backends import asyncio_only
 from tests.cache.rig import ADA, STEADY, Database, Instance, instance
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.anyio, asyncio_only]
 
@@ -95,10 +98,30 @@ async def test_being_unknown_ends_with_the_creation_of_the_user(redis_url: str) 
     """Every instance remembers it, and Redis too; the invalidation that follows the COMMIT ends it for all."""
     database = Database({ADA[1]: None})
     async with _pair(redis_url, database) as (one, two, _):
+        for each in (one, two):
+            await eventually_async(partial(_hears, each))
         assert [await each.value() for each in (one, two)] == [None, None]
         database.rows[ADA[1]] = "created"
-        assert [await each.value() for each in (one, two)] == [None, None]
+        found = [await each.get() for each in (one, two)]
+        assert [(each.entry.value, each.origin) for each in found] == [(None, MEMORY)] * 2
         assert len(database.calls) == 1
         _, reach = await one.cache.invalidate(ADA[1])
         assert reach.knew is True
+        assert [ADA in each.cache.memory._entries for each in (one, two)] == [False, False]
         assert [await each.value() for each in (one, two)] == ["created", "created"]
+
+
+async def test_being_unknown_under_a_former_generation_is_not_found_in_redis(redis_url: str, server: Any) -> None:
+    """Put back by an instance that had stopped in the middle of it, after the user was created and invalidated."""
+    async with instance(Database({ADA[1]: None}), url=redis_url) as one:
+        assert await one.value() is None
+        (place,) = server.scan_iter("ctx:*:v:*")
+        former, left = server.get(place), server.pttl(place)
+        await one.cache.invalidate(ADA[1])
+        server.set(place, former, px=left)
+        one.database.rows[ADA[1]] = "created"
+        assert await one.value() == "created"
+
+
+def _hears(one: Instance) -> bool:
+    return one.redis is not None and one.redis.is_heard() and one.redis.is_listed
