@@ -85,7 +85,7 @@ def test_a_closed_pipe_is_no_traceback(words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        command = [*COMMAND, *words]
+        command = [sys.executable, "-c", measured(COMMAND[-1]), *words]
         done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
     finally:
         os.close(writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -351,3 +352,21 @@ def test_an_outage_that_is_no_tuple_of_exceptions_is_refused(outage: Any) -> Non
     """At construction, where it can be mended."""
     with pytest.raises(ConfigurationError, match=r"outage was .*; it is a tuple of exception classes"):
         ContextPlugin(source=StaticSource({}), context_type=str, outage=outage)
+
+
+def test_a_source_that_fails_to_take_note_of_an_invalidation_keeps_none_from_going_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The other tiers are told all the same; the failure is logged."""
+    told: list[tuple[object, float]] = []
+
+    class Failing(Source):
+        def invalidated(self, identity: Identity | None, *, ago: float) -> None:
+            told.append((identity, ago))
+            raise ValueError("a bug")
+
+    loading = _loading(Failing(_all))
+    loading.tell_source(Identity(USERS[0]).cache_key[1], 2.0)
+    loading.tell_source(None, 0.0)
+    assert told == [(Identity(USERS[0]), 2.0), (None, 0.0)]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2

@@ -28,6 +28,8 @@ from ctxmiddleware import (
     public,
 )
 from ctxmiddleware.failure_log import SECONDS
+from ctxmiddleware.refusals import Cause, Counted, Refusals
+from ctxmiddleware.stats import Counters
 from ctxmiddleware.testing import FakeClock, StaticSource
 
 from .asgi import ask, http_scope, no_lifespan
@@ -376,3 +378,18 @@ async def test_counters_of_an_application_with_its_own_source_hold_labels_of_a_f
         await ask(UserContextMiddleware(no_lifespan, plugin=plugin), http_scope(f"/{number}"))
     assert plugin.stats().refusals == {"broken": 200}
     assert len(plugin.refusals._reported) <= 65
+
+
+def _refused(counted: Counted, cause: Cause | None = None) -> tuple[dict[str, int], dict[str, int]]:
+    counters = Counters()
+    counters.add("request", counted.outcome)
+    Refusals(counters).refuse(counted, cause)
+    return counters.by_label("request"), counters.by_label("refusal")
+
+
+def test_a_request_that_is_refused_afterwards_is_counted_once() -> None:
+    """As refused, in the place of what it was counted as; by its reason, where it had none."""
+    cause = Cause("withheld", "a hint")
+    assert _refused(Counted("resolved"), cause) == ({"refused": 1}, {"withheld": 1})
+    assert _refused(Counted("refused", cause, is_reported=True)) == ({"refused": 1}, {})
+    assert _refused(Counted("excluded")) == ({"refused": 1}, {})

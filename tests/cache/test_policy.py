@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ctxmiddleware.cache.base import Entry, Fence
-from ctxmiddleware.cache.policy import LONGEST, CachePolicy, Verdict, judge, stale_until
+from ctxmiddleware.cache.policy import LONGEST, LONGEST_SETTLE, CachePolicy, Verdict, judge, stale_until
 from ctxmiddleware.cache.trust import Trust
 from ctxmiddleware.errors import ConfigurationError
 
@@ -167,3 +167,23 @@ def test_a_time_that_is_no_number_is_a_configuration_error(value: Any) -> None:
     """It names the field and what it was."""
     with pytest.raises(ConfigurationError, match=r"CachePolicy\.ttl was .*; it is a number"):
         CachePolicy(ttl=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("settle", [0, LONGEST_SETTLE], [-1, LONGEST_SETTLE + 1, math.nan]),
+        ("warm_users", [0, 1], [-1]),
+        ("jitter", [0, 0.99], [-0.1, 1, math.nan]),
+        ("refresh_ahead", [0.01, 1], [0, 1.1, math.nan]),
+    ],
+)
+def test_the_ends_of_each_range_are_in_it(name: str, good: list[float], bad: list[float]) -> None:
+    """And what is past them is refused by its name."""
+    for value in good:
+        given: dict[str, Any] = {name: value}
+        assert getattr(CachePolicy(**given), name) == value
+    for value in bad:
+        given = {name: value}
+        with pytest.raises(ConfigurationError, match=f"CachePolicy.{name} was {value!r}"):
+            CachePolicy(**given)

@@ -7,7 +7,7 @@ import enum
 from functools import cached_property
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
 import attrs
 import msgspec
@@ -246,6 +246,8 @@ ORGANISATION = msgspec.defstruct("Organisation", [("member", str), ("owner", str
          _holding(pydantic.create_model("Model", two=(int, ...)))),
         (_aliased("a", "b"), _aliased("b", "a")),
         (_with_role("viewer"), _with_role("admin")),
+        (_holding(Literal["viewer", "owner"]), _holding(Literal["viewer", "admin"])),
+        (_holding(tuple[First, bool]), _holding(tuple[Second, bool])),
         (_with_role(frozenset({"a"}), frozenset[str]), _with_role(frozenset({"b"}), frozenset[str])),
         (_twice(TEAM, ORGANISATION, TEAM), _twice(TEAM, ORGANISATION, ORGANISATION)),
     ],

@@ -15,6 +15,7 @@ from ctxmiddleware.errors import ConfigurationError, SourceMisconfigured, Source
 from ctxmiddleware.zones.bigquery import BigQueryZones
 from examples.servers.bigquery import BigQueryStandIn
 from tests.matrix import in_full
+from tests.measured import measured
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,14 +211,14 @@ def test_google_is_not_imported_at_start() -> None:
 @pytest.mark.parametrize("missing", ["google", "google.cloud", "google.cloud.bigquery"])
 def test_a_missing_extra_is_told_when_the_source_is_built(missing: str) -> None:
     """Without google-cloud-bigquery, building says what to install, and importing works."""
-    done = run_python(
+    program = (
         "import sys; sys.modules[sys.argv[1]] = None\n"
         "from ctxmiddleware.errors import MissingExtra\n"
         "from ctxmiddleware.zones.bigquery import BigQueryZones\n"
         "try: BigQueryZones('demo', 'geo.zones')\n"
-        "except MissingExtra as error: print(error.extra, error)\n",
-        missing,
+        "except MissingExtra as error: print(error.extra, error)\n"
     )
+    done = run_python(measured(program), missing)
     expected = (
         "bigquery reading zones from BigQuery needs an optional dependency: pip install 'ctxmiddleware[bigquery]'\n"
     )
