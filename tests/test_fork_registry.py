@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 
 import pytest
 
@@ -27,7 +26,7 @@ class Registered:
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other tests have registered is of this process, and stays what it is."""
-    monkeypatch.setattr(forking, "_registered", weakref.WeakSet())
+    monkeypatch.setattr(forking, "_registered", type(forking._registered)())
     monkeypatch.setattr(forking, "_forks", forking._forks)
 
 
