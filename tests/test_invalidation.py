@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Collection, Sequence
 
-import anyio.lowlevel
 import pytest
 
 from ctxmiddleware import InvalidationFailed
@@ -16,7 +14,6 @@ from ctxmiddleware.reports import Confirmed, InvalidationReport, Silent
 from ctxmiddleware.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
-ONE_AND_MANY = pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one", "many"])
 
 SETTLE = 5.0
 BOTH = Reach("me", (("other", 1.0),))
@@ -24,114 +21,146 @@ KINDS = pytest.mark.parametrize("names", [["eada"], ["eada", "ebob"]], ids=["one
 
 
 class Cache:
-    """A cache whose invalidations take some time, by a clock of the test's."""
+    """A cache whose invalidations take some time.
 
-    def __init__(self, seconds: float, settle: float = 5.0) -> None:
-        self.seconds, self.settle = {"eada": seconds, "ebob": seconds, None: seconds}, settle
-        self.now = 1000.0
+    Args:
+        seconds: that each of them takes.
+        settle: as of a policy.
+    """
+
+    def __init__(self, seconds: float = 0.02, settle: float = SETTLE) -> None:
+        self.clock = FakeClock()
+        self.seconds, self.settle = seconds, settle
+        self.bad: set[str] = set()
         self.failure: SharedTierFailed | None = None
-        self.failing: str | None = None
-        self.events: list[tuple[str, object]] = []
+        self.said = BOTH
+        self.renewed: list[Sequence[str] | None] = []
+        self.known_silent: Collection[str] = ()
+        self.settled: list[Sequence[str] | None] = []
+        self.renewed_before: list[int] = []
+        self.marks: list[bool] = []
+        self.invalidated: list[str | None] = []
 
     async def invalidate(self, name: str | None) -> tuple[int, Reach]:
         """Wait for the others."""
-        await anyio.lowlevel.checkpoint()
-        self.now += self.seconds[name]
-        if name == self.failing and name is not None:
+        self.clock.advance(self.seconds)
+        if name in self.bad:
             raise SharedTierFailed("gone")
-        self.events.append(("invalidated", name))
-        return 1, Reach("me")
+        self.invalidated.append(name)
+        return 1, BOTH
 
-    async def settle_from_now(self, names: Sequence[str] | None) -> None:
-        """Note from when on it settles."""
-        self.events.append(("settles", names))
+    async def settle_from_now(self, names: Sequence[str] | None) -> bool:
+        """Say whether it is known everywhere."""
+        self.settled.append(names)
+        self.renewed_before.append(len(self.renewed))
+        return self.marks.pop(0) if self.marks else True
 
     async def renew(self, names: Sequence[str] | None, known_silent: Collection[str]) -> Reach:
         """Note what is forgotten once more."""
         if self.failure is not None:
             raise self.failure
-        self.events.append(("renewed", name))
-
-    @property
-    def renewed(self) -> list[object]:
-        """What was forgotten once more."""
-        return [name for event, name in self.events if event == "renewed"]
+        self.renewed.append(names)
+        self.known_silent = known_silent
+        return self.said
 
 
-def _invalidator(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Invalidator:
-    monkeypatch.setattr("ctxmiddleware.invalidation.time", SimpleNamespace(perf_counter=lambda: cache.now))
-    return Invalidator(cache, lambda name, ago: None, Pseudonyms(), shared=True, me=lambda: "me")
+def _invalidator(cache: Cache) -> Invalidator:
+    return Invalidator(cache, lambda name, ago: None, Pseudonyms(), shared=True, me=lambda: "me", clock=cache.clock)
 
 
-@ONE_AND_MANY
-async def test_what_was_loaded_while_it_waited_is_forgotten_once_more(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _report_of(failure: InvalidationFailed) -> InvalidationReport:
+    assert isinstance(failure.report, InvalidationReport)
+    return failure.report
+
+
+@KINDS
+async def test_what_was_loaded_while_it_waited_is_forgotten_once_more(names: list[str]) -> None:
     """Else it would be kept from before a COMMIT that comes within `settle` of the return."""
-    cache = Cache(0.25)
-    await _invalidator(cache, monkeypatch).many(names)
-    invalidated, after = cache.events[: len(names)], cache.events[len(names) :]
-    assert sorted(invalidated) == [("invalidated", name) for name in names]
-    assert after == [*[("renewed", name) for name in names], ("settles", names)]
+    cache = Cache()
+    await _invalidator(cache).many(names)
+    assert (sorted(map(str, cache.invalidated)), cache.renewed, cache.settled) == (names, [names], [names])
+    assert cache.renewed_before == [1]
 
 
-async def test_what_was_loaded_of_all_users_is_forgotten_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_loaded_of_all_users_is_forgotten_once_more() -> None:
     """An invalidation of all waits as one of a single user does."""
-    cache = Cache(0.25)
-    await _invalidator(cache, monkeypatch).of(None)
-    assert cache.events == [("invalidated", None), ("renewed", None), ("settles", None)]
+    cache = Cache()
+    await _invalidator(cache).of(None)
+    assert (cache.renewed, cache.settled, cache.renewed_before) == ([None], [None], [1])
 
 
-@ONE_AND_MANY
-async def test_where_it_has_not_waited_nothing_is_forgotten_twice(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@KINDS
+async def test_where_it_has_not_waited_nothing_is_forgotten_twice(names: list[str]) -> None:
     """Each would be a further trip to Redis."""
     cache = Cache(0.001)
-    await _invalidator(cache, monkeypatch).many(names)
-    assert cache.renewed == []
-    assert cache.events[-1] == ("settles", names)
+    await _invalidator(cache).many(names)
+    assert (cache.renewed, cache.settled) == ([], [names])
 
 
-async def test_of_many_those_that_were_begun_late_have_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is compared with its own begin, and not with that of the first."""
-    monkeypatch.setattr("ctxmiddleware.invalidation._AT_ONCE", 1)
-    cache = Cache(0.001)
-    cache.seconds["eada"] = 0.25
-    await _invalidator(cache, monkeypatch).many(["eada", "ebob"])
-    assert cache.renewed == ["eada"]
-
-
-async def test_a_user_who_is_named_twice_is_invalidated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_who_is_named_twice_is_invalidated_once() -> None:
     """A query may name it with each of its rows."""
     cache = Cache(0.001)
-    await _invalidator(cache, monkeypatch).many(["eada", "ebob", "eada"])
-    assert sorted(str(name) for event, name in cache.events if event == "invalidated") == ["eada", "ebob"]
+    await _invalidator(cache).many(["eada", "ebob", "eada"])
+    assert sorted(map(str, cache.invalidated)) == ["eada", "ebob"]
+    assert cache.settled == [["eada", "ebob"]]
 
 
-async def test_where_nothing_settles_there_is_nothing_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_nothing_settles_there_is_nothing_to_forget() -> None:
     """The invalidation came after the COMMIT, as it was switched off to say."""
-    cache = Cache(0.25, settle=0.0)
-    await _invalidator(cache, monkeypatch).one(None)
+    cache = Cache(settle=0.0)
+    await _invalidator(cache).one(None)
     assert cache.renewed == []
 
 
-@ONE_AND_MANY
-async def test_where_redis_is_not_told_once_more_that_is_a_failure(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_machine_was_suspended_while_it_waited() -> None:
+    """Other machines were not, and have kept what they loaded meanwhile."""
+    cache = Cache(600.0)
+    await _invalidator(cache).one(None)
+    assert cache.renewed == [None]
+
+
+@KINDS
+async def test_an_instance_that_did_not_confirm_the_renewal_is_reported(names: list[str]) -> None:
+    """Cut off in between, it may serve what it has loaded since it had confirmed the invalidation."""
+    cache = Cache()
+    cache.said = Reach("me", (("third", 1.0),), (("other", 305.0),), knew=True)
+    report = await _invalidator(cache).many(names)
+    assert report.silent == (Silent("other", 305.0),)
+    assert report.confirmed == (Confirmed("me", 0.0), Confirmed("third", 1.0))
+    assert report.others_stop_within == 305.0
+    assert (report.memory, report.was_known, report.settles_within) == (len(names), True, SETTLE)
+
+
+@KINDS
+async def test_where_redis_is_not_told_once_more_that_is_a_failure(names: list[str]) -> None:
     """A report that says done would promise what may not hold."""
-    cache = Cache(0.25)
+    cache = Cache()
     cache.failure = SharedTierFailed("gone")
     with pytest.raises(InvalidationFailed) as raised:
-        await _invalidator(cache, monkeypatch).many(names)
-    assert getattr(raised.value.report, "redis", None) == "failed"
+        await _invalidator(cache).many(names)
+    report = _report_of(raised.value)
+    assert (report.redis, report.others_stop_within) == ("failed", None)
 
 
-async def test_where_one_of_many_has_failed_the_error_is_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller repeats all of them: Redis, which does not answer, is not asked for more."""
-    cache = Cache(0.25)
-    cache.failing, cache.failure = "ebob", SharedTierFailed("gone as well")
-    with pytest.raises(InvalidationFailed, match="1 of 2 users"):
-        await _invalidator(cache, monkeypatch).many(["eada", "ebob"])
-    assert cache.renewed == []
+async def test_of_many_the_ones_that_redis_took_are_forgotten_once_more() -> None:
+    """The error says that they were forgotten."""
+    cache = Cache()
+    cache.bad = {"ebob"}
+    with pytest.raises(InvalidationFailed) as raised:
+        await _invalidator(cache).many(["eada", "ebob", "ecarl"])
+    assert cache.renewed == [["eada", "ecarl"]]
+    assert _report_of(raised.value).redis == "failed"
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_time_to_settle_that_redis_is_not_told_of_is_told_again_or_is_a_failure(lost: int) -> None:
+    """It would begin with the invalidation, and end before that of a transaction that relies on the return."""
+    cache = Cache(0.0)
+    cache.marks = [False] * lost
+    if lost == 1:
+        assert (await _invalidator(cache).one("eada")).redis == "done"
+        assert cache.settled == [["eada"], ["eada"]]
+        return
+    with pytest.raises(InvalidationFailed, match="time to settle") as raised:
+        await _invalidator(cache).one("eada")
+    assert _report_of(raised.value).redis == "failed"

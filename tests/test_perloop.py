@@ -269,7 +269,8 @@ async def test_what_is_being_closed_by_the_loops_end_is_not_given_out() -> None:
     assert opened == [0, 1]
 
 
-def test_what_is_used_while_its_event_loop_ends_is_closed_by_it() -> None:
+@pytest.mark.parametrize("keeper_first", [True, False])
+def test_what_is_used_while_its_event_loop_ends_is_closed_by_it(*, keeper_first: bool) -> None:
     """The loop's runner has cancelled the task that owned it, and waits for the task that uses it."""
     events: list[str] = []
 
@@ -297,13 +298,21 @@ def test_what_is_used_while_its_event_loop_ends_is_closed_by_it() -> None:
                 async with resource.using() as late:
                     used.append(late)
 
-    async def main() -> asyncio.Task[None]:
+    async def begin() -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(use())
         await asyncio.sleep(0)
         await resource.ensure()
         await asyncio.sleep(0)
         return task
 
-    assert asyncio.run(main()).cancelled()
-    assert used == [0, 1, 2]
-    assert events == [f"{what} {number}" for number in range(3) for what in ("open", "closed")]
+    # As asyncio.run ends, but for the order in which tasks are cancelled, which there is any.
+    with asyncio.Runner() as runner:
+        task = runner.run(begin())
+        tasks = sorted(asyncio.all_tasks(runner.get_loop()), key=lambda each: (each is task) is keeper_first)
+        for each in tasks:
+            each.cancel()
+        runner.get_loop().run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        assert asyncio.all_tasks(runner.get_loop()) == set()
+    assert task.cancelled()
+    assert used == ([0, 1, 2] if keeper_first else [0, 0, 0])
+    assert events == [f"{what} {number}" for number in range(used[-1] + 1) for what in ("open", "closed")]

@@ -100,7 +100,7 @@ async def test_a_failure_of_the_exit_is_attached_to_the_cancellation_that_came_m
 @asyncio_only
 async def test_a_block_whose_tasks_are_cancelled_again_and_again_does_not_end_as_if_it_was_well(own: Valkey) -> None:
     """Nothing was invalidated."""
-    async with plugin_over(Rows(), own.url, options=PATIENT) as plugin:
+    async with plugin_over(Rows(), own.url) as plugin:
         before = asyncio.all_tasks()
 
         async def change() -> None:

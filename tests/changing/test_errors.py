@@ -180,7 +180,7 @@ async def test_a_hold_that_redis_is_not_told_the_end_of_is_logged(
         async with plugin.changing(ADA):
             monkeypatch.setattr(plugin._assembly.cache, "let_go", failing)
         assert held_by(plugin) == {}
-    assert [record.levelno for record in caplog.records if "ends by itself" in record.message] == [logging.WARNING]
+    assert [record.levelno for record in caplog.records if "expires by itself" in record.message] == [logging.WARNING]
 
 
 @pytest.mark.anyio

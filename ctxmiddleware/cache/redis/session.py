@@ -111,8 +111,8 @@ class Session:
         if self._tasks is not None and not self.breaker.is_open:
             self._tasks.start_soon(self._tell, call)
 
-    def behind(self, function: Callable[..., Coroutine[Any, Any, object]], *arguments: object) -> None:
-        """Run something that never fails in the background, if Redis answers."""
+    def check_soon(self) -> None:
+        """Ask, behind the answers, whether the server is the one that is known."""
         if self._tasks is not None and not self.breaker.is_open:
             self._tasks.start_soon(self._check, self.pool)
 

@@ -22,6 +22,8 @@ from ctxmiddleware.cache.redis.lua.channel import LISTED_MS, Beat
 from ctxmiddleware.cache.redis.news import News
 from ctxmiddleware.cache.redis.register import entry_of
 from ctxmiddleware.cache.redis.servers.driver import Call
+from ctxmiddleware.cache.redis.tier import RedisTier
+from ctxmiddleware.cache.redis.wire import Wire
 from ctxmiddleware.cache.shared import Reach
 from ctxmiddleware.cache.tiered import TieredCache
 from ctxmiddleware.errors import SourceUnavailable
@@ -509,11 +511,18 @@ async def test_an_event_loop_that_begins_while_the_last_one_leaves_is_listed_in_
     async with tier.opened, cache.flights.opened:
         await eventually_async(partial(_is_known, tier))
         with redis.Redis.from_url(redis_url) as client:
-            before = client.zscore(LISTENERS, entry_of(tier.instance, LONGEST))
-            await eventually_async(lambda: client.zscore(LISTENERS, entry_of(tier.instance, LONGEST)) != before)
-        # What Redis has carried out is answered a moment later.
-        await anyio.sleep(0.05)
-        assert not tier.is_listed
+            entry = entry_of(tier.instance, LONGEST)
+            before = client.zscore(LISTENERS, entry)
+            leaving = listening.leave()
+            listening._loops.append(None)
+            assert leaving is not None
+            await eventually_async(lambda: client.zscore(LISTENERS, entry) != before)
+            assert not tier.is_listed
+            await tier._sessions.current.once(leaving)
+            assert not tier.is_listed
+            listening.left(leaving)
+            await eventually_async(partial(_is_known, tier))
+            assert client.zscore(LISTENERS, entry) is not None
 
 
 @pytest.mark.parametrize("leaves", [False, True])
