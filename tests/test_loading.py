@@ -357,7 +357,7 @@ def test_an_outage_that_is_no_tuple_of_exceptions_is_refused(outage: Any) -> Non
 def test_a_source_that_fails_to_take_note_of_an_invalidation_keeps_none_from_going_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The other tiers are told all the same; the failure is logged."""
+    """The other tiers are invalidated all the same; the failure is logged."""
     told: list[tuple[object, float]] = []
 
     class Failing(Source):

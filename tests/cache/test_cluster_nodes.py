@@ -184,7 +184,7 @@ async def test_out_of_step_all_idle_connections_of_all_nodes_are_closed(nodes: N
 
 
 async def test_many_that_were_sent_elsewhere_ask_once_who_has_the_slots(nodes: Nodes) -> None:
-    """Whoever has waited for another's question has its answer."""
+    """A caller that has waited for the question of another has its answer."""
     await nodes.cluster.refresh(0)
     await nodes.cluster.refresh(0)
     assert nodes.asked == 1

@@ -216,7 +216,7 @@ class Channel:
         return self._clock()
 
     def listed(self, beat: Beat, asked_at: float) -> bool:
-        """Take note of a beat that was asked for at a monotonic second; return whether that was after the last leave.
+        """Record a beat that was asked for at a monotonic second; return whether that was after the last leave.
 
         It has put this instance into the list, unless a LEAVE under way removes it.
         """
@@ -229,12 +229,12 @@ class Channel:
         return True
 
     def leave_list(self) -> None:
-        """Take note that this instance begins to leave the list."""
+        """Record that this instance begins to leave the list."""
         self._leaving.append(None)
         self._lock.soon(self._unlist)
 
     def left_list(self) -> None:
-        """Take note that a leave has ended: a beat that was asked for before may have come before it."""
+        """Record that a leave has ended: a beat that was asked for before may have come before it."""
         self._lock.soon(self._unlist)
         self._leaving.pop()
 

@@ -124,7 +124,7 @@ class Fleet:
                 self._channel.listed(answer_of(BEAT, token, reply), asked_at)
 
     def leave(self) -> Call | None:
-        """Listen in one event loop less, and return what to tell Redis at the end of the last one, before `left`.
+        """Listen in one event loop less, and return the command that ends the last one, to be sent before `left`.
 
         Else every invalidation would wait for this instance for a while.
         """
@@ -140,7 +140,7 @@ class Fleet:
         return Call(LEAVE, [self._keys.channel().listeners], (self._token(), entry))
 
     def left(self, leaving: Call | None) -> None:
-        """Take note that Redis has been told what `leave` returned, or cannot be."""
+        """Record that the command of `leave` was sent, or cannot be."""
         if leaving is not None:
             self._channel.left_list()
 
@@ -153,7 +153,7 @@ class Fleet:
         *,
         known_silent: Collection[str] = (),
     ) -> Reach:
-        """Put new generations in force for names, or for everyone where they are None, and tell the others.
+        """Put new generations in force for names, or for everyone where they are None, and announce them.
 
         Args:
             session: the event loop's.

@@ -438,7 +438,7 @@ async def test_what_was_loaded_without_a_look_is_not_vouched_for_by_the_channel(
 
 
 async def test_what_lands_after_the_instance_has_left_is_not_kept(redis_url: str) -> None:
-    """Redis has confirmed its generation, and nobody tells this instance of the next one."""
+    """Redis has confirmed its generation, and the next one is not announced to this instance."""
     async with _listed(redis_url) as one:
         one.database.hold()
         async with anyio.create_task_group() as tasks:
