@@ -12,7 +12,7 @@ import anyio.to_thread
 import pytest
 import redis
 
-from ctxmiddleware import InvalidationFailed
+from ctxmiddleware import InvalidationFailed, perloop
 from examples.servers import Valkey
 from tests.backends import asyncio_only
 from tests.waiting import eventually_async
@@ -101,14 +101,14 @@ async def test_a_failure_of_the_exit_is_attached_to_the_cancellation_that_came_m
 async def test_a_block_whose_tasks_are_cancelled_again_and_again_does_not_end_as_if_it_was_well(own: Valkey) -> None:
     """Nothing was invalidated."""
     async with plugin_over(Rows(), own.url) as plugin:
-        before = asyncio.all_tasks()
+        before = set(perloop._tasks)
 
         async def change() -> None:
             async with plugin.changing(ADA):
                 client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
 
-        def its_tasks() -> set[asyncio.Task[Any]]:
-            return asyncio.all_tasks() - before - {task}
+        def its_tasks() -> set[asyncio.Task[None]]:
+            return perloop._tasks - before
 
         with redis.Redis.from_url(own.url) as client:
             task = asyncio.get_running_loop().create_task(change())
