@@ -189,8 +189,11 @@ class PluginCore(PluginInvalidation, Generic[T]):
             SourceError: the source answered with something that is not a context.
             ValueError: the address is empty.
         """
-        await self._loop.ensure()
-        return await self._resolver.resolve(as_identity(email_or_identity))
+        identity = as_identity(email_or_identity)
+        if self._loop.is_open():
+            return await self._resolver.resolve(identity)
+        async with self._loop.using():
+            return await self._resolver.resolve(identity)
 
     def watch(
         self, email_or_identity: str | Identity, *, connection: Connection | None = None
@@ -237,8 +240,8 @@ class PluginCore(PluginInvalidation, Generic[T]):
             ValueError: an address is empty.
         """
         identities = [as_identity(each) for each in users]
-        await self._loop.ensure()
-        return await self._resolver.warm(identities)
+        async with self._loop.using():
+            return await self._resolver.warm(identities)
 
     def stats(self) -> Stats:
         """Return a snapshot of this process's counters."""
@@ -250,9 +253,9 @@ class PluginCore(PluginInvalidation, Generic[T]):
 
     async def zones_loaded(self) -> None:
         """Wait until zones have been read once; returns at once where the plugin has none."""
-        await self._loop.ensure()
-        if self._assembly.zones is not None:
-            await self._assembly.zones.wait_loaded()
+        async with self._loop.using():
+            if self._assembly.zones is not None:
+                await self._assembly.zones.wait_loaded()
 
     async def __aenter__(self) -> Self:
         await self._loop.__aenter__()

@@ -113,6 +113,11 @@ class PerLoop(Generic[R]):
             return None
         return None if keeper is None else keeper.resource
 
+    def is_open(self) -> bool:
+        """Return whether this loop's resource is open, and is not being closed."""
+        keeper = self._keeper.get()
+        return keeper is not None and keeper.resource is not None and not keeper.stop.is_set()
+
     async def ensure(self) -> R:
         """Return this loop's resource, opening it where it is not open yet. It closes with the loop."""
         keeper = self._running()

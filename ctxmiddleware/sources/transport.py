@@ -105,11 +105,11 @@ class Transport:
                 "the HTTP client given was used before this process was forked, and its connections are the parent's: "
                 "leave client= out, or make client and plugin after the fork"
             )
-        pool = await self._pools.ensure()
-        reply = await self._on_a_connection(pool, call, fresh=False)
-        if reply is None:
-            # The connection reached its full age under the request; a new one has its whole life before it.
-            reply = await self._on_a_connection(pool, call, fresh=True)
+        async with self._pools.using() as pool:
+            reply = await self._on_a_connection(pool, call, fresh=False)
+            if reply is None:
+                # The connection reached its full age under the request; a new one has its whole life before it.
+                reply = await self._on_a_connection(pool, call, fresh=True)
         if reply is None:
             raise NoReply("the request took longer than DB_POOL_RECYCLE lets a connection live", again=False)
         return reply

@@ -231,11 +231,13 @@ class RedisTier(Generic[V]):
 
     async def mark(self, names: Sequence[str] | None) -> bool:
         """Let names, or everyone where it is None, count as invalidated just now; return whether Redis has said so."""
-        return await self._fleet.mark(await self._sessions.ensure(), names)
+        async with self._sessions.using() as session:
+            return await self._fleet.mark(session, names)
 
     async def renew(self, names: Sequence[str] | None, keep_ms: int, known_silent: Collection[str]) -> Reach:
         """Do what `invalidate` does, of many names in one trip; the instances known to be silent are not waited for."""
-        return await self._fleet.invalidate(await self._sessions.ensure(), names, keep_ms, known_silent=known_silent)
+        async with self._sessions.using() as session:
+            return await self._fleet.invalidate(session, names, keep_ms, known_silent=known_silent)
 
     async def hold(self, names: Sequence[str], holder: bytes) -> list[bool]:
         """Let no instance keep what it loads of these names; return for each whether this holder held it already.
@@ -243,7 +245,8 @@ class RedisTier(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not confirm it.
         """
-        return await self._holds.hold(await self._sessions.ensure(), names, holder)
+        async with self._sessions.using() as session:
+            return await self._holds.hold(session, names, holder)
 
     async def let_go(self, names: Sequence[str], holder: bytes) -> None:
         """Take back what `hold` has begun.
@@ -251,7 +254,8 @@ class RedisTier(Generic[V]):
         Raises:
             SharedTierFailed: Redis did not confirm it.
         """
-        await self._holds.let_go(await self._sessions.ensure(), names, holder)
+        async with self._sessions.using() as session:
+            await self._holds.let_go(session, names, holder)
 
     async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
         """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
@@ -268,7 +272,8 @@ class RedisTier(Generic[V]):
             SharedTierFailed: Redis did not say that it has.
         """
         names = None if name is None else [name]
-        return await self._fleet.invalidate(await self._sessions.ensure(), names, keep_ms, partitions)
+        async with self._sessions.using() as session:
+            return await self._fleet.invalidate(session, names, keep_ms, partitions)
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
