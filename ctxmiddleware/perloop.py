@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -18,6 +18,9 @@ from .errors import NotOpen
 logger = logging.getLogger("ctxmiddleware")
 
 R = TypeVar("R")
+
+# As long as a call under way at the end of its loop puts off the closing of what it uses.
+CALL_SECONDS: Final = 2.0
 
 
 class _Keeper(Generic[R]):
@@ -33,6 +36,8 @@ class _Keeper(Generic[R]):
         self.resource: R | None = None
         self.failure: Exception | None = None
         self.was_cancelled = False
+        self._calls = 0
+        self._idle = anyio.Event()
 
     async def run(self) -> None:
         try:
@@ -46,12 +51,30 @@ class _Keeper(Generic[R]):
                     # Cancelled by the loop's runner, too: what asks for it from now on would find it closed.
                     self.was_cancelled = not self.stop.is_set()
                     self.stop.set()
+                    await self._called_no_more()
         except Exception as error:  # noqa: BLE001 - a system task has nobody else to catch for it
             self._failed(error)
         finally:
             self.resource = None
             self.ready.set()
             self.done.set()
+
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """Put off closing by the loop's runner while a call uses the resource."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _called_no_more(self) -> None:
+        if self.was_cancelled and self._calls:
+            self._idle = anyio.Event()
+            with anyio.move_on_after(CALL_SECONDS, shield=True):
+                await self._idle.wait()
 
     async def _former_done(self) -> None:
         # What is opened again while it is still being closed would be closed under whoever opened it.
@@ -135,11 +158,14 @@ class PerLoop(Generic[R]):
 
         The loop's runner has cancelled the task that owned it, and would not cancel another that `ensure` begins then.
         """
-        keeper = self._running()
-        if not self._is_ending.get():
-            yield keeper.resource or await self.ensure()
+        self._running()
+        if self._is_ending.get():
+            async with self as resource:
+                yield resource
             return
-        async with self as resource:
+        resource = await self.ensure()
+        keeper = self._keeper.get()
+        with nullcontext() if keeper is None else keeper.called():
             yield resource
 
     async def __aenter__(self) -> R:

@@ -316,3 +316,36 @@ def test_what_is_used_while_its_event_loop_ends_is_closed_by_it(*, keeper_first:
     assert task.cancelled()
     assert used == ([0, 1, 2] if keeper_first else [0, 0, 0])
     assert events == [f"{what} {number}" for number in range(used[-1] + 1) for what in ("open", "closed")]
+
+
+def test_a_call_under_way_puts_off_the_closing_by_the_event_loop() -> None:
+    """It would lose its connection, and open another that is closed by nothing."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def one() -> AsyncIterator[str]:
+        try:
+            yield "resource"
+        finally:
+            events.append("closed")
+
+    async def use() -> None:
+        for _ in range(2):
+            async with resource.using():
+                await asyncio.sleep(0)
+        async with resource.using():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(0.02)
+                events.append("call ended")
+
+    async def main() -> None:
+        tasks.append(asyncio.get_running_loop().create_task(use()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    resource = PerLoop("a resource", one)
+    tasks: list[asyncio.Task[None]] = []
+    asyncio.run(main())
+    assert events == ["call ended", "closed"]

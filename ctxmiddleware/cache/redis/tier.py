@@ -166,10 +166,9 @@ class RedisTier(Generic[V]):
 
     def _packed(self, value: Storing[V], redis_key: str) -> bytes:
         data = self.codec.pack(value.key, value.fence, value.stored, value.keep_ms, redis_key=redis_key)
-        if data is not None:
-            return data
-        self._counters.add("unstorable", REDIS)
-        return b""
+        if data is None:
+            self._counters.add("unstorable", REDIS)
+        return data or b""
 
     async def _ask(
         self, script: Script[list[A]], errands: Sequence[Errand], common: tuple[int, ...] = ()
@@ -258,22 +257,18 @@ class RedisTier(Generic[V]):
             await self._holds.let_go(session, names, holder)
 
     async def invalidate(self, name: str | None, keep_ms: int, partitions: Sequence[str] = ()) -> Reach:
-        """Put a new generation in force for a name, or for everyone where it is None, and tell the other instances.
+        """Put a new generation in force for a name, or for everyone where it is None; return who has confirmed it.
 
         Args:
             name: the name.
             keep_ms: milliseconds a generation lives.
             partitions: in which the name may have values: those are removed at once.
 
-        Returns:
-            which of them have confirmed it.
-
         Raises:
             SharedTierFailed: Redis did not say that it has.
         """
-        names = None if name is None else [name]
         async with self._sessions.using() as session:
-            return await self._fleet.invalidate(session, names, keep_ms, partitions)
+            return await self._fleet.invalidate(session, None if name is None else [name], keep_ms, partitions)
 
     def _probing(self) -> Order[Found]:
         # A look-up of nobody, which has to write: a full, read-only or forbidden Redis still answers a PING.
