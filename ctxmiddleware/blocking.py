@@ -40,6 +40,8 @@ class Blocking:
         # By their numbers: only the last one is used, and `setdefault` decides between two callers without a lock,
         # which a signal's handler or the garbage collector could find taken by its own thread.
         self._threads: dict[int, _LoopThread] = {}
+        # Those that are not used, or no more, until they have closed what they opened.
+        self._ending: weakref.WeakSet[_LoopThread] = weakref.WeakSet()
         self._loops: list[asyncio.AbstractEventLoop] = []
         weakref.finalize(self, _stop_all, self._threads).atexit = False
 
@@ -80,7 +82,7 @@ class Blocking:
         """Close what was opened in the thread, and end it; the next call begins another."""
         for thread in list(self._threads.values()):
             thread.stop()
-        for thread in list(self._threads.values()):
+        for thread in [*self._threads.values(), *self._ending]:
             thread.join()
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
@@ -90,8 +92,11 @@ class Blocking:
             mine = _LoopThread(self._opened())
             thread = self._threads.setdefault(last + 1, mine)
             if thread is not mine:
+                self._ending.add(mine)
                 mine.stop()
-            self._threads.pop(last, None)
+            former = self._threads.pop(last, None)
+            if former is not None:
+                self._ending.add(former)
         return thread.loop()
 
 

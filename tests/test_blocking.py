@@ -177,3 +177,31 @@ def test_an_error_while_the_thread_closes_what_it_opened_is_reported(monkeypatch
     blocking.stop()
     eventually(lambda: reported)
     assert [str(each.exc_value) for each in reported] == ["not closed"]
+
+
+def test_a_thread_that_another_caller_was_faster_to_begin_has_closed_what_it_opened_once_all_are_stopped() -> None:
+    """It would register its instance after the others have left."""
+    both, used, closed = threading.Barrier(2), set[int](), set[int]()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[None]:
+        yield
+        if threading.get_ident() not in used:
+            await asyncio.sleep(0.5)
+        closed.add(threading.get_ident())
+
+    def opened() -> Any:
+        both.wait(PATIENCE)
+        return slowly()
+
+    async def call() -> None:
+        used.add(threading.get_ident())
+
+    blocking = Blocking(opened)
+    callers = [threading.Thread(target=blocking.run, args=(call,)) for _ in range(2)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    blocking.stop()
+    assert len(closed - used) == 1
