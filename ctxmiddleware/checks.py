@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from inspect import isasyncgenfunction, iscoroutinefunction, isfunction, isgeneratorfunction, ismethod, unwrap
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from .identity.naming import namings_of
 from .principal import KINDS, is_utf8
 from .readers import NAME_FORM, is_name
+from .zones.arguments import ZONES_TTL
 
 _LABEL: Final = (
     "another deployment with the same Redis would be served its contexts. Give it a label that names its database, "
@@ -85,8 +87,8 @@ def naming_faults(identify: object, source: object) -> list[str]:
 def zones_faults(zones: object, ttl: object, join: object) -> list[str]:
     """Return what is wrong with a source of zones, with the seconds between its loads, and with what joins them in."""
     faults = [] if zones is None else _fetch_faults("zones", zones, "async fetch()")
-    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not ttl > 0:
-        faults.append(f"zones_ttl was {ttl!r}; it is a number of seconds over 0")
+    # Infinite: never again.
+    faults += [] if ttl == math.inf else ZONES_TTL.faults("zones_ttl", ttl)
     if join is not None and not _is_ordinary(join):
         faults.append(f"zones_for was {_kind(join)}; it is an ordinary function of a context and a snapshot")
     if zones is not None and join is None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
 from .errors import ConfigurationError
 from .secret import Secret
-from .setting import Rule
-from .settings import ADMIN_TOKEN, LOG_KEY, Settings
+from .settings import ADMIN_TOKEN, LOG_KEY, Settings, settings_of, variables
 from .shown import shown
 from .tracebacks import sheltered
 
@@ -41,21 +41,21 @@ def read(environ: Mapping[str, str]) -> Reading:
 
     A variable that is unset or empty takes its default.
     """
-    values: dict[str, Any] = {}
+    values: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     given: set[str] = set()
     faults: list[str] = []
-    for each in fields(Settings):
-        rule: Rule = each.metadata["rule"]
+    for each in variables():
+        rule = each.rule
         text = environ.get(rule.variable, "").strip()
         if not text:
             continue
         given.add(rule.variable)
         try:
-            values[each.name] = rule.read(text)
+            values[each.group][each.name] = rule.read(text)
         except (ValueError, OverflowError):
             faults.append(f"{rule.variable} held {shown(text, secret=rule.secret)}; allowed is {rule.allowed}")
     _warn_of_unknown(environ)
-    return Reading(Settings(**values), frozenset(given), (*faults, *_contradictions(given)))
+    return Reading(settings_of(values), frozenset(given), (*faults, *_contradictions(given)))
 
 
 @sheltered
@@ -98,7 +98,7 @@ def log_key(environ: Mapping[str, str] = os.environ) -> Secret | None:
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     """Log variables with our prefix that nothing reads: a misspelt one would be silently without effect."""
-    known = {each.metadata["rule"].variable for each in fields(Settings)}
+    known = {each.rule.variable for each in variables()}
     for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
         near = get_close_matches(name, known, n=1)
         logger.warning(

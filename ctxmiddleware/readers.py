@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import Final
@@ -22,34 +21,8 @@ MIN_SECRET_BYTES: Final = LEAST_SECRET_BYTES
 NAME_FORM: Final = "1 to 64 letters, digits, '_', '-' and '.'"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_DIGITS: Final = re.compile(r"[0-9]+")
-_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _SEVERAL: Final = re.compile(r"rediss?\+(?:sentinel|cluster)://", re.IGNORECASE)
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
-
-
-def number(*, over: float = -math.inf, least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
-    """Return a reader of finite numbers, more than `over`, `least` or more, and at most `most`."""
-
-    def read(text: str) -> float:
-        # `float` takes underscores and the digits of every script: what a person reads is not what is set.
-        value = float(text) if _DECIMAL.fullmatch(text) else math.nan
-        if not (math.isfinite(value) and over < value <= most and least <= value):
-            raise ValueError(text)
-        return value
-
-    return read
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers, `least` or more."""
-
-    def read(text: str) -> int:
-        if not _DIGITS.fullmatch(text) or (value := int(text)) < least:
-            raise ValueError(text)
-        return value
-
-    return read
 
 
 def name(text: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from .option import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +15,10 @@ class Rule:
 
     Args:
         variable: its name.
-        allowed: what it may hold, as the error says it.
-        read: turns its text into a value; raises ValueError for what is not allowed.
+        allowed: the values it may hold, in the words of the error.
+        read: converts its text to a value; raises ValueError for a value that is not allowed.
         meaning: one sentence for people.
-        secret: whether what it held must not be shown.
+        secret: whether its value must not be shown.
     """
 
     variable: str
@@ -24,6 +26,11 @@ class Rule:
     read: Callable[[str], object]
     meaning: str
     secret: bool = False
+
+    @classmethod
+    def of(cls, variable: str, option: Option) -> Self:
+        """Return the rule of a variable that sets an option."""
+        return cls(variable, option.allowed, option.read, option.meaning)
 
 
 def setting(default: object, rule: Rule) -> Any:

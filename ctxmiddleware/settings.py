@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, cast
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, Final, NamedTuple, cast
 
 from . import readers
-from .cache.policy import LONGEST, LONGEST_SETTLE
+from .cache.policy import CachePolicy
+from .cache.redis.options import RedisOptions
 from .cache.redis.seal import KEY_FORM
+from .option import declared
 from .project import Project
 from .secret import Secret
 from .setting import Rule, setting
-from .zones.arguments import MIN_MAX_BYTES, PROJECT, TABLE
+from .sources.arguments import REPLICA_LAG
+from .sources.pool import PoolOptions
+from .zones.arguments import MAX_BYTES, PROJECT, TABLE, ZONES_TTL
 
 ADMIN_TOKEN: Final = "CTX_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not what it holds
 LOG_KEY: Final = "CTX_LOG_KEY"
 
-
-_SECONDS = "a number of seconds over 0"
-_SECONDS_KEPT = f"a number of seconds over 0, {LONGEST:.0f} at most"
-# For so long Redis remembers when somebody was invalidated.
-_SECONDS_LAG = "a number of seconds from 0 to 3600"
-_SECONDS_STALE = f"a number of seconds from 0 to {LONGEST:.0f}"
-_SHARE = "a share over 0, 1 at most"
-_SHARE_LESS = "a share from 0 to 0.9"
-_COUNT = "a whole number, 1 or more"
-_PROJECT = "an http or https URL without a user, a password or a path other than /rest/v1"
-_HTTP = "an http or https URL without a user or password"
+_PROJECT: Final = "an http or https URL without a user, a password or a path other than /rest/v1"
+_HTTP: Final = "an http or https URL without a user or password"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,24 +85,9 @@ class Settings:
             secret=True,
         ),
     )
-    redis_replicas: int = setting(
-        0,
-        Rule(
-            "CTX_REDIS_REPLICAS",
-            "a whole number",
-            readers.whole(0),
-            "Replicas of Redis that must have an invalidation before it is done (WAIT).",
-        ),
-    )
-    db_max_connections: int = setting(
-        20, Rule("DB_MAX_CONNECTIONS", _COUNT, readers.whole(1), "Connections to the database's API, per event loop.")
-    )
-    db_pool_timeout: float = setting(
-        30.0, Rule("DB_POOL_TIMEOUT", _SECONDS, readers.number(over=0), "Seconds to wait for a free one of them.")
-    )
-    db_pool_recycle: float = setting(
-        3600.0, Rule("DB_POOL_RECYCLE", _SECONDS, readers.number(over=0), "Seconds after which none of them lives on.")
-    )
+    redis_options: RedisOptions = field(default_factory=RedisOptions, metadata={"prefix": "CTX_REDIS_"})
+    pool: PoolOptions = field(default_factory=PoolOptions, metadata={"prefix": "DB_"})
+    replica_lag: float = setting(10.0, Rule.of("CTX_REPLICA_LAG", REPLICA_LAG))
     bigquery_project: str | None = setting(
         None,
         Rule("BIGQUERY_PROJECT", "a project id", readers.like(PROJECT), "The project that pays for the zones query."),
@@ -123,130 +105,9 @@ class Settings:
         None,
         Rule("BIGQUERY_LOCATION", "a location such as EU", readers.like(r"[A-Za-z0-9\-]+"), "Where that table is."),
     )
-    bigquery_max_bytes: int | None = setting(
-        None,
-        Rule(
-            "BIGQUERY_MAX_BYTES",
-            f"a whole number, {MIN_MAX_BYTES} or more",
-            readers.whole(MIN_MAX_BYTES),
-            "Bytes one zones query may bill at most.",
-        ),
-    )
-    ttl: float = setting(
-        900.0, Rule("CTX_TTL", _SECONDS_KEPT, readers.number(over=0, most=LONGEST), "Seconds a context is served.")
-    )
-    negative_ttl: float = setting(
-        60.0,
-        Rule(
-            "CTX_NEGATIVE_TTL",
-            _SECONDS_KEPT,
-            readers.number(over=0, most=LONGEST),
-            "Seconds an unknown user is remembered.",
-        ),
-    )
-    jitter: float = setting(
-        0.1,
-        Rule(
-            "CTX_JITTER",
-            _SHARE_LESS,
-            readers.number(least=0, most=0.9),
-            "Share of these times that each context loses at random, so that not all expire at once.",
-        ),
-    )
-    refresh_ahead: float = setting(
-        0.8,
-        Rule(
-            "CTX_REFRESH_AHEAD",
-            _SHARE,
-            readers.number(over=0, most=1),
-            "Share of its time after which a context that is asked for is refreshed behind the answer; 1 for never.",
-        ),
-    )
-    stale_for: float = setting(
-        300.0,
-        Rule(
-            "CTX_STALE_FOR",
-            _SECONDS_STALE,
-            readers.number(least=0, most=LONGEST),
-            "Seconds past its time that a context is served while the database is down.",
-        ),
-    )
-    untrusted_ttl: float = setting(
-        5.0,
-        Rule(
-            "CTX_UNTRUSTED_TTL",
-            _SECONDS_KEPT,
-            readers.number(over=0, most=LONGEST),
-            "Seconds memory is trusted without having asked Redis.",
-        ),
-    )
-    stale_untrusted_for: float | None = setting(
-        None,
-        Rule(
-            "CTX_STALE_UNTRUSTED_FOR",
-            _SECONDS_STALE,
-            readers.number(least=0, most=LONGEST),
-            "Seconds past that trust for which it is served while Redis and database are down; else CTX_STALE_FOR.",
-        ),
-    )
-    settle: float = setting(
-        5.0,
-        Rule(
-            "CTX_SETTLE",
-            f"a number of seconds from 0 to {LONGEST_SETTLE:.0f}",
-            readers.number(least=0, most=LONGEST_SETTLE),
-            "Seconds after an invalidation in which its transaction may still commit; 0 for never.",
-        ),
-    )
-    replica_lag: float = setting(
-        10.0,
-        Rule(
-            "CTX_REPLICA_LAG",
-            _SECONDS_LAG,
-            readers.number(least=0, most=3600),
-            "Seconds after an invalidation in which the replica is not asked.",
-        ),
-    )
-    soft_timeout: float = setting(
-        0.5,
-        Rule(
-            "CTX_SOFT_TIMEOUT",
-            _SECONDS_KEPT,
-            readers.number(over=0, most=LONGEST),
-            "Seconds a request waits for a slow database where a context past its time may stand in.",
-        ),
-    )
-    load_timeout: float = setting(
-        30.0,
-        Rule(
-            "CTX_LOAD_TIMEOUT",
-            _SECONDS_KEPT,
-            readers.number(over=0, most=LONGEST),
-            "Seconds after which a load is given up.",
-        ),
-    )
-    max_loads: int = setting(
-        64, Rule("CTX_MAX_LOADS", _COUNT, readers.whole(1), "Calls of the source under way at a time, per event loop.")
-    )
-    max_users: int = setting(100_000, Rule("CTX_MAX_USERS", _COUNT, readers.whole(1), "Contexts kept in memory."))
-    max_unknown: int = setting(
-        10_000, Rule("CTX_MAX_UNKNOWN", _COUNT, readers.whole(1), "Unknown users remembered in memory, beside those.")
-    )
-    max_bytes: int = setting(
-        268_435_456, Rule("CTX_MAX_BYTES", _COUNT, readers.whole(1), "Bytes of contexts kept in memory.")
-    )
-    warm_users: int = setting(
-        10_000,
-        Rule(
-            "CTX_WARM_USERS",
-            "a whole number",
-            readers.whole(0),
-            "Contexts taken from Redis into memory at the start, of those asked for last.",
-        ),
-    )
-    zones_ttl: float = setting(
-        86400.0, Rule("CTX_ZONES_TTL", _SECONDS, readers.number(over=0), "Seconds after which zones are read again.")
-    )
+    bigquery_max_bytes: int | None = setting(None, Rule.of("BIGQUERY_MAX_BYTES", MAX_BYTES))
+    zones_ttl: float = setting(86400.0, Rule.of("CTX_ZONES_TTL", ZONES_TTL))
+    policy: CachePolicy = field(default_factory=CachePolicy, metadata={"prefix": "CTX_"})
     admin_token: Secret | None = setting(
         None,
         Rule(
@@ -288,6 +149,47 @@ class Settings:
     )
 
 
+class Variable(NamedTuple):
+    """One variable of the environment.
+
+    Args:
+        rule: how it is read.
+        default: the value without it.
+        name: the field that it sets.
+        group: the field of Settings that holds the options with that field; empty for a field of Settings itself.
+    """
+
+    rule: Rule
+    default: object
+    name: str
+    group: str = ""
+
+
+@cache
+def variables() -> tuple[Variable, ...]:
+    """Return every variable, in the order of the documentation."""
+    found = []
+    for each in fields(Settings):
+        if each.default_factory is MISSING:
+            found.append(Variable(each.metadata["rule"], each.default, each.name))
+            continue
+        for name, option, default in declared(cast("Any", each.default_factory)):
+            if option.variable is not None:
+                variable = option.variable or f"{each.metadata['prefix']}{name.upper()}"
+                found.append(Variable(Rule.of(variable, option), default, name, each.name))
+    return tuple(found)
+
+
+def settings_of(values: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Return settings.
+
+    Args:
+        values: the values of fields that are not the default, by group and name.
+    """
+    groups = {each.name: each.default_factory for each in fields(Settings) if each.default_factory is not MISSING}
+    return Settings(**values.get("", {}), **{group: make(**values.get(group, {})) for group, make in groups.items()})
+
+
 def rules() -> tuple[tuple[Rule, object], ...]:
     """Return every variable's rule with its default, in the order of the documentation."""
-    return tuple((cast("Rule", each.metadata["rule"]), each.default) for each in fields(Settings))
+    return tuple((each.rule, each.default) for each in variables())

@@ -138,8 +138,8 @@ def parts_from(
     settings, found = reading.settings, Faults((*reading.faults, *faults))
     parts: dict[str, Any] = {
         "redis": settings.redis_url,
-        "redis_options": RedisOptions(replicas=settings.redis_replicas),
-        "policy": found.built(lambda: _policy(settings)),
+        "redis_options": settings.redis_options,
+        "policy": settings.policy,
         "zones": found.built(lambda: _zones(settings)),
         "zones_ttl": settings.zones_ttl,
         "admin_guard": found.built(lambda: _guard(settings), variable=ADMIN_TOKEN),
@@ -215,28 +215,7 @@ def _guard(settings: Settings) -> BearerToken | None:
     return None if settings.admin_token is None else BearerToken(settings.admin_token)
 
 
-def _policy(settings: Settings) -> CachePolicy:
-    return CachePolicy(
-        ttl=settings.ttl,
-        negative_ttl=settings.negative_ttl,
-        jitter=settings.jitter,
-        refresh_ahead=settings.refresh_ahead,
-        stale_for=settings.stale_for,
-        untrusted_ttl=settings.untrusted_ttl,
-        stale_untrusted_for=settings.stale_untrusted_for,
-        settle=settings.settle,
-        soft_timeout=settings.soft_timeout,
-        load_timeout=settings.load_timeout,
-        max_loads=settings.max_loads,
-        max_users=settings.max_users,
-        max_unknown=settings.max_unknown,
-        max_bytes=settings.max_bytes,
-        warm_users=settings.warm_users,
-    )
-
-
 def _source(settings: Settings) -> object:
-    from .sources.pool import PoolOptions
     from .sources.supabase import SupabaseSource
 
     return SupabaseSource(
@@ -245,11 +224,7 @@ def _source(settings: Settings) -> object:
         settings.supabase_key or _ANY_KEY,
         schema=settings.supabase_schema,
         read_url=settings.supabase_read_url,
-        pool=PoolOptions(
-            max_connections=settings.db_max_connections,
-            pool_timeout=settings.db_pool_timeout,
-            recycle=settings.db_pool_recycle,
-        ),
+        pool=settings.pool,
         replica_lag=settings.replica_lag,
     )
 

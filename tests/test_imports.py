@@ -21,6 +21,7 @@ WINGS = ("identity", "cache", "sources", "zones")
 GROUND = (
     "model", "errors", "stats", "breaker", "address", "principal", "secret", "perloop", "shown", "faults", "bell",
     "forking", "borrowed", "network", "tracebacks", "collectable", "instance", "bounded", "project", "failure_log",
+    "option",
     "context_types.difference", "context_types.fields", "context_types.schema", "context_types.pydantic_support",
 )  # fmt: skip
 # Each driver's one home; whatever else needs it goes through there.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ctxmiddleware import BigQueryZones, ConfigurationError, Secret
+from ctxmiddleware import BigQueryZones, CachePolicy, ConfigurationError, PoolOptions, RedisOptions, Secret
 from ctxmiddleware.environment import from_env, read
 from ctxmiddleware.project import Project
 from ctxmiddleware.settings import Settings, rules
@@ -65,7 +65,11 @@ WRONG = [
     ("CTX_STALE_FOR", "-0.1"),
     ("CTX_UNTRUSTED_TTL", "0"),
     ("CTX_REPLICA_LAG", "-1"),
-    ("CTX_JITTER", "0.91"),
+    ("CTX_REPLICA_LAG", "3601"),
+    ("CTX_JITTER", "1"),
+    ("CTX_JITTER", "-0.1"),
+    ("CTX_SETTLE", "900.5"),
+    ("CTX_WARM_USERS", "-1"),
     ("CTX_REFRESH_AHEAD", "0"),
     ("CTX_REFRESH_AHEAD", "1.01"),
     ("CTX_SOFT_TIMEOUT", "0"),
@@ -112,9 +116,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 def test_the_documented_defaults_are_the_defaults() -> None:
     """The figures that users have read are the figures in force."""
     settings = from_env({})
-    assert (settings.db_max_connections, settings.db_pool_timeout, settings.db_pool_recycle) == (20, 30, 3600)
-    assert (settings.ttl, settings.negative_ttl, settings.stale_for) == (900, 60, 300)
-    assert (settings.untrusted_ttl, settings.replica_lag, settings.zones_ttl) == (5, 10, 86400)
+    assert (settings.pool.max_connections, settings.pool.pool_timeout, settings.pool.recycle) == (20, 30, 3600)
+    assert (settings.policy.ttl, settings.policy.negative_ttl, settings.policy.stale_for) == (900, 60, 300)
+    assert (settings.policy.untrusted_ttl, settings.replica_lag, settings.zones_ttl) == (5, 10, 86400)
     assert settings.supabase_schema == "hr"
 
 
@@ -171,30 +175,30 @@ def test_every_variable_reaches_its_setting() -> None:
         jwt_issuer="https://issuer.example",
         jwt_audience="us",
         redis_url=Secret("rediss://:password@redis.example:6380/1"),
-        redis_replicas=2,
-        db_max_connections=7,
-        db_pool_timeout=1.5,
-        db_pool_recycle=60,
+        redis_options=RedisOptions(replicas=2),
+        pool=PoolOptions(max_connections=7, pool_timeout=1.5, recycle=60),
         bigquery_project="project-1",
         bigquery_zones_table="geo.zones",
         bigquery_location="EU",
         bigquery_max_bytes=10_485_760,
-        ttl=10,
-        negative_ttl=2,
-        jitter=0.2,
-        refresh_ahead=0.7,
-        stale_for=0,
-        untrusted_ttl=0.5,
-        stale_untrusted_for=7.0,
-        settle=3.0,
+        policy=CachePolicy(
+            ttl=10,
+            negative_ttl=2,
+            jitter=0.2,
+            refresh_ahead=0.7,
+            stale_for=0,
+            untrusted_ttl=0.5,
+            stale_untrusted_for=7.0,
+            settle=3.0,
+            soft_timeout=0.3,
+            load_timeout=9,
+            max_loads=3,
+            max_users=5,
+            max_unknown=4,
+            max_bytes=6,
+            warm_users=7,
+        ),
         replica_lag=0,
-        soft_timeout=0.3,
-        load_timeout=9,
-        max_loads=3,
-        max_users=5,
-        max_unknown=4,
-        max_bytes=6,
-        warm_users=7,
         zones_ttl=8,
         admin_token=Secret("0123456789abcdef"),
         log_key=Secret("0123456789abcdeg"),
@@ -237,7 +241,7 @@ def test_the_longest_time_is_taken(variable: str) -> None:
 @pytest.mark.parametrize(("text", "value"), [("5", 5), ("5.", 5), (".5", 0.5), ("+1.5e1", 15), ("1E-1", 0.1)])
 def test_numbers_are_written_as_usual(text: str, value: float) -> None:
     """A decimal point and an exponent are fine."""
-    assert from_env({"DB_POOL_TIMEOUT": text}).db_pool_timeout == value
+    assert from_env({"DB_POOL_TIMEOUT": text}).pool.pool_timeout == value
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
-from types import NoneType
 from typing import TypeVar
 
-from ..errors import ConfigurationError
+from ..option import Count, Seconds, Share, check_options, documented
 from .base import UNBOUNDED, Entry, Fence, Windows, end_of
 from .trust import Trust, own_epoch
 
@@ -28,94 +27,74 @@ class Verdict(Enum):
     GONE = auto()  # never serve it
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """How long contexts live, how many there are, and how the source is asked for them.
+    """How long contexts live, how many are kept, and how the source is queried."""
 
-    Args:
-        ttl: seconds a context is served before its source is asked again.
-        negative_ttl: seconds an unknown user is remembered.
-        jitter: share of these by which each is shortened at random, so that what was loaded together does not expire
-            together; a source's own `Loaded.ttl` is obeyed as it is.
-        refresh_ahead: share of its time after which a hit starts a refresh behind the answer; 1 for never.
-        stale_for: seconds past its time that a context is still served while the source is down; 0 for never.
-        untrusted_ttl: seconds memory is trusted without having asked Redis whether there was an invalidation.
-        stale_untrusted_for: seconds past that trust for which a context is still served while Redis and the source are
-            both down; None for as long as `stale_for`. With 0 a right that was revoked ends with trust.
-        settle: seconds after an invalidation in which its transaction may still commit: what is loaded in them is
-            served, and loaded again at their end; 0 for never.
-        soft_timeout: seconds a caller waits for the source where a context past its time is known that may stand in.
-        load_timeout: seconds a load may take in all before its callers are told that the source is unavailable.
-        lease_wait: seconds a load waits for another instance's load of the same user before it asks the source itself.
-        max_loads: calls of one event loop that may ask the source at the same time.
-        max_batches: how many of them, while none is slow, where the source takes many users at once: with few in
-            flight, later misses gather.
-        max_waiting: loads of one event loop that may wait for their turn; more are refused at once.
-        max_users: contexts kept in memory.
-        max_unknown: unknown users remembered in memory, apart from those.
-        max_bytes: bytes kept in memory.
-        warm_users: contexts taken from Redis into memory at the start, of those whom the fleet was asked for last.
-
-    Raises:
-        ConfigurationError: a value is out of its range.
-    """
-
-    ttl: float = 900.0
-    negative_ttl: float = 60.0
-    jitter: float = 0.1
-    refresh_ahead: float = 0.8
-    stale_for: float = 300.0
-    untrusted_ttl: float = 5.0
-    stale_untrusted_for: float | None = None
-    settle: float = 5.0
-    soft_timeout: float = 0.5
-    load_timeout: float = 30.0
-    lease_wait: float = 10.0
-    max_loads: int = 64
-    max_batches: int = 2
-    max_waiting: int = 10_000
-    max_users: int = 100_000
-    max_unknown: int = 10_000
-    max_bytes: int = 256 * 1024 * 1024
-    warm_users: int = 10_000
+    ttl: float = Seconds(
+        "Seconds a context is served before its source is queried again.", over=0, most=LONGEST
+    ).default(900.0)
+    negative_ttl: float = Seconds("Seconds an unknown user is remembered.", over=0, most=LONGEST).default(60.0)
+    jitter: float = Share(
+        "Share by which each of these times is shortened at random, so that contexts loaded together do not expire "
+        "together; `Loaded.ttl` of a source is not shortened.",
+        least=0,
+        below=1,
+    ).default(0.1)
+    refresh_ahead: float = Share(
+        "Share of its time after which a hit refreshes a context in the background; 1 for never.", over=0, most=1
+    ).default(0.8)
+    stale_for: float = Seconds(
+        "Seconds past its time that a context is served while the source is down; 0 for never.", least=0, most=LONGEST
+    ).default(300.0)
+    untrusted_ttl: float = Seconds(
+        "Seconds memory is trusted without a look for invalidations in Redis.", over=0, most=LONGEST
+    ).default(5.0)
+    stale_untrusted_for: float | None = Seconds(
+        "Seconds past that trust that a context is served while Redis and the source are both down, by default as "
+        "CTX_STALE_FOR; with 0 a revoked right ends with that trust.",
+        least=0,
+        most=LONGEST,
+    ).default(None)
+    settle: float = Seconds(
+        "Seconds after an invalidation in which its transaction may still commit: contexts loaded in them are served, "
+        "and loaded again at their end; 0 for never.",
+        least=0,
+        most=LONGEST_SETTLE,
+        way_out="longer transactions need plugin.changing()",
+    ).default(5.0)
+    soft_timeout: float = Seconds(
+        "Seconds a request waits for a slow source where a context past its time may stand in.", over=0, most=LONGEST
+    ).default(0.5)
+    load_timeout: float = Seconds(
+        "Seconds after which a load is given up and its source counts as unavailable.", over=0, most=LONGEST
+    ).default(30.0)
+    lease_wait: float = Seconds(
+        "Seconds a load waits for another instance's load of the same user before it queries the source itself.",
+        over=0,
+        most=LONGEST,
+        variable=None,
+    ).default(10.0)
+    max_loads: int = Count("Calls of the source in progress at a time, per event loop.", least=1).default(64)
+    max_batches: int = Count(
+        "Calls in progress, while none is slow, of a source that loads many users at once: with few, later misses "
+        "gather.",
+        least=1,
+        variable=None,
+    ).default(2)
+    max_waiting: int = Count(
+        "Loads that wait for their turn, per event loop; more are refused at once.", least=1, variable=None
+    ).default(10_000)
+    max_users: int = Count("Contexts kept in memory.", least=1).default(100_000)
+    max_unknown: int = Count("Unknown users remembered in memory, besides those.", least=1).default(10_000)
+    max_bytes: int = Count("Bytes of contexts kept in memory.", least=1).default(256 * 1024 * 1024)
+    warm_users: int = Count(
+        "Contexts copied from Redis into memory at the start, the most recently requested ones.", least=0
+    ).default(10_000)
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"CachePolicy.{each.name} was {value!r}; it is a number"
-            for each in fields(self)
-            if isinstance(value := getattr(self, each.name), bool)
-            or not isinstance(value, (int, float) if each.default is not None else (int, float, NoneType))
-        ]
-        if wrong:
-            raise ConfigurationError(*wrong)
-        faults = [
-            f"CachePolicy.{name} was {value!r}, must be a number of seconds over 0 and at most {LONGEST:.0f}"
-            for name in ("ttl", "negative_ttl", "untrusted_ttl", "soft_timeout", "load_timeout", "lease_wait")
-            if not 0 < (value := getattr(self, name)) <= LONGEST
-        ]
-        faults += [
-            f"CachePolicy.{name} was {value!r}, must be a number of seconds from 0 to {LONGEST:.0f}"
-            for name in ("stale_for", "stale_untrusted_for")
-            if (value := getattr(self, name)) is not None and not 0 <= value <= LONGEST
-        ]
-        if not 0 <= self.settle <= LONGEST_SETTLE:
-            faults.append(
-                f"CachePolicy.settle was {self.settle!r}, must be a number of seconds from 0 to {LONGEST_SETTLE:.0f}: "
-                "longer transactions need plugin.changing()"
-            )
-        if not 0 <= self.jitter < 1:
-            faults.append(f"CachePolicy.jitter was {self.jitter!r}, must be a share from 0 to less than 1")
-        if not 0 < self.refresh_ahead <= 1:
-            faults.append(f"CachePolicy.refresh_ahead was {self.refresh_ahead!r}, must be a share over 0, 1 at most")
-        faults += [
-            f"CachePolicy.{name} was {value!r}, must be 1 or more"
-            for name in ("max_loads", "max_batches", "max_waiting", "max_users", "max_unknown", "max_bytes")
-            if (value := getattr(self, name)) < 1
-        ]
-        if self.warm_users < 0:
-            faults.append(f"CachePolicy.warm_users was {self.warm_users!r}, must be 0 or more")
-        if faults:
-            raise ConfigurationError(*faults)
+        check_options(self)
 
     def lifetime(self, *, known: bool, ttl: float | None = None, scatter: float = 0.0) -> float:
         """Return the seconds a value is served: the source's own `ttl` where it gave one, `LONGEST` at most.

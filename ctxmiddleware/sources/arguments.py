@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
+from ..option import Seconds
 from ..project import address_faults
 from ..secret import Secret
 from .endpoint import key_faults, schema_faults
 from .pool import PoolOptions
 
 _CLIENTS: Final = "an httpx2.AsyncClient or an httpx.AsyncClient"
-_LAG: Final = "a number of seconds, 0 or more"
+# For an hour Redis remembers when a user was invalidated.
+REPLICA_LAG: Final = Seconds(
+    "Seconds after an invalidation in which the primary is queried instead of the replica.", least=0, most=3600
+)
 
 
 def faults_of(
@@ -23,7 +26,7 @@ def faults_of(
         faults += address_faults("SUPABASE_READ_URL", read_url)
     if pool is not None and not isinstance(pool, PoolOptions):
         faults.append(f"pool is {_kind(pool)}: it must be a PoolOptions")
-    return faults + _client_faults(client) + _lag_faults(replica_lag)
+    return faults + _client_faults(client) + REPLICA_LAG.faults("CTX_REPLICA_LAG", replica_lag)
 
 
 def _client_faults(client: object) -> list[str]:
@@ -32,12 +35,6 @@ def _client_faults(client: object) -> list[str]:
     if client is None or (not isinstance(client, type) and callable(getattr(client, "stream", None)) and not blocking):
         return []
     return [f"client is {_kind(client)}: it must be {_CLIENTS}"]
-
-
-def _lag_faults(lag: object) -> list[str]:
-    if not isinstance(lag, (int, float)) or isinstance(lag, bool):
-        return [f"CTX_REPLICA_LAG is {_kind(lag)}: it must be {_LAG}"]
-    return [] if 0 <= lag < math.inf else [f"CTX_REPLICA_LAG is {lag!r}: it must be {_LAG}"]
 
 
 def _kind(value: object) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import ConfigurationError, NotOpen
+from ..errors import NotOpen
+from ..option import Count, Seconds, check_options, documented
 
 logger = logging.getLogger("ctxmiddleware.sources")
 
@@ -22,48 +22,38 @@ _LINGER: Final = 0.05
 CLOSE_WITHIN: Final = 1.0
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """The HTTP connections of one event loop.
+    """The HTTP connections of one event loop."""
 
-    Args:
-        max_connections: how many there are at most at any moment, to all servers together (DB_MAX_CONNECTIONS).
-        pool_timeout: seconds a request waits for a free one before it fails (DB_POOL_TIMEOUT).
-        recycle: seconds after which none lives any more, idle or busy (DB_POOL_RECYCLE).
-        keepalive: seconds an idle one is kept; middle boxes drop silent connections without telling.
-        connect_timeout: seconds to reach the server, TLS included.
-        read_timeout: seconds of silence after which an answer is given up.
-        total_timeout: seconds one request may take from connecting to the last byte.
-
-    Raises:
-        ConfigurationError: a value that no pool could obey.
-    """
-
-    max_connections: int = 20
-    pool_timeout: float = 30.0
-    recycle: float = 3600.0
-    keepalive: float = 60.0
-    connect_timeout: float = 2.0
-    read_timeout: float = 5.0
-    total_timeout: float = 10.0
+    max_connections: int = Count(
+        "Connections to the database's API, to all servers together, per event loop.", least=1
+    ).default(20)
+    pool_timeout: float = Seconds("Seconds a request waits for a free one of them before it fails.", over=0).default(
+        30.0
+    )
+    recycle: float = Seconds(
+        "Seconds after which each of them is closed, idle or busy.", over=0, variable="DB_POOL_RECYCLE"
+    ).default(3600.0)
+    keepalive: float = Seconds(
+        "Seconds an idle one is kept; middleboxes drop silent connections without notice.", over=0, variable=None
+    ).default(60.0)
+    connect_timeout: float = Seconds("Seconds to reach the server, TLS included.", over=0, variable=None).default(2.0)
+    read_timeout: float = Seconds(
+        "Seconds of silence after which a response is given up.", over=0, variable=None
+    ).default(5.0)
+    total_timeout: float = Seconds(
+        "Seconds one request may take from connecting to the last byte.", over=0, variable=None
+    ).default(10.0)
 
     def __post_init__(self) -> None:
-        faults = [fault for option in fields(self) if (fault := _fault(option.name, getattr(self, option.name)))]
-        if faults:
-            raise ConfigurationError(*faults)
+        check_options(self)
 
     @property
     def retire_before(self) -> float:
         """Seconds before `recycle` from which a connection is lent no more, so that none dies under a request."""
         return min(self.total_timeout, self.recycle / 5)
-
-
-def _fault(name: str, value: object) -> str | None:
-    if name == "max_connections":
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        return None if good else f"max_connections is {value!r}: it must be a whole number, 1 or more"
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    return None if good else f"{name} is {value!r}: it must be a number of seconds above 0"
 
 
 class Closable(Protocol):

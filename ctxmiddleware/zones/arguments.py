@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Final
 
+from ..option import Count, Seconds, Share
 from ..shown import shown
 
-MIN_MAX_BYTES: Final = 10_485_760
-"""What BigQuery bills for the smallest query: with a lower limit it refuses every one."""
+ZONES_TTL: Final = Seconds("Seconds after which zones are read again.", over=0)
+MAX_BYTES: Final = Count(
+    "Bytes one zones query may bill at most.", least=10_485_760, way_out="BigQuery bills that for the smallest query"
+)
+_TIMEOUT: Final = Seconds("Seconds one zones query may take.", over=0)
+_RETRY_SHARE: Final = Share("Share of them in which failed requests are repeated.", over=0, most=1)
 
 PROJECT: Final = r"(?:[a-z0-9.-]+:)?[a-z0-9][a-z0-9-]*"
 TABLE: Final = re.compile(rf"(?:{PROJECT}\.)?[A-Za-z0-9_]{{1,1024}}\.[\w -]{{1,1024}}")
@@ -37,14 +41,15 @@ class Arguments:
             _project_fault(self.project),
             _target_fault(self.table, self.query),
             _text_fault("location (BIGQUERY_LOCATION)", self.location, 'a text such as "EU"'),
-            _bytes_fault(self.max_bytes),
-            _timeout_fault(self.timeout),
-            _share_fault(self.retry_share),
             _text_fault("api_endpoint", self.api_endpoint, "a URL"),
             self._client_fault(),
             _instance_fault("credentials", self.credentials, "before_request", "google.auth.credentials.Credentials"),
         ]
-        return [fault for fault in found if fault is not None]
+        faults = [fault for fault in found if fault is not None]
+        if self.max_bytes is not None:
+            faults += MAX_BYTES.faults("max_bytes (BIGQUERY_MAX_BYTES)", self.max_bytes)
+        faults += _TIMEOUT.faults("the BigQuery timeout", self.timeout)
+        return faults + _RETRY_SHARE.faults("the BigQuery retry_share", self.retry_share)
 
     def _client_fault(self) -> str | None:
         if self.client is not None and (self.credentials is not None or self.api_endpoint is not None):
@@ -72,33 +77,6 @@ def _target_fault(table: object, query: object) -> str | None:
     if not isinstance(table, str):
         return _of_another_kind(name, table, rule)
     return None if TABLE.fullmatch(table) else f"{name} is {shown(table)}: must be {rule}"
-
-
-def _bytes_fault(max_bytes: object) -> str | None:
-    name = "max_bytes (BIGQUERY_MAX_BYTES)"
-    if max_bytes is None:
-        return None
-    if not isinstance(max_bytes, int) or isinstance(max_bytes, bool):
-        return _of_another_kind(name, max_bytes, f"a whole number, {MIN_MAX_BYTES} or more")
-    if max_bytes >= MIN_MAX_BYTES:
-        return None
-    return (
-        f"{name} is {max_bytes}: must be {MIN_MAX_BYTES} or more, which is what BigQuery bills for the smallest query"
-    )
-
-
-def _timeout_fault(timeout: object) -> str | None:
-    name, rule = "the BigQuery timeout", "a number of seconds"
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        return _of_another_kind(name, timeout, rule)
-    return None if 0 < timeout < math.inf else f"{name} is {timeout!r}: must be {rule}"
-
-
-def _share_fault(share: object) -> str | None:
-    name, rule = "the BigQuery retry_share", "a number above 0, at most 1"
-    if not isinstance(share, (int, float)) or isinstance(share, bool):
-        return _of_another_kind(name, share, rule)
-    return None if 0 < share <= 1 else f"{name} is {share!r}: must be {rule}"
 
 
 def _text_fault(name: str, value: object, rule: str) -> str | None:

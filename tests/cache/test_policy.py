@@ -146,6 +146,10 @@ def test_the_source_s_own_time_wins_within_reason(*, known: bool, ttl: float | N
         ("max_users", 0),
         ("max_unknown", 0),
         ("max_bytes", -5),
+        ("max_users", 1.5),
+        ("max_users", math.inf),
+        ("max_loads", True),
+        ("stale_for", None),
     ],
 )
 def test_a_value_out_of_range_is_named(field: str, value: float) -> None:
@@ -165,7 +169,7 @@ def test_all_faults_are_told_at_once() -> None:
 @pytest.mark.parametrize("value", ["15m", None, True, [900]])
 def test_a_time_that_is_no_number_is_a_configuration_error(value: Any) -> None:
     """It names the field and what it was."""
-    with pytest.raises(ConfigurationError, match=r"CachePolicy\.ttl was .*; it is a number"):
+    with pytest.raises(ConfigurationError, match=r"CachePolicy\.ttl was .*, must be a number of seconds"):
         CachePolicy(ttl=value)
 
 

@@ -125,10 +125,11 @@ def test_all_faults_are_told_at_once() -> None:
         ({"pool": PoolOptions}, "pool is the class PoolOptions: it must be a PoolOptions"),
         ({"client": 3}, "client is of type int: it must be an httpx2.AsyncClient or an httpx.AsyncClient"),
         ({"client": httpx2.AsyncClient}, "client is the class AsyncClient: it must be"),
-        ({"replica_lag": "10"}, "CTX_REPLICA_LAG is of type str: it must be a number of seconds, 0 or more"),
-        ({"replica_lag": None}, "CTX_REPLICA_LAG is of type NoneType"),
-        ({"replica_lag": True}, "CTX_REPLICA_LAG is of type bool"),
-        ({"replica_lag": float("nan")}, "CTX_REPLICA_LAG is nan"),
+        ({"replica_lag": "10"}, "CTX_REPLICA_LAG was '10', must be a number of seconds from 0 to 3600"),
+        ({"replica_lag": None}, "CTX_REPLICA_LAG was None"),
+        ({"replica_lag": True}, "CTX_REPLICA_LAG was True"),
+        ({"replica_lag": float("nan")}, "CTX_REPLICA_LAG was nan"),
+        ({"replica_lag": 3601}, "CTX_REPLICA_LAG was 3601, must be a number of seconds from 0 to 3600"),
     ],
 )
 def test_an_argument_of_another_kind_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -7,11 +7,12 @@ from inspect import iscoroutinefunction
 from typing import Final
 from urllib.parse import urlsplit
 
+from ...option import Count, Seconds
 from ...secret import Secret
 from . import keys
 
-LONGEST_LEEWAY: Final = 300
-
+_LEEWAY: Final = Seconds("Seconds by which clocks may differ.", least=0, most=300)
+_REMEMBERED: Final = Count("Tokens that are remembered.", least=1)
 _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 # What everybody may know, and what lies beside the secret where people copy it from.
 _NO_SECRET: Final = re.compile(r".*-- ?BEGIN |ssh-|ecdsa-sha2-|sb_(?:secret|publishable)_|eyJ[^.]*\.[^.]*\.", re.DOTALL)
@@ -44,18 +45,11 @@ def rule_faults(*, issuer: object, claim: object, leeway: object, remembered: ob
         faults.append(f"issuer was {issuer!r}; it is one text, or None: give each issuer a BearerJWT of its own")
     if not isinstance(claim, str) or not claim:
         faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
-    if not _is_number(leeway) or not 0 <= float(str(leeway)) <= LONGEST_LEEWAY:
-        faults.append(f"leeway was {leeway!r}; it is a number of seconds from 0 to {LONGEST_LEEWAY}")
-    if isinstance(remembered, bool) or not isinstance(remembered, int) or remembered < 1:
-        faults.append(f"remembered was {remembered!r}; it is 1 or more")
+    faults += _LEEWAY.faults("leeway", leeway) + _REMEMBERED.faults("remembered", remembered)
     # A coroutine is no token, and would be one that nobody awaits.
     if token is not None and (not callable(token) or isinstance(token, type) or iscoroutinefunction(token)):
         faults.append("token is no ordinary function of a scope that returns a token or None")
     return faults
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_web_address(url: object) -> bool:
