@@ -23,20 +23,9 @@ _FAKE: Final = (
 )
 
 
-def name_faults(name: object) -> list[str]:
-    """Return what is wrong with a plugin's name."""
-    if not isinstance(name, str):
-        return [f"name was {_kind(name)}; it is a string"]
-    if not is_name(name):
-        return [f"name was {name!r}; allowed are {NAME_FORM}"]
-    return []
-
-
-def namespace_faults(namespace: object) -> list[str]:
-    """Return what is wrong with what keeps deployments apart in Redis; None is right."""
-    if namespace is None or (isinstance(namespace, str) and is_name(namespace)):
-        return []
-    return [f"namespace was {namespace!r}; allowed are {NAME_FORM}"]
+def word_faults(argument: str, word: object) -> list[str]:
+    """Return what is wrong with a name that keys in Redis begin with."""
+    return [] if is_name(word) else [f"{argument} was {word!r}; allowed are {NAME_FORM}"]
 
 
 def label_faults(source: object) -> list[str]:
@@ -68,10 +57,8 @@ def source_faults(source: object) -> list[str]:
 
 
 def identify_faults(identify: object) -> list[str]:
-    """Return what is wrong with what finds out who asks; None is right."""
-    if identify is None or (callable(identify) and not isinstance(identify, type)):
-        return []
-    return [f"identify was {_kind(identify)}, which cannot be called with a scope"]
+    """Return what is wrong with the function that identifies users; None is right."""
+    return _class_faults("identify", identify, "it is called with a scope")
 
 
 def naming_faults(identify: object, source: object) -> list[str]:
@@ -104,10 +91,8 @@ def options_faults(argument: str, options: object, kind: type) -> list[str]:
 
 
 def guard_faults(guard: object) -> list[str]:
-    """Return what is wrong with an admin's guard; None is right. What it is may be a token, and is not shown."""
-    if guard is None or (callable(guard) and not isinstance(guard, type)):
-        return []
-    return [f"admin_guard was {_kind(guard)}; it is called with a connection: give BearerToken(token)"]
+    """Return what is wrong with the guard of an admin; None is right."""
+    return _class_faults("admin_guard", guard, "it is called with a connection: give BearerToken(token)")
 
 
 def keys_faults(keys: object) -> list[str]:
@@ -133,16 +118,20 @@ def is_active_faults(is_active: object) -> list[str]:
     return [f"is_active was {_kind(is_active)}; it is asked on every request and must be an ordinary function"]
 
 
+def _class_faults(argument: str, function: object, rule: str) -> list[str]:
+    # The call of a class returns an object, which is true. The value may be a token, and is not shown.
+    if function is None or (callable(function) and not isinstance(function, type)):
+        return []
+    return [f"{argument} was {_kind(function)}; {rule}"]
+
+
 def _fetch_faults(what: str, source: object, signature: str) -> list[str]:
-    if isinstance(source, type):
-        return [f"{what} was {_kind(source)}; it is an object, with `{signature}`"]
-    fetch = getattr(source, "fetch", None)
-    if not callable(fetch):
-        return [f"{what} was {_kind(source)}, which has no `{signature}`"]
-    # Of other callables only their answer tells whether it can be awaited.
-    if (isfunction(fetch) or ismethod(fetch)) and not iscoroutinefunction(unwrap(fetch)):
-        return [f"{what} was {_kind(source)}, whose `fetch` is not async: it has to be `{signature}`"]
-    return []
+    fetch = None if isinstance(source, type) else getattr(source, "fetch", None)
+    # Of other callables only the result of a call shows whether it can be awaited.
+    is_sync = (isfunction(fetch) or ismethod(fetch)) and not iscoroutinefunction(unwrap(fetch))
+    if callable(fetch) and not is_sync:
+        return []
+    return [f"{what} was {_kind(source)}; it is an object with `{signature}`"]
 
 
 def _is_ordinary(function: object) -> bool:

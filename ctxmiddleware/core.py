@@ -108,14 +108,16 @@ class PluginCore(PluginInvalidation, Generic[T]):
         join: Callable[[Any, ZoneSnapshot], Any] | None = zones_for
         if join is None and is_reference:
             join = zones_for_user_context
-        faults = Faults(checks.name_faults(name))
+        faults = Faults(checks.word_faults("name", name))
         faults.add(*checks.source_faults(source), *checks.identify_faults(identify))
         faults.add(*checks.zones_faults(zones, zones_ttl, join), *checks.options_faults("policy", policy, CachePolicy))
         faults.add(*checks.options_faults("redis_options", redis_options, RedisOptions))
         faults.add(*checks.is_active_faults(is_active), *checks.guard_faults(admin_guard))
-        faults.add(*checks.naming_faults(identify or ScopeUser(), source), *checks.namespace_faults(namespace))
+        faults.add(*checks.naming_faults(identify or ScopeUser(), source))
         faults.add(*checks.redis_faults(redis))
-        if redis is not None and namespace is None:
+        if namespace is not None:
+            faults.add(*checks.word_faults("namespace", namespace))
+        elif redis is not None:
             faults.add(*checks.label_faults(source))
         faults.add(*checks.outage_faults(outage))
         seal = faults.built(lambda: wiring.seal_of(encryption_keys))

@@ -58,7 +58,7 @@ def arguments_from_env(
     Raises:
         ConfigurationError: one or more variables cannot be; the message names them all.
     """
-    faults = [*checks.name_faults(name), *checks.identify_faults(identify), *checks.guard_faults(admin_guard)]
+    faults = [*checks.word_faults("name", name), *checks.identify_faults(identify), *checks.guard_faults(admin_guard)]
     if source is not None:
         faults += checks.source_faults(source)
     reading = environment.read(environ)

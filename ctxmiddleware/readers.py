@@ -32,9 +32,9 @@ def name(text: str) -> str:
     return text
 
 
-def is_name(text: str) -> bool:
+def is_name(text: object) -> bool:
     """Return whether a text can be the name of a plugin or a namespace."""
-    return _NAME.fullmatch(text) is not None
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
 
 
 def web_url(text: str) -> str:

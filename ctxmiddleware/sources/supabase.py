@@ -95,9 +95,9 @@ class SupabaseSource(BatchSource[UserContext]):
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         secret = key if isinstance(key, Secret) else Secret(key)
-        faults = faults_of(
-            url=url, key=secret, schema=schema, read_url=read_url, pool=pool, client=client, replica_lag=replica_lag
-        )
+        # Error trackers record the locals of the frames that raised.
+        del key
+        faults = faults_of(url=url, key=secret, schema=schema, read_url=read_url, replica_lag=replica_lag)
         if faults:
             raise ConfigurationError(*faults)
         self._primary = Server(Project.parse(url).rest, schema, secret)

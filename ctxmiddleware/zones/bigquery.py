@@ -15,7 +15,7 @@ from ..borrowed import Borrowed
 from ..errors import ConfigurationError, ContextError, MissingExtra, SourceError, SourceMisconfigured, SourceUnavailable
 from ..model import Zone
 from ..tracebacks import reduced, sheltered
-from .arguments import Arguments
+from .arguments import faults_of
 from .rows import COLUMNS, RowReader, require_columns
 from .threads import in_daemon_thread
 from .wording import without_addresses
@@ -102,18 +102,11 @@ class BigQueryZones:
         api_endpoint: str | None = None,
         client: bigquery.Client | None = None,
     ) -> None:
-        faults = Arguments(
-            project=project,
-            table=table,
-            query=query,
-            location=location,
-            max_bytes=max_bytes,
-            timeout=timeout,
-            retry_share=retry_share,
-            credentials=credentials,
-            api_endpoint=api_endpoint,
-            client=client,
-        ).faults()
+        faults = faults_of(
+            project=project, table=table, query=query, max_bytes=max_bytes, timeout=timeout, retry_share=retry_share
+        )
+        if client is not None and (credentials is not None or api_endpoint is not None):
+            faults.append("a ready BigQuery client brings its own credentials and endpoint: give it without them")
         if faults:
             raise ConfigurationError(*faults)
         if client is None and not _installed():

@@ -18,7 +18,7 @@ _BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 _NO_SECRET: Final = re.compile(r".*-- ?BEGIN |ssh-|ecdsa-sha2-|sb_(?:secret|publishable)_|eyJ[^.]*\.[^.]*\.", re.DOTALL)
 
 
-def key_faults(jwks_url: object, secret: object) -> list[str]:
+def key_faults(jwks_url: str | None, secret: object) -> list[str]:
     """Return what is wrong with the two places keys may come from; neither is shown."""
     faults = []
     if jwks_url is None and secret is None:
@@ -29,6 +29,7 @@ def key_faults(jwks_url: object, secret: object) -> list[str]:
     if text is None:
         return faults
     if not isinstance(text, str):
+        # A TypeError of the pattern would have the secret in its frames.
         return [*faults, f"the secret is of type {type(text).__name__}; it is a text"]
     if _NO_SECRET.match(text):
         faults.append("the secret is a key of another kind, or a token: it is what tokens are signed with by HS256")
@@ -38,13 +39,13 @@ def key_faults(jwks_url: object, secret: object) -> list[str]:
     return faults
 
 
-def rule_faults(*, issuer: object, claim: object, leeway: object, remembered: object, token: object) -> list[str]:
+def rule_faults(*, issuer: object, claim: str, leeway: object, remembered: object, token: object) -> list[str]:
     """Return what is wrong with the other arguments."""
     faults = []
     if issuer is not None and (not isinstance(issuer, str) or not issuer):
         faults.append(f"issuer was {issuer!r}; it is one text, or None: give each issuer a BearerJWT of its own")
-    if not isinstance(claim, str) or not claim:
-        faults.append(f"claim was {claim!r}; it is the name of a claim, such as 'email' or 'sub'")
+    if not claim:
+        faults.append("claim is empty; it is the name of a claim, such as 'email' or 'sub'")
     faults += _LEEWAY.faults("leeway", leeway) + _REMEMBERED.faults("remembered", remembered)
     # A coroutine is no token, and would be one that nobody awaits.
     if token is not None and (not callable(token) or isinstance(token, type) or iscoroutinefunction(token)):
@@ -52,8 +53,8 @@ def rule_faults(*, issuer: object, claim: object, leeway: object, remembered: ob
     return faults
 
 
-def _is_web_address(url: object) -> bool:
-    if not isinstance(url, str) or _BLANK.search(url):
+def _is_web_address(url: str) -> bool:
+    if _BLANK.search(url):
         return False
     try:
         parts = urlsplit(url)
