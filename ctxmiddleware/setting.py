@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from .option import Option
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,6 @@ class Rule:
         """Return the rule of a variable that sets an option."""
         return cls(variable, option.allowed, option.read, option.meaning)
 
-
-def setting(default: object, rule: Rule) -> Any:
-    """Return a field of settings, with the rule by which its variable is read."""
-    # dataclasses.field returns Any too: each field takes the type it is declared with.
-    return field(default=default, metadata={"rule": rule})
+    def default(self, value: V) -> V:
+        """Return the field of a dataclass that the variable sets."""
+        return field(default=value, metadata={"rule": self})

@@ -11,7 +11,10 @@ from .endpoint import key_faults, schema_faults
 
 # For an hour Redis remembers when a user was invalidated.
 REPLICA_LAG: Final = Seconds(
-    "Seconds after an invalidation in which the primary is queried instead of the replica.", least=0, most=3600
+    "Seconds after an invalidation in which the primary is queried instead of the replica.",
+    least=0,
+    most=3600,
+    variable="CTX_REPLICA_LAG",
 )
 
 

@@ -8,9 +8,12 @@ from typing import Final
 from ..option import Count, Seconds, Share
 from ..shown import shown
 
-ZONES_TTL: Final = Seconds("Seconds after which zones are read again.", over=0)
+ZONES_TTL: Final = Seconds("Seconds after which zones are read again.", over=0, variable="CTX_ZONES_TTL")
 MAX_BYTES: Final = Count(
-    "Bytes one zones query may bill at most.", least=10_485_760, way_out="BigQuery bills that for the smallest query"
+    "Bytes one zones query may bill at most.",
+    least=10_485_760,
+    variable="BIGQUERY_MAX_BYTES",
+    way_out="BigQuery bills that for the smallest query",
 )
 _TIMEOUT: Final = Seconds("Seconds one zones query may take.", over=0)
 _RETRY_SHARE: Final = Share("Share of them in which failed requests are repeated.", over=0, most=1)
