@@ -35,5 +35,6 @@ def reason(error: BaseException) -> str | None:
             return "its host name has no address"
         if isinstance(seen, OSError) and seen.errno is not None and seen.errno in errno.errorcode:
             return errno.errorcode[seen.errno]
-        seen = seen.__cause__ or seen.__context__
+        # One of a host's addresses stands for all of them.
+        seen = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__ or seen.__context__
     return None

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import re
 import socket
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+import anyio
+import httpx2
+
+from .bounded import read_limited
 from .errors import ConfigurationError, ContextError
+from .network import reason
 from .principal import Identity
 from .secret import Secret
 from .shown import shown
 from .tracebacks import sheltered
-
-T = TypeVar("T")
+from .zones.threads import in_daemon_thread
 
 TIMEOUT: Final = 10.0
 MOST_BYTES: Final = 1024 * 1024
@@ -34,10 +34,11 @@ class AdminRefused(ContextError):
     """The admin did not do what it was asked; the message says why and what to do."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        """Follow nothing: the token must not be sent to another place."""
-        return
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves host names in daemon threads: a lookup that hangs delays neither the end of the loop nor the exit."""
+
+    async def getaddrinfo(self, host: bytes | str | None, port: bytes | str | int | None, **hints: int) -> list[Any]:
+        return await in_daemon_thread("ctxmiddleware-dns", lambda _: socket.getaddrinfo(host, port, **hints))
 
 
 class AdminClient:
@@ -61,8 +62,7 @@ class AdminClient:
         self._token = token
         self._timeout = timeout
         # No proxy can reach a process here by this name, and it would be given the token.
-        direct = [urllib.request.ProxyHandler({})] if _is_loopback(host) else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *direct)
+        self._by_proxy = not _is_loopback(host)
 
     def stats(self) -> str:
         """Return the counters of the process that answers."""
@@ -86,32 +86,31 @@ class AdminClient:
     @sheltered
     def _ask(self, method: str, path: str, sent: bytes | None = None) -> str:
         try:
-            status, body = _within(self._timeout, lambda: self._answer(method, path, sent))
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            status, body = anyio.run(self._answer, method, path, sent, backend_options={"loop_factory": _Loop})
+        except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             where = shown(self._url)
             raise AdminRefused(f"the admin at {where} cannot be reached: {_reason(error, self._timeout)}") from None
-        if len(body) > MOST_BYTES:
+        if body is None:
             raise AdminRefused(f"what answers there is not the admin: its answer is longer than {MOST_BYTES} bytes")
         if status >= HTTPStatus.MULTIPLE_CHOICES:
             raise AdminRefused(_explained(status, body))
         return _indented(body)
 
-    def _answer(self, method: str, path: str, sent: bytes | None) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {self._token.reveal()}", "Accept": "application/json"}
+    async def _answer(self, method: str, path: str, sent: bytes | None) -> tuple[int, bytes | None]:
+        headers = {
+            "Authorization": f"Bearer {self._token.reveal()}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
         if sent is not None:
             headers["Content-Type"] = "application/json"
-        # The scheme was checked: no file or other handler can be reached.
-        request = urllib.request.Request(f"{self._url}/{path}", sent, headers, method=method)  # noqa: S310
-        try:
-            response = self._opener.open(request, timeout=self._timeout)
-        except urllib.error.HTTPError as error:
-            response = error
-        with response:
-            body: bytes = response.read(MOST_BYTES + 1)
-            # A read that was given a length says nothing of a body that ends before its time.
-            if len(body) <= MOST_BYTES and getattr(response, "length", None):
-                raise http.client.IncompleteRead(b"")
-            return response.status, body
+        unopened = _client(trust_env=self._by_proxy)
+        with anyio.fail_after(self._timeout):
+            async with (
+                unopened as client,
+                client.stream(method, f"{self._url}/{path}", content=sent, headers=headers) as response,
+            ):
+                return response.status_code, await read_limited(response.aiter_bytes(), MOST_BYTES)
 
 
 def _host(url: str) -> str:
@@ -145,36 +144,27 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _within(seconds: float, ask: Callable[[], T]) -> T:
-    """Return what is answered within so many seconds.
-
-    A socket's own timeout begins anew with each byte, and a name's look-up has none.
-
-    Raises:
-        TimeoutError: nothing was.
-    """
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="ctxmiddleware-admin", daemon=True).start()
-    return answer.result(timeout=seconds)
+def _client(*, trust_env: bool) -> httpx2.AsyncClient:
+    """Return a client that follows no redirect, with which the token would go to another place."""
+    try:
+        # Loopback addresses are trusted by the certificates of the environment as well.
+        tls = httpx2.create_ssl_context()
+        return httpx2.AsyncClient(verify=tls, timeout=None, follow_redirects=False, trust_env=trust_env)
+    except OSError as error:
+        told = reason(error) or type(error).__name__
+        raise AdminRefused(f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {told}") from None
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        told = type(error).__name__
+        raise AdminRefused(f"the proxy this environment names cannot be used ({told})") from None
 
 
-def _reason(error: BaseException, seconds: float) -> str:
+def _reason(error: Exception, seconds: float) -> str:
     """Return why there was no answer, in words that cannot hold what was sent."""
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, TimeoutError):
+    if isinstance(error, TimeoutError):
         return f"no whole answer within {seconds:g} s"
-    if isinstance(reason, OSError) and not isinstance(reason, http.client.HTTPException):
-        return str(reason)
-    if isinstance(error, http.client.HTTPException):
+    if isinstance(error, httpx2.RemoteProtocolError):
         return f"what answers there does not speak HTTP, or was cut off ({type(error).__name__})"
-    return type(error).__name__
+    return reason(error) or type(error).__name__
 
 
 def _indented(body: bytes) -> str:

@@ -27,7 +27,11 @@ GROUND = (
 # Each driver's one home; whatever else needs it goes through there.
 HOMES = {
     "redis": {"ctxmiddleware.cache.redis.servers.connection", "ctxmiddleware.cache.redis.servers.driver"},
-    "httpx2": {"ctxmiddleware.sources.transport", "ctxmiddleware.identity.jwt.document"},
+    "httpx2": {
+        "ctxmiddleware.sources.transport",
+        "ctxmiddleware.identity.jwt.document",
+        "ctxmiddleware.remote",
+    },
     "joserfc": {"ctxmiddleware.identity.jwt.keys"},
     "google": {"ctxmiddleware.zones.bigquery"},
     "cryptography": {"ctxmiddleware.cache.redis.seal"},

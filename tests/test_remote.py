@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from ctxmiddleware import ConfigurationError, Secret
 from ctxmiddleware.cli import main
 from ctxmiddleware.remote import MOST_BYTES, AdminClient, AdminRefused
+from examples.servers.ports import free_port
 
 TOKEN = "a-token-for-the-admin"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -207,6 +210,53 @@ def test_a_server_that_drips_holds_nobody(behave: Behave) -> None:
     """The time is for the whole question, not for each byte of the answer."""
     with peer(behave) as server, pytest.raises(AdminRefused, match=r"no whole answer within 0\.3 s"):
         AdminClient(server.url, Secret(TOKEN), timeout=0.3).stats()
+
+
+def test_a_host_name_whose_lookup_hangs_delays_neither_the_error_nor_the_exit() -> None:
+    """A resolver that does not answer blocks its thread for as long as it likes."""
+    script = (
+        "import socket, time\n"
+        "from ctxmiddleware import Secret\n"
+        "from ctxmiddleware.remote import AdminClient, AdminRefused\n"
+        "socket.getaddrinfo = lambda *_, **__: time.sleep(3600)\n"
+        "try:\n"
+        f"    AdminClient('http://admin.example', Secret('{TOKEN}'), timeout=0.3).stats()\n"
+        "except AdminRefused as error:\n"
+        "    print(error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout == "the admin at 'http://admin.example' cannot be reached: no whole answer within 0.3 s\n"
+
+
+def test_a_host_of_several_addresses_that_refuse_is_one_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is two of them on most machines."""
+    port = free_port()
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(AdminRefused, match="cannot be reached: ECONNREFUSED"):
+        AdminClient(f"http://localhost:{port}", Secret(TOKEN)).stats()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("http_proxy", "nonsense://proxy", "the proxy this environment names cannot be used"),
+        ("SSL_CERT_FILE", "/nowhere/at/all.pem", "SSL_CERT_FILE or SSL_CERT_DIR cannot be read: ENOENT"),
+    ],
+)
+def test_an_unusable_proxy_or_certificate_file_is_named(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is the environment, and not the admin."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(AdminRefused, match=told):
+        AdminClient("http://admin.invalid", Secret(TOKEN)).stats()
+
+
+def test_a_server_without_tls_is_named() -> None:
+    """The address may say https where only http is spoken."""
+    with peer(says(OK + b"\r\n{}")) as server, pytest.raises(AdminRefused, match="the port does not speak TLS"):
+        AdminClient(server.url.replace("http://", "https://"), Secret(TOKEN)).stats()
 
 
 def test_a_body_without_end_is_given_up() -> None:
