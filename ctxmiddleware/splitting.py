@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
-from .errors import SourceMisconfigured, SourceUnavailable
+from .errors import SourceUnavailable
 from .principal import Identity
-from .sources.exchange import OutOfTime, RequestRefused, WayClosed
+from .sources.exchange import OutOfTime, RequestRefused, WayClosed, is_for_everybody
 from .sources.singly import singly
 
 A = TypeVar("A")
@@ -64,21 +64,19 @@ class Split(Generic[A]):
                 alone += part
             except Exception as error:  # noqa: BLE001 - whatever a source raises belongs to those it was asked for
                 self._in_vain += 1
-                self._ends = error if _is_for_everybody(error) else None
+                self._ends = error if _ends_all(error) else None
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
         return alone
 
 
-def _is_for_everybody(error: Exception) -> bool:
-    if isinstance(error, RequestRefused):
-        # A firewall before the API may have taken offence at one address.
-        return False
-    return isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage)
+def _ends_all(error: Exception) -> bool:
+    # A firewall before the API may have taken offence at one address.
+    return is_for_everybody(error) and not isinstance(error, RequestRefused)
 
 
 def _for_the_others(error: Exception) -> Exception:
-    if _is_for_everybody(error) or isinstance(error, SourceUnavailable):
+    if _ends_all(error) or isinstance(error, SourceUnavailable):
         return error
     # Somebody else's wrong row must not be told of them; and what is known of them may stand in.
     others = SourceUnavailable("the source answered none of those it was asked for before")

@@ -30,7 +30,7 @@ from ctxmiddleware.collectable import CollectableLock
 from ctxmiddleware.perloop import PerLoop
 from ctxmiddleware.sources.paths import Paths
 from ctxmiddleware.stats import Counters
-from ctxmiddleware.zones.threads import Bell
+from ctxmiddleware.zones.threads import Bells
 from tests.cache.rig import ADA, BOB, STEADY, Database
 
 from .people import plugin_of
@@ -195,13 +195,13 @@ def paths() -> Scene:
 
 def zones() -> Scene:
     """A wait for zones: it is rung for no longer."""
-    one = Bell()
+    one = Bells()
 
     def work() -> None:
         one.ring()
         asyncio.ensure_future(one.until(lambda: True)).cancel()
 
-    return Scene(one.until(lambda: False), work, lambda: _holds(not one._alarms))
+    return Scene(one.until(lambda: False), work, lambda: _holds(not one._bells))
 
 
 def flights() -> Scene:

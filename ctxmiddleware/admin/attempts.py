@@ -15,8 +15,32 @@ from .. import forking
 KEPT: Final = 10_000
 
 
+class TokenBucket:
+    """A token bucket (RFC 2697's, with one rate).
+
+    Args:
+        burst: tokens of a full one.
+        every: seconds after which it holds one more.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, burst: int, every: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst = burst
+        self._every = every
+        self._clock = clock
+        self._full_at = 0.0
+
+    def wait(self) -> int:
+        """Return the whole seconds until it holds a token; 0 where it does."""
+        return max(0, math.ceil(self._full_at - self._clock() - (self._burst - 1) * self._every))
+
+    def take(self) -> None:
+        """Take a token."""
+        self._full_at = max(self._clock(), self._full_at) + self._every
+
+
 class Attempts:
-    """Failed attempts by peer: a token bucket each (RFC 2697's, with one rate), bounded in number.
+    """Failed attempts by peer: a token bucket each, bounded in number.
 
     Args:
         burst: how many may fail at once.
@@ -32,27 +56,28 @@ class Attempts:
         forking.register(self)
 
     def __len__(self) -> int:
-        return len(self._full_at)
+        return len(self._buckets)
 
     def begin_anew(self) -> None:
         """Count anew in a forked process."""
-        # Of each peer, when its bucket is full again.
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
         self._lock = threading.Lock()
 
     def wait(self, peer: str) -> int:
         """Return the whole seconds for which a peer is not looked at; 0 where it is."""
-        left = self._full_at.get(_network(peer), 0.0) - self._clock()
-        return max(0, math.ceil(left - (self._burst - 1) * self._every))
+        bucket = self._buckets.get(_network(peer))
+        return 0 if bucket is None else bucket.wait()
 
     def failed(self, peer: str) -> None:
         """Take note that one has failed."""
-        now, network = self._clock(), _network(peer)
+        network = _network(peer)
         # An application may serve in several threads, each with a loop of its own.
         with self._lock:
-            self._full_at[network] = max(now, self._full_at.pop(network, now)) + self._every
-            while len(self._full_at) > KEPT:
-                self._full_at.popitem(last=False)
+            bucket = self._buckets.pop(network, None) or TokenBucket(self._burst, self._every, self._clock)
+            bucket.take()
+            self._buckets[network] = bucket
+            while len(self._buckets) > KEPT:
+                self._buckets.popitem(last=False)
 
 
 def _network(peer: str) -> str:

@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from .. import forking
 from ..routing import relative_path
-from .attempts import Attempts
+from .attempts import TokenBucket
 
 logger: Final = logging.getLogger("ctxmiddleware.audit")
 
@@ -82,20 +82,16 @@ def recorded(scope: Scope, action: Action, user: str | None = None) -> Iterator[
 
 
 class Refused:
-    """Writes down what was refused: a bounded number of lines, whatever the number of those who try.
+    """Writes down what was refused: a bounded number of lines, whatever the number of those who try."""
 
-    Args:
-        lines: how many of them may be written.
-    """
-
-    def __init__(self, lines: Attempts | None = None) -> None:
-        self._lines = Attempts(burst=200, every=1.0) if lines is None else lines
+    def __init__(self) -> None:
         self.begin_anew()
         forking.register(self)
 
     def begin_anew(self) -> None:
         """Count anew in a forked process."""
         self._lock = threading.Lock()
+        self._lines = TokenBucket(burst=200, every=1.0)
         self._unwritten = 0
 
     def note(self, scope: Scope, actor: str, outcome: str) -> None:
@@ -109,11 +105,11 @@ class Refused:
         action = deed(scope)
         if action is None:
             return
-        if self._lines.wait(""):
-            self.count(scope)
-            return
-        self._lines.failed("")
         with self._lock:
+            if self._lines.wait():
+                self._unwritten += 1
+                return
+            self._lines.take()
             unwritten, self._unwritten = self._unwritten, 0
         # Whom somebody would have forgotten who may not is his to choose: it is not written down.
         Record(action, actor, peer_of(scope), "somebody", outcome, unwritten).write()

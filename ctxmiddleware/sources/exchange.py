@@ -83,6 +83,11 @@ class NoReply(SourceUnavailable):
         super().__init__(message, outage=outage)
 
 
+def is_for_everybody(error: Exception) -> bool:
+    """Return whether an error says that no user can be answered now."""
+    return isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage)
+
+
 class StreamedResponse(Protocol):
     """The part of an HTTP client's response that is read here."""
 

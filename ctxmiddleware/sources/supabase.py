@@ -23,7 +23,7 @@ from .answers import FunctionAbsent
 from .arguments import faults_of
 from .base import BatchSource, Loaded
 from .endpoint import Server
-from .exchange import HttpClient, OutOfTime
+from .exchange import HttpClient, OutOfTime, is_for_everybody
 from .freshly import FreshlyInvalidated
 from .legacy import read_tables
 from .load import Load
@@ -228,7 +228,7 @@ class SupabaseSource(BatchSource[UserContext]):
         if failed and not found:
             raise failed[0]
         # What has been answered is kept; the others are told, or asked for one by one, by what kept them from it.
-        if failed and _is_for_everybody(failed[0]):
+        if failed and is_for_everybody(failed[0]):
             return dict.fromkeys(asked, failed[0]) | found
         return found
 
@@ -288,7 +288,3 @@ def _email_of(identity: Identity) -> str:
     if identity.key != "email":
         raise SourceMisconfigured(_NOT_BY_EMAIL)
     return identity.name
-
-
-def _is_for_everybody(error: SourceError) -> bool:
-    return isinstance(error, SourceMisconfigured) or (isinstance(error, SourceUnavailable) and error.outage)

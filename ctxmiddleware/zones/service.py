@@ -17,7 +17,7 @@ from ..errors import ConfigurationError, ContextError, SourceUnavailable
 from ..failure_log import log_failure
 from ..model import Zone
 from .base import EMPTY, ZoneSnapshot, ZoneSource
-from .threads import Bell
+from .threads import Bells
 
 logger = logging.getLogger("ctxmiddleware.zones")
 
@@ -108,7 +108,7 @@ class ZonesService:
         self._rng = rng
         self._changed = changed
         self._loading = threading.Lock()
-        self._ended = Bell()
+        self._ended = Bells()
         self._due = -math.inf
         self._begun = 0
         self._newest = 0

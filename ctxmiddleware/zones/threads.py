@@ -2,57 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import anyio
+from ..bell import Bell
 
 T = TypeVar("T")
 
 
-class Alarm:
-    """An event of the running event loop that any thread may set."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-        self._soon = _scheduler()
-
-    def set(self) -> None:
-        """Wake who waits; nothing happens where their loop is gone."""
-        with contextlib.suppress(RuntimeError):
-            self._soon(self._event.set)
-
-    async def wait(self) -> None:
-        """Wait until it is set."""
-        await self._event.wait()
-
-
-class Bell:
-    """Tells waiters in any event loop that something changed."""
+class Bells:
+    """Tell waiters in any event loop that something changed."""
 
     def __init__(self) -> None:
         # No lock: the garbage collector may end a wait, and with it a load, wherever it finds it.
-        self._alarms: set[Alarm] = set()
+        self._bells: set[Bell] = set()
 
     def ring(self) -> None:
-        """Let all who wait look again."""
-        for alarm in self._alarms.copy():
-            alarm.set()
+        """Let all waiters look again."""
+        for bell in self._bells.copy():
+            bell.ring()
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until `done()` is true, which is looked at now and at every ring."""
         while not done():
-            alarm = Alarm()
-            self._alarms.add(alarm)
+            bell = Bell()
+            self._bells.add(bell)
             try:
-                # Looked at again once the alarm hangs, or a ring between the two looks would be missed.
+                # Looked at again once the bell hangs, or a ring between the two looks would be missed.
                 if not done():
-                    await alarm.wait()
+                    await bell.wait()
             finally:
-                self._alarms.discard(alarm)
+                self._bells.discard(bell)
 
 
 class _Work(Generic[T]):
@@ -63,7 +44,7 @@ class _Work(Generic[T]):
         self._result: T | None = None
         self._failure: BaseException | None = None
         self.given_up = threading.Event()
-        self.ended = Alarm()
+        self.ended = Bell()
 
     def run(self) -> None:
         try:
@@ -71,7 +52,7 @@ class _Work(Generic[T]):
         except BaseException as failure:  # noqa: BLE001 - raised again in the task that waits
             self._failure = failure
         finally:
-            self.ended.set()
+            self.ended.ring()
 
     def outcome(self) -> T:
         if self._failure is not None:
@@ -101,12 +82,3 @@ async def in_daemon_thread(name: str, function: Callable[[threading.Event], T]) 
         work.given_up.set()
         raise
     return work.outcome()
-
-
-def _scheduler() -> Callable[[Callable[[], None]], object]:
-    try:
-        return asyncio.get_running_loop().call_soon_threadsafe
-    except RuntimeError:
-        import trio
-
-        return trio.lowlevel.current_trio_token().run_sync_soon

@@ -289,7 +289,7 @@ async def test_one_somebody_is_one_network_and_no_more_are_kept_than_may_be() ->
         (None, None, True),
         ("unix", "unix", True),
     ]:
-        attempts._full_at.clear()
+        attempts._buckets.clear()
         assert await _status(admin, one) == 401
         assert await _status(admin, another) == (429 if is_same else 401)
     for number in range(KEPT + 500):
@@ -388,7 +388,7 @@ async def test_an_odd_peer_writes_no_line_of_its_own(peer: str, audited: list[lo
     attempts = Attempts()
     await ask(_admin(attempts), _scope("POST", "/clear", {}, client=(peer, 1)))
     assert "from an odd address: refused" in audited[0].getMessage()
-    assert list(attempts._full_at) == ["an odd address"]
+    assert list(attempts._buckets) == ["an odd address"]
 
 
 class Failing:

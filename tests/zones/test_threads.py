@@ -10,7 +10,7 @@ import pytest
 
 from ctxmiddleware.model import Zone
 from ctxmiddleware.zones.service import Backoff, ZonesService
-from ctxmiddleware.zones.threads import Bell, in_daemon_thread
+from ctxmiddleware.zones.threads import Bells, in_daemon_thread
 from tests.waiting import eventually, eventually_async
 
 from .conftest import DEADLINE, some_zones
@@ -72,7 +72,7 @@ def test_a_thread_may_outlive_the_loop_that_started_it(backend: str) -> None:
 @pytest.mark.anyio
 async def test_a_bell_wakes_waiters_whose_condition_has_come_true() -> None:
     """A ring lets all look again; those who find it true go on and the others keep waiting."""
-    bell, ready, went = Bell(), set[str](), []
+    bell, ready, went = Bells(), set[str](), []
 
     def went_on(name: str) -> Callable[[], bool]:
         return lambda: name in went
@@ -96,7 +96,7 @@ async def test_a_bell_wakes_waiters_whose_condition_has_come_true() -> None:
 @pytest.mark.anyio
 async def test_a_ring_just_before_the_wait_is_not_missed() -> None:
     """What comes true between the first look and the wait is seen, though its ring found nobody waiting."""
-    bell, looks = Bell(), []
+    bell, looks = Bells(), []
 
     def done() -> bool:
         looks.append(True)

@@ -9,7 +9,7 @@ import msgspec
 from ..options import RedisOptions
 from .connection import once
 from .quorum import heard
-from .target import Place, Target
+from .target import Place, Target, text
 
 
 class State(msgspec.Struct, frozen=True):
@@ -86,9 +86,5 @@ def _state(answer: object) -> State:
     pairs = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
     if not isinstance(pairs, dict):
         raise ConnectionError("what answers is no sentinel")
-    texts = {_text(name): _text(value) for name, value in pairs.items()}
+    texts = {text(name): text(value) for name, value in pairs.items()}
     return msgspec.convert(texts, State, strict=False)
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from .target import Place
+from .target import Place, text
 
 SLOTS: Final = 16_384
 
@@ -62,7 +62,7 @@ def layout_of(slots: object, info: object, asked: Place, remap: Callable[[Place]
         if isinstance(answer, Exception):
             raise answer
     ranges = [_range(each, asked, remap) for each in cast("list[list[Any]]", slots)]
-    epoch = _EPOCH.search(_text(info))
+    epoch = _EPOCH.search(text(info))
     if not ranges or epoch is None:
         raise ConnectionError("the server knows of no slots: it is in no cluster")
     return Layout(int(epoch[1]), ranges)
@@ -70,14 +70,10 @@ def layout_of(slots: object, info: object, asked: Place, remap: Callable[[Place]
 
 def _range(answer: list[Any], asked: Place, remap: Callable[[Place], Place]) -> Range:
     first, last, (host, port, *_) = answer[:3]
-    name = "" if host is None else _text(host)
+    name = "" if host is None else text(host)
     if name in _ITSELF:
         return Range(int(first), int(last), Place(asked.host, int(port)))
     return Range(int(first), int(last), remap(Place(name, int(port))))
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def slot_of(key: str) -> int:

@@ -35,6 +35,11 @@ class Place(NamedTuple):
     port: int
 
 
+def text(value: object) -> str:
+    """Return what a server sent as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a Redis URL leads.
