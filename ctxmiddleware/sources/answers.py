@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
 
+from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
+from ..tracebacks import sheltered
+from .exchange import NotSupported, OutOfTime, RequestRefused
 from .way_out import MIGRATED_SCHEMA, NO_GATEWAY, migration_note, object_in
 
 LONGEST_RETRY_AFTER: Final = 3600.0
@@ -35,58 +38,12 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionAbsent:
+class FunctionMissing:
     """The function that was called is not installed, or the server has not seen it yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Misconfigured:
-    """Nothing will be right until an operator mends it.
-
-    Args:
-        reason: what is wrong and what mends it.
-        of_one: whether a firewall may have said so of what this one request held.
-    """
-
-    reason: str
-    of_one: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Passing:
-    """A fault that may be gone the next time.
-
-    Args:
-        reason: what happened.
-        retry_after: seconds after which another try is worth it, where that is known.
-        again: whether the same server should be asked once more within this load.
-        outage: whether nobody can be answered now, however little is asked for.
-        late: whether the time of this one query ran out.
-    """
-
-    reason: str
-    retry_after: float | None = None
-    again: bool = True
-    outage: bool = False
-    late: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An answer that no retry and no setting explains; `unsupported` where the database lacks what was asked for.
-
-    Args:
-        reason: what came instead of an answer.
-    """
-
-    reason: str
-    unsupported: bool = False
-
-
-Verdict = Value | FunctionAbsent | Misconfigured | Passing | Broken
-
-
-def judge(
+@sheltered
+def classify(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
@@ -94,10 +51,11 @@ def judge(
     function: str | None,
     now: float,
     schema: str = MIGRATED_SCHEMA,
-) -> Verdict:
-    """Return what an answer means: by the code in its body, then by its status, never by what its text says.
+) -> Value | FunctionMissing:
+    """Return the value of an answer, or that there is no such function; raise what it means instead.
 
-    The codes are those of PostgREST (docs.postgrest.org, "Errors") and of PostgreSQL (Appendix A).
+    The code in its body decides, then its status, never what its text says. The codes are those of PostgREST
+    (docs.postgrest.org, "Errors") and of PostgreSQL (Appendix A).
 
     Args:
         status: the HTTP status.
@@ -106,18 +64,27 @@ def judge(
         function: the name of the function that was called, or None where a table was read.
         now: seconds since the epoch, for a Retry-After that is a date.
         schema: where the tables are.
+
+    Raises:
+        SourceUnavailable: a fault that may be gone the next time; OutOfTime where the time of this one query ran out.
+        SourceMisconfigured: nothing will be right until an operator mends it; RequestRefused where a firewall may have
+            said so of what this one request held.
+        SourceError: no retry and no setting explains the answer; NotSupported where the database lacks what was asked
+            for.
     """
     if 200 <= status < 300:
         return Value(body, _total(headers.get("content-range", "")))
     error = _error_of(body)
-    by_code = _by_code(error.code, error.message, status, function) if error.code is not None else None
-    verdict = by_code if by_code is not None else _by_status(status, is_postgrest=_is_postgrest(headers))
-    if isinstance(verdict, Misconfigured):
-        return replace(verdict, reason=_whole_reason(verdict.reason, error, schema))
-    if isinstance(verdict, Passing):
+    if function is not None and error.code is not None and _is_absence(error.code, error.message, function):
+        return FunctionMissing()
+    fault = None if error.code is None else _by_code(error.code, status)
+    fault = fault or _by_status(status, is_postgrest=_is_postgrest(headers))
+    if isinstance(fault, SourceMisconfigured):
+        raise type(fault)(_whole_reason(str(fault), error, schema))
+    if isinstance(fault, SourceUnavailable):
         waiting = retry_after(headers.get("retry-after"), now)
-        return verdict if waiting is None else replace(verdict, retry_after=waiting)
-    return verdict
+        fault.retry_after = fault.retry_after if waiting is None else waiting
+    raise fault
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -200,13 +167,12 @@ _PASSING: Final = {
     "PGRST000": "the API cannot reach its database",
     "PGRST001": "the API cannot reach its database",
     "PGRST002": "the API is loading its schema cache",
-    "57014": "the database cancelled the query: it ran over statement_timeout",
     "55P03": "a lock was not to be had in time",
 }
 _RAN_OUT_OF_TIME: Final = "57014"
 _NOT_SUPPORTED: Final = "0A000"
 # A query that was too much, or that met another: the next one, or a smaller one, may be answered.
-_OF_ONE_QUERY: Final = (_RAN_OUT_OF_TIME, "55P03", "40")
+_OF_ONE_QUERY: Final = ("55P03", "40")
 _PASSING_CLASSES: Final = {
     "08": "the API lost its database connection",
     "40": "the transaction was rolled back by the database",
@@ -216,24 +182,25 @@ _PASSING_CLASSES: Final = {
 }
 
 
-def _by_code(code: str, message: str, status: int, function: str | None) -> Verdict | None:
-    if function is not None and _is_absence(code, message, function):
-        return FunctionAbsent()
+def _by_code(code: str, status: int) -> SourceError | None:
     if not code and status == 400:
         # A database connection that was cut, and not ended by PostgreSQL itself, has no code in PostgREST 12.
-        return Passing("the API lost its database connection (an error with an empty code)")
+        return SourceUnavailable("the API lost its database connection (an error with an empty code)")
     if code == "PGRST003":
-        return Passing("the API's database connections are all busy (PGRST003)", _POOL_BACK_OFF, outage=True)
+        told = "the API's database connections are all busy (PGRST003)"
+        return SourceUnavailable(told, retry_after=_POOL_BACK_OFF, outage=True)
+    if code == _RAN_OUT_OF_TIME:
+        return OutOfTime(f"the database cancelled the query: it ran over statement_timeout ({code})")
     if reason := _PASSING.get(code):
-        return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY), late=code == _RAN_OUT_OF_TIME)
+        return SourceUnavailable(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
     if reason := _BROKEN.get(code):
-        return Broken(f"{reason} ({code})")
+        return SourceError(f"{reason} ({code})")
     if reason := _MISCONFIGURED.get(code):
-        return Misconfigured(f"{reason} ({code})")
+        return SourceMisconfigured(f"{reason} ({code})")
     if re.fullmatch(r"[0-9A-Z]{5}", code):
         return _by_class(code, status)
     if re.fullmatch(r"PGRST[0-9]{3}", code) and not _passes(status):
-        return Broken(f"the API refused the request ({code}, status {status})")
+        return SourceError(f"the API refused the request ({code}, status {status})")
     return None
 
 
@@ -245,15 +212,16 @@ def _is_absence(code: str, message: str, function: str) -> bool:
     return code == "42883" and re.search(rf"(?<!\w){re.escape(function)}\(", message) is not None
 
 
-def _by_class(code: str, status: int) -> Verdict | None:
+def _by_class(code: str, status: int) -> SourceError | None:
     for start, reason in _PASSING_CLASSES.items():
         if code.startswith(start):
-            return Passing(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
+            return SourceUnavailable(f"{reason} ({code})", outage=not code.startswith(_OF_ONE_QUERY))
     if code[:2] in {"42", "3F", "3D", "28"}:
-        return Misconfigured(f"the installation in the database is broken ({code})")
+        return SourceMisconfigured(f"the installation in the database is broken ({code})")
     if code.startswith("PT") and _passes(status):
         return None  # PostgREST's form of "answer with this status", raised by a function
-    return Broken(f"the database refused the request ({code}, status {status})", unsupported=code == _NOT_SUPPORTED)
+    kind = NotSupported if code == _NOT_SUPPORTED else SourceError
+    return kind(f"the database refused the request ({code}, status {status})")
 
 
 _BY_STATUS: Final = {
@@ -270,16 +238,17 @@ def _passes(status: int) -> bool:
     return status in {408, 425, 429} or status >= 500
 
 
-def _by_status(status: int, *, is_postgrest: bool) -> Verdict:
+def _by_status(status: int, *, is_postgrest: bool) -> SourceError:
     if _passes(status):
-        return Passing(f"the API answered with status {status}", outage=status in _OUTAGES)
+        return SourceUnavailable(f"the API answered with status {status}", outage=status in _OUTAGES)
     if status == 404 and is_postgrest:
-        return Misconfigured(f"{NO_GATEWAY} (status {status})")
+        return SourceMisconfigured(f"{NO_GATEWAY} (status {status})")
     if reason := _BY_STATUS.get(status):
-        return Misconfigured(f"{reason} (status {status})", of_one=status == 403)
+        kind = RequestRefused if status == 403 else SourceMisconfigured
+        return kind(f"{reason} (status {status})")
     if 300 <= status < 400:
-        return Misconfigured(f"SUPABASE_URL redirects to another address (status {status}): give the final one")
-    return Broken(f"the API refused the request (status {status})")
+        return SourceMisconfigured(f"SUPABASE_URL redirects to another address (status {status}): give the final one")
+    return SourceError(f"the API refused the request (status {status})")
 
 
 def _total(content_range: str) -> int | None:

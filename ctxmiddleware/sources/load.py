@@ -8,10 +8,10 @@ from typing import Final
 
 import anyio
 
-from ..errors import SourceError, SourceMisconfigured, SourceUnavailable
-from .answers import Broken, FunctionAbsent, Misconfigured, Passing, Value, Verdict, judge
+from ..errors import SourceError, SourceUnavailable
+from .answers import FunctionMissing, Value, classify
 from .endpoint import Server
-from .exchange import Call, NoReply, NotSupported, OutOfTime, RequestRefused
+from .exchange import Call, NoReply, OutOfTime
 from .transport import Transport
 
 # A caller waits behind this; what takes longer is told to it instead.
@@ -54,7 +54,7 @@ class Load:
         """The schema everything is in."""
         return self._server.schema
 
-    async def ask(self, question: Question, *, function: str | None = None) -> Value | FunctionAbsent:
+    async def ask(self, question: Question, *, function: str | None = None) -> Value | FunctionMissing:
         """Put a question to the server, once more after a passing fault.
 
         Args:
@@ -66,10 +66,13 @@ class Load:
             SourceMisconfigured: an operator must mend something.
             SourceError: the answer is none.
         """
-        verdict = await self._once(question, function)
-        if isinstance(verdict, Passing) and await self._may_repeat(verdict):
-            verdict = await self._once(question, function)
-        return _settled(verdict)
+        while True:
+            try:
+                return await self._once(question, function)
+            except SourceUnavailable as error:
+                fault = error
+            if not await self._may_repeat(fault):
+                raise _told(fault)
 
     async def read(self, question: Question) -> Value:
         """Put a question that is not about a function.
@@ -80,16 +83,13 @@ class Load:
             SourceError: the answer is none.
         """
         answer = await self.ask(question)
-        if isinstance(answer, FunctionAbsent):
+        if isinstance(answer, FunctionMissing):
             raise SourceError("the API spoke of a function where a table was read")
         return answer
 
-    async def _once(self, question: Question, function: str | None) -> Verdict:
-        try:
-            reply = await self._transport.send(question(self._server))
-        except NoReply as fault:
-            return Passing(str(fault), again=fault.again, outage=fault.outage, late=fault.late)
-        return judge(
+    async def _once(self, question: Question, function: str | None) -> Value | FunctionMissing:
+        reply = await self._transport.send(question(self._server))
+        return classify(
             reply.status,
             reply.headers,
             reply.body,
@@ -98,7 +98,7 @@ class Load:
             schema=self._server.schema,
         )
 
-    async def _may_repeat(self, fault: Passing) -> bool:
+    async def _may_repeat(self, fault: SourceUnavailable) -> bool:
         spare, self._spare = self._spare, None
         if spare is None:
             return False
@@ -106,25 +106,14 @@ class Load:
             self._server = spare
             return True
         wait = fault.retry_after or 0.0
-        if not fault.again or wait > LONGEST_WAIT:
+        if (isinstance(fault, NoReply) and not fault.again) or wait > LONGEST_WAIT:
             return False
         await self._sleep(wait + self._rng.uniform(0.05, 0.15))
         return True
 
 
-def _settled(verdict: Verdict) -> Value | FunctionAbsent:
-    match verdict:
-        case Misconfigured(reason, of_one=True):
-            raise RequestRefused(reason)
-        case Misconfigured(reason):
-            raise SourceMisconfigured(reason)
-        case Passing(reason, retry_after, late=True):
-            raise OutOfTime(reason, retry_after=retry_after)
-        case Passing(reason, retry_after, _, outage):
-            raise SourceUnavailable(reason, retry_after=retry_after, outage=outage)
-        case Broken(reason, unsupported=True):
-            raise NotSupported(reason)
-        case Broken(reason):
-            raise SourceError(reason)
-        case _:
-            return verdict
+def _told(fault: SourceUnavailable) -> SourceUnavailable:
+    if not isinstance(fault, NoReply):
+        return fault
+    # The frames of a request that failed hold its query.
+    return OutOfTime(str(fault)) if fault.late else SourceUnavailable(str(fault), outage=fault.outage)

@@ -19,7 +19,7 @@ from ..secret import Secret
 from ..tracebacks import sheltered
 from .absence import Absence
 from .addresses import EmailSearch, is_storable
-from .answers import FunctionAbsent
+from .answers import FunctionMissing
 from .arguments import faults_of
 from .base import BatchSource, Loaded
 from .endpoint import Server
@@ -164,8 +164,8 @@ class SupabaseSource(BatchSource[UserContext]):
         if not self._absence.remembered:
             call = function_call(email)
             answer = await self._paths.through("rpc", lambda: load.ask(call, function=FUNCTION), who=email)
-            self._absence.seen(absent=isinstance(answer, FunctionAbsent))
-            if not isinstance(answer, FunctionAbsent):
+            self._absence.seen(absent=isinstance(answer, FunctionMissing))
+            if not isinstance(answer, FunctionMissing):
                 return Loaded(context_from(answer.body, email), origin="rpc")
         context = await self._paths.through("tables", lambda: read_tables(load, email, self._search), who=email)
         return Loaded(context, origin="legacy")
@@ -244,8 +244,8 @@ class SupabaseSource(BatchSource[UserContext]):
         answer = await self._paths.through(
             "batch", lambda: in_half_the_time(lambda: load.ask(call, function=BATCH_FUNCTION)), many=True
         )
-        self._batch_absence.seen(absent=isinstance(answer, FunctionAbsent))
-        if isinstance(answer, FunctionAbsent):
+        self._batch_absence.seen(absent=isinstance(answer, FunctionMissing))
+        if isinstance(answer, FunctionMissing):
             return None
         contexts = contexts_from(answer.body)
         return {email: context_or_error(contexts.get(email), email) for email in emails}

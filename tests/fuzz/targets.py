@@ -21,7 +21,7 @@ from ctxmiddleware.identity.first_of import resolved
 from ctxmiddleware.identity.jwt.keys import published
 from ctxmiddleware.routing import checked_paths, is_excluded
 from ctxmiddleware.secret import Secret
-from ctxmiddleware.sources.answers import judge
+from ctxmiddleware.sources.answers import classify
 from ctxmiddleware.sources.rows import context_from, contexts_from
 
 from ..asgi import http_scope, websocket_scope
@@ -153,8 +153,11 @@ def reply(data: bytes) -> None:
     """A reply of PostgREST, or of whatever stands before it."""
     status = 200 + int.from_bytes(data[:2]) % 400
     headers = {"retry-after": data[2:12].decode("latin-1"), "content-range": data[2:12].decode("latin-1")}
-    judge(status, headers, data[2:], function="hr.f", now=0.0)
-    for read in (lambda body: context_from(body, ADA), contexts_from):
+
+    def classified(body: bytes) -> None:
+        classify(status, headers, body, function="hr.f", now=0.0)
+
+    for read in (classified, lambda body: context_from(body, ADA), contexts_from):
         try:
             read(data[2:])
         except SourceError:
