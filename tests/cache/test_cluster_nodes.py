@@ -22,7 +22,6 @@ from ctxmiddleware.cache.redis.servers.driver import (
     look_at,
     put_in_step,
 )
-from ctxmiddleware.cache.redis.servers.gathered import Gathered
 from ctxmiddleware.cache.redis.servers.node import Reach
 from ctxmiddleware.cache.redis.servers.slots import SLOTS, Layout, Range, layout_of, slot_of
 from ctxmiddleware.cache.redis.servers.target import Place
@@ -104,7 +103,7 @@ async def test_a_slot_that_no_node_has_fails_its_calls_alone(nodes: Nodes) -> No
     assert found == "done"
     assert isinstance(lost, NodeFailed)
     assert not nodes.cluster._is_well()
-    assert nodes.cluster._unwell.is_set()
+    assert nodes.cluster._state.unwell.is_set()
     with pytest.raises(NodeFailed, match="no node of the cluster has the slot"):
         await nodes.cluster.owner(of(TWO).keys[0])
     assert await nodes.cluster.owner(of(ONE).keys[0]) is nodes.clients[ONE, False]
@@ -144,7 +143,7 @@ async def test_a_look_over_looks_at_each_node_over_the_connections_it_is_asked_f
     nodes: Nodes, *, shared: bool
 ) -> None:
     """At what the nodes have now, and a node that fails again and again is not asked any more."""
-    link = Gathered(nodes.cluster) if shared else nodes.cluster
+    link = nodes.cluster.shared() if shared else nodes.cluster
     await look_at(link, _never)
     assert nodes.asked == 1
     assert sorted(map(len, nodes.looks)) == sorted(len(node._buckets) for node in nodes.cluster._nodes.values())
@@ -174,7 +173,7 @@ async def test_a_look_that_finds_no_free_connection_says_nothing_against_a_node(
 
 async def test_out_of_step_all_idle_connections_of_all_nodes_are_closed(nodes: Nodes) -> None:
     """Which of them is out of step is not known."""
-    link = Gathered(nodes.cluster)
+    link = nodes.cluster.shared()
     await link.look_over()
     await put_in_step(link)
     assert {key: client.closed for key, client in nodes.clients.items()} == {

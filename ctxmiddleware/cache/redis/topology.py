@@ -11,7 +11,6 @@ from .options import RedisOptions
 from .servers.cluster import Cluster
 from .servers.connection import Admit, Command, How, Server, connect, once, places_of
 from .servers.driver import Client, Link
-from .servers.gathered import Gathered
 from .servers.node import Reach
 from .servers.sentinel import Sentinels
 from .servers.target import Kind, Place, Target
@@ -49,7 +48,7 @@ def _cluster(
     options: RedisOptions,
     incarnation: Incarnation,
     keys: KeySpace,
-) -> tuple[Cluster, Gathered]:
+) -> tuple[Cluster, Cluster]:
     async def ask(place: Place, commands: Sequence[Command]) -> list[object]:
         return await once(how, place, commands, options.timeout)
 
@@ -60,7 +59,7 @@ def _cluster(
         return partial(incarnation.check, buckets=buckets)
 
     cluster = Cluster(Reach(places, ask, make, remap), options, keys, look)
-    return cluster, Gathered(cluster)
+    return cluster, cluster.shared()
 
 
 def _as_named(place: Place) -> Place:

@@ -6,7 +6,9 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Final, Self
 
 import anyio
 
@@ -24,6 +26,15 @@ logger = logging.getLogger("ctxmiddleware.redis")
 
 # So many nodes are asked who has which slots, however many there are.
 ASKED: Final = 5
+
+
+@dataclass
+class _State:
+    """What is known of the nodes, whichever connections they are spoken to over."""
+
+    layout: Layout | None = None
+    refreshes: int = 0
+    unwell: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Cluster(Spread):
@@ -51,37 +62,41 @@ class Cluster(Spread):
         self._look = look
         self._bucket_slots = [slot_of(generation) for generation, _ in keys.everyone()]
         self._nodes: dict[Place, Node] = {}
-        self._layout: Layout | None = None
-        self._refreshes = 0
+        self._state = _State()
         self._refreshing = anyio.Lock()
-        self._unwell = anyio.Event()
+        self._is_shared = False
 
     def __repr__(self) -> str:
         return f"<Cluster: {list(self._nodes.values())}>"
+
+    def shared(self) -> Self:
+        """Return the same cluster over connections that many share, one a node."""
+        link = copy(self)
+        link._is_shared = True
+        return link
 
     @property
     def is_down(self) -> bool:
         """Whether none of its nodes is asked."""
         return bool(self._nodes) and all(node.breaker.is_open for node in self._nodes.values())
 
-    async def run(self, calls: Sequence[Call], *, gathered: bool = False) -> list[object]:
+    async def run(self, calls: Sequence[Call]) -> list[object]:
         """Carry out scripts, those of one node in one trip and all nodes at once, and return their answers.
 
         Args:
             calls: each with keys of one slot.
-            gathered: whether they go over the connection that many share.
 
         Raises:
             Exception: nobody says who has which slots.
         """
         await self._known()
-        seen, answers = self._refreshes, await self._round(calls, gathered)
+        seen, answers = self._state.refreshes, await self._round(calls)
         sent_on = [place for place, answer in enumerate(answers) if has_moved(answer)]
         if sent_on:
             # Where nobody says who has them now, what the other nodes have answered stands.
             with suppress(Exception):
                 await self.refresh(seen)
-            again = await self._round([calls[place] for place in sent_on], gathered)
+            again = await self._round([calls[place] for place in sent_on])
             for place, answer in zip(sent_on, again, strict=True):
                 answers[place] = answer
         return [NodeFailed(str(answer)) if is_elsewhere(answer) else answer for answer in answers]
@@ -97,16 +112,16 @@ class Cluster(Spread):
             raise NodeFailed("no node of the cluster has the slot")
         return self._node(node).pool
 
-    async def look_over(self, *, gathered: bool = False) -> None:
+    async def look_over(self) -> None:
         """Look at all nodes, and at who has which slots.
 
         Raises:
             Exception: nobody says who has which slots.
         """
-        await self.refresh(self._refreshes)
+        await self.refresh(self._state.refreshes)
         async with anyio.create_task_group() as tasks:
             for node in [node for node in self._nodes.values() if not node.breaker.is_open]:
-                tasks.start_soon(self._try, node, gathered)
+                tasks.start_soon(self._try, node)
 
     async def put_in_step(self) -> None:
         """Close all idle connections."""
@@ -115,21 +130,20 @@ class Cluster(Spread):
 
     async def aclose(self) -> None:
         """Close all connections."""
-        nodes, self._nodes = self._nodes, {}
-        for node in nodes.values():
-            await node.close()
+        while self._nodes:
+            await self._nodes.popitem()[1].close()
 
     async def mind(self) -> None:
         """Look after what does not answer, until it does or another has taken its place."""
         while True:
-            await self._unwell.wait()
-            self._unwell = anyio.Event()
+            await self._state.unwell.wait()
+            self._state.unwell = anyio.Event()
             with suppress(Exception):
-                await self.refresh(self._refreshes)
+                await self.refresh(self._state.refreshes)
             for node in [node for node in self._nodes.values() if node.breaker.is_open]:
                 await self._try(node)
             if not self._is_well():
-                self._unwell.set()
+                self._state.unwell.set()
             await anyio.sleep(self._options.probe_every)
 
     async def refresh(self, seen: int) -> None:
@@ -139,14 +153,14 @@ class Cluster(Spread):
             Exception: nobody says.
         """
         async with self._refreshing:
-            if self._refreshes != seen:
+            if self._state.refreshes != seen:
                 return
             known = list(dict.fromkeys((*self._nodes, *self._reach.places)))
             asked = random.sample(known, min(ASKED, len(known)))
             found = await heard(asked, self._said, enough=len(asked) // 2 + 1, seconds=self._options.timeout)
             # A node that was cut off knows nothing of what the others have agreed upon since.
             layout = max(found, key=lambda each: each.epoch)
-            self._refreshes += 1
+            self._state.refreshes += 1
             await self._take(layout)
 
     async def _said(self, place: Place) -> Layout:
@@ -154,7 +168,7 @@ class Cluster(Spread):
         return layout_of(slots, info, place, self._reach.remap)
 
     async def _take(self, layout: Layout) -> None:
-        self._layout = layout
+        self._state.layout = layout
         buckets: dict[Place, set[int]] = {place: set() for place in layout.places}
         for bucket, slot in enumerate(self._bucket_slots):
             owner = layout.owner(slot)
@@ -166,10 +180,10 @@ class Cluster(Spread):
             await self._nodes.pop(place).close()
 
     async def _known(self) -> Layout:
-        if self._layout is None:
+        if self._state.layout is None:
             await self.refresh(0)
-        assert self._layout is not None  # noqa: S101 - a refresh that brings none raises
-        return self._layout
+        assert self._state.layout is not None  # noqa: S101 - a refresh that brings none raises
+        return self._state.layout
 
     def _node(self, place: Place) -> Node:
         node = self._nodes.get(place)
@@ -177,19 +191,19 @@ class Cluster(Spread):
             node = self._nodes[place] = Node(place, self._reach.make, self._look, self._options)
         return node
 
-    async def _round(self, calls: Sequence[Call], gathered: bool) -> list[object]:  # noqa: FBT001 - passed on
+    async def _round(self, calls: Sequence[Call]) -> list[object]:
         layout = await self._known()
         answers: list[object] = [NodeFailed("no node of the cluster has the slot")] * len(calls)
         shares: dict[Place, list[int]] = {}
         for number, call in enumerate(calls):
             place = layout.owner(slot_of(call.keys[0]))
             if place is None:
-                self._unwell.set()
+                self._state.unwell.set()
             else:
                 shares.setdefault(place, []).append(number)
 
         async def carry(node: Node, share: list[int]) -> None:
-            found = await self._at(node, [calls[number] for number in share], gathered)
+            found = await self._at(node, [calls[number] for number in share])
             for number, answer in zip(share, found, strict=True):
                 answers[number] = answer
 
@@ -202,13 +216,13 @@ class Cluster(Spread):
                 tasks.start_soon(carry, self._node(place), share)
         return answers
 
-    async def _at(self, node: Node, calls: Sequence[Call], gathered: bool) -> list[object]:  # noqa: FBT001 - passed on
+    async def _at(self, node: Node, calls: Sequence[Call]) -> list[object]:
         if node.breaker.is_open:
             return [NodeFailed(f"{node!r} is not asked")] * len(calls)
         try:
             # A node that hangs holds up a trip of all no longer than that.
             with anyio.fail_after(self._options.timeout):
-                answers = await node.run(calls, gathered=gathered)
+                answers = await node.run(self._client(node), calls)
         except Exception as error:  # noqa: BLE001 - whatever the driver raises, the other nodes have answered
             if is_busy(error):
                 return [error] * len(calls)
@@ -226,10 +240,13 @@ class Cluster(Spread):
             self._success(node)
         return [NodeFailed(str(each)) if each in faults else each for each in answers]
 
-    async def _try(self, node: Node, gathered: bool = False) -> None:  # noqa: FBT001, FBT002 - passed on
+    def _client(self, node: Node) -> Server:
+        return node.own if self._is_shared else node.pool
+
+    async def _try(self, node: Node) -> None:
         try:
             with anyio.fail_after(2 * self._options.timeout):
-                await look_at(node.own if gathered else node.pool, node.admit)
+                await look_at(self._client(node), node.admit)
         except Exception as error:  # noqa: BLE001 - it is looked at again
             if not is_busy(error):
                 self._fault(node, error)
@@ -237,7 +254,7 @@ class Cluster(Spread):
             self._success(node)
 
     def _fault(self, node: Node, error: Exception) -> None:
-        self._unwell.set()
+        self._state.unwell.set()
         if node.breaker.fault():
             log_failure(
                 logger,
@@ -252,7 +269,7 @@ class Cluster(Spread):
             logger.error("the node of the Redis cluster answers again")
 
     def _is_well(self) -> bool:
-        layout = self._layout
+        layout = self._state.layout
         return layout is not None and all(
             place is not None and not self._node(place).breaker.is_open
             for place in map(layout.owner, self._bucket_slots)

@@ -73,9 +73,8 @@ class Node:
         """Look at it for the buckets it has."""
         await self._look(self._buckets)(send)
 
-    async def run(self, calls: Sequence[Call], *, gathered: bool) -> list[object]:
-        """Carry out scripts in one trip, over the pool or over the connection that many share."""
-        client = self.own if gathered else self.pool
+    async def run(self, client: Server, calls: Sequence[Call]) -> list[object]:
+        """Carry out scripts in one trip, over one of its clients."""
         if not self._is_looked_at:
             buckets = self._buckets
             await look_at(client, self.admit)
