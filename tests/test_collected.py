@@ -21,7 +21,7 @@ from ctxmiddleware.cache.redis.channel import Channel
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.landings import Landings
 from ctxmiddleware.cache.redis.lease import Leases
-from ctxmiddleware.cache.refill import Refills
+from ctxmiddleware.cache.refill import Refill
 from ctxmiddleware.cache.settling import Settling
 from ctxmiddleware.cache.shared import Claiming
 from ctxmiddleware.cache.tiered import TieredCache
@@ -112,24 +112,24 @@ def landings() -> Scene:
     return Scene(wait(), work, check)
 
 
-def refills() -> Scene:
+def refill() -> Scene:
     """A look-up at the start: it is under way no longer."""
-    one: Refills[str] = Refills(lambda key, entry: True)
+    one: Refill[str] = Refill(lambda key, entry: True)
 
-    async def refill() -> None:
+    async def look() -> None:
         with one.begin():
             await Never()
 
     def work() -> None:
         with one.begin() as mine:
             one.hear(b"news")
-            mine.keep([])
+            one.keep(mine, [])
 
     def check() -> None:
         one.hear(None)
-        assert not one._under_way
+        assert one._news is None
 
-    return Scene(refill(), work, check)
+    return Scene(look(), work, check)
 
 
 def watchers() -> Scene:
@@ -308,7 +308,7 @@ async def _play(scene: Callable[[], Scene], line: int) -> bool:
 
 @pytest.mark.parametrize(
     "scene",
-    [leases, channel, landings, refills, watchers, settling, paths, zones, flights, counts, invalidations],
+    [leases, channel, landings, refill, watchers, settling, paths, zones, flights, counts, invalidations],
     ids=lambda scene: scene.__name__,
 )
 def test_a_task_may_be_collected_at_each_line(scene: Callable[[], Scene]) -> None:

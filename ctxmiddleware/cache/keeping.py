@@ -15,7 +15,7 @@ from .flights import Flights
 from .memory import MemoryTier
 from .names import digest_of
 from .policy import CachePolicy
-from .refill import Refill, Refills
+from .refill import Refill
 from .settling import Settling
 from .shared import ASK, Claim, Claiming, Look, SharedTier, Storing, Waiting
 from .trust import NO_EPOCH, Trust
@@ -64,7 +64,7 @@ class Keeping(Generic[V]):
         self.settling = Settling(policy.settle, self.keep_ms / 1000 + 2 * policy.settle, clock)
         self._has_warned = False
         self.watchers = Watchers(None if shared is None else digest_of)
-        self._refills: Refills[V] = Refills(self._add)
+        self.refill: Refill[V] = Refill(self._add)
 
     @property
     def is_shared(self) -> bool:
@@ -88,7 +88,7 @@ class Keeping(Generic[V]):
         if heard:
             self.settling.hear(digest)
         if self._shared is not None:
-            self._refills.hear(digest)
+            self.refill.hear(digest)
         try:
             return self._forget(name, generation)
         finally:
@@ -119,25 +119,21 @@ class Keeping(Generic[V]):
                 return name
         return None
 
-    def refilling(self) -> AbstractContextManager[Refill[V]]:
-        """Begin to take into memory whom nobody asked for."""
-        return self._refills.begin()
-
     def missed(self) -> None:
         """Keep nothing that was looked up without a flight: news were missed."""
-        self._refills.hear(None)
+        self.refill.hear(None)
 
     def forget_digest(self, digest: bytes, generation: bytes | None) -> None:
         """Forget a name by its digest, where this process has to do with it."""
         self.settling.hear(digest)
-        self._refills.hear(digest)
+        self.refill.hear(digest)
         name = self.named(digest)
         if name is not None:
             self.forget(name, generation)
 
     def doubt(self, digest: bytes) -> None:
         """Trust what is held, or on its way, of a name only once it was looked up again."""
-        self._refills.hear(digest)
+        self.refill.hear(digest)
         name = self.named(digest)
         if name is not None:
             self._flights.doubt(name, lambda: self._memory.change(name, self._doubt))

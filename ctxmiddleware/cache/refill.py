@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
-from typing import Generic, TypeVar
+from contextlib import contextmanager
+from typing import Generic, TypeAlias, TypeVar
 
-from ..collectable import CollectableLock
 from .base import Entry, Key
 from .names import digest_of
 
 V = TypeVar("V")
 
+News: TypeAlias = set[bytes | None]
+"""Digests of names of which there was news; None stands for all names."""
+
 
 class Refill(Generic[V]):
-    """One look-up of users whose names are known only from its answer, and the news that came since it began.
+    """A look-up of users whose names are known only from its answer, and the news that came since it began.
 
-    Args:
-        lock: holds up news while entries are kept.
-        put: keeps an entry where nobody is in its place.
-    """
-
-    def __init__(self, lock: AbstractContextManager[None], put: Callable[[Key, Entry[V]], bool]) -> None:
-        self._lock = lock
-        self._put = put
-        self._news: set[bytes] = set()
-        self._everyone = False
-
-    def hear(self, digest: bytes | None) -> None:
-        """Take note of news of a name, or of everyone."""
-        if digest is None:
-            self._everyone = True
-        else:
-            self._news.add(digest)
-
-    def keep(self, entries: Sequence[tuple[Key, Entry[V]]]) -> int:
-        """Keep those of whom there was no news, and return how many."""
-        with self._lock:
-            if self._everyone:
-                return 0
-            return sum([self._put(key, entry) for key, entry in entries if digest_of(key[1]) not in self._news])
-
-
-class Refills(Generic[V]):
-    """All refills under way.
+    One at a time: of two that overlap the first keeps nothing.
 
     Args:
         put: keeps an entry where nobody is in its place.
@@ -52,22 +27,31 @@ class Refills(Generic[V]):
 
     def __init__(self, put: Callable[[Key, Entry[V]], bool]) -> None:
         self._put = put
-        self._lock = CollectableLock()
-        self._under_way: set[Refill[V]] = set()
+        self._lock = threading.Lock()
+        self._news: News | None = None
 
     @contextmanager
-    def begin(self) -> Iterator[Refill[V]]:
-        """Note what is heard from now on."""
-        refill: Refill[V] = Refill(self._lock, self._put)
-        with self._lock:
-            self._under_way.add(refill)
+    def begin(self) -> Iterator[News]:
+        """Collect the news until the block ends."""
+        news: News = set()
+        self._news = news
         try:
-            yield refill
+            yield news
         finally:
-            self._lock.soon(partial(self._under_way.discard, refill))
+            # Without the lock: the garbage collector may end the block in a thread that holds it.
+            if self._news is news:
+                self._news = None
 
     def hear(self, digest: bytes | None) -> None:
         """Take note of news of a name, or of everyone where it is None; before whatever is in memory is forgotten."""
         with self._lock:
-            for refill in list(self._under_way):
-                refill.hear(digest)
+            news = self._news
+            if news is not None:
+                news.add(digest)
+
+    def keep(self, news: News, entries: Sequence[tuple[Key, Entry[V]]]) -> int:
+        """Keep those of whom there was no news, and return how many; news that come meanwhile wait until it is done."""
+        with self._lock:
+            if news is not self._news or None in news:
+                return 0
+            return sum([self._put(key, entry) for key, entry in entries if digest_of(key[1]) not in news])

@@ -96,13 +96,14 @@ class Warming(Generic[V]):
 
     async def _recall(self, names: Sequence[bytes]) -> int:
         epoch, asked_at, is_listed = self._trust.epoch, self._clock(), self._keeping.is_listed
-        with self._keeping.refilling() as refill:
+        with self._keeping.refill.begin() as news:
             found = await self._shared.recall(names, self._keeping.keep_ms)
             looked = asked_at, self._clock()
             entries = [
                 (each.key, self._entry(each, looked, epoch, listed=is_listed)) for each in found if each is not None
             ]
-            return refill.keep([(key, entry) for key, entry in entries if asked_at < entry.expires_at])
+            timely = [(key, entry) for key, entry in entries if asked_at < entry.expires_at]
+            return self._keeping.refill.keep(news, timely)
 
     def _entry(self, found: Recalled[V], looked: tuple[float, float], epoch: int, *, listed: bool) -> Entry[V]:
         stored = found.stored
