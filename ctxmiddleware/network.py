@@ -19,6 +19,8 @@ _NO_TLS: Final = frozenset(
         "WRONG_VERSION_NUMBER",
     }
 )
+# By the codes of `openssl verify`.
+_BAD_CERTIFICATES: Final = {10: "has expired", 62: "is for another host name", 64: "is for another address"}
 NO_TLS: Final = "the port does not speak TLS"
 
 
@@ -27,7 +29,7 @@ def reason(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
-            return "its certificate is not trusted here"
+            return f"its certificate {_BAD_CERTIFICATES.get(seen.verify_code, 'is not trusted here')}"
         # Its errno is OpenSSL's own number, and no errno of the system.
         if isinstance(seen, ssl.SSLError):
             return NO_TLS if seen.reason in _NO_TLS else f"TLS failed: {seen.reason or type(seen).__name__}"
