@@ -15,6 +15,7 @@ import anyio.lowlevel
 import redis
 
 from ctxmiddleware.cache.base import Key
+from ctxmiddleware.cache.redis.incarnation import KEPT_MS
 from ctxmiddleware.cache.redis.keys import KeySpace
 from ctxmiddleware.cache.redis.session import Session
 from ctxmiddleware.cache.shared import SharedTier
@@ -89,7 +90,7 @@ class Side(Protocol):
         """Let whatever has a time to live be so much older."""
 
     def flush(self) -> None:
-        """Lose everything."""
+        """Lose everything but which server it is: a connection that is made at some time afterwards finds that out."""
 
     def lose(self, name: str | None) -> None:
         """Lose the generation of a name, or everyone's."""
@@ -136,8 +137,13 @@ class FakeSide:
             tier.listen(ear)
         self._tiers = tiers
         self.pass_time = self._clock.advance
-        self.flush, self.lose = self._server.flush, self._server.lose
+        self.lose = self._server.lose
         self.outlast_marks = self._server.moved.clear
+
+    def flush(self) -> None:
+        """Lose everything but which server it is."""
+        self._server.flush()
+        self._server.is_named = True
 
     def snapshot(self) -> None:
         """Remember the state as it is."""
@@ -203,8 +209,11 @@ class RedisSide:
                 self._client.pexpire(key, round(left - shift * 1000))
 
     def flush(self) -> None:
-        """Lose everything."""
+        """Lose everything but which server it is."""
+        key = self._keys.incarnation()[0]
+        name = self._client.get(key)
         self._client.flushall()
+        self._client.set(key, name, px=KEPT_MS)
 
     def lose(self, name: str | None) -> None:
         """Lose the generation of a name, or everyone's."""
