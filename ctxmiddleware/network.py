@@ -29,7 +29,7 @@ def reason(error: BaseException) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its certificate {_BAD_CERTIFICATES.get(seen.verify_code, 'is not trusted here')}"
+            return f"its certificate {_BAD_CERTIFICATES.get(getattr(seen, 'verify_code', 0), 'is not trusted here')}"
         # Its errno is OpenSSL's own number, and no errno of the system.
         if isinstance(seen, ssl.SSLError):
             return NO_TLS if seen.reason in _NO_TLS else f"TLS failed: {seen.reason or type(seen).__name__}"
