@@ -109,9 +109,14 @@ class PostgREST(Server):
         Raises:
             ServerFailed: it has not within that time.
         """
+        end = time.monotonic() + timeout
+        # The first may have begun before the change, as after a lost connection; the second begins after the first.
+        for _ in range(2):
+            self._read_schema(end, timeout)
+
+    def _read_schema(self, end: float, timeout: float) -> None:
         before = self._process.log.read_bytes().count(_LOADED)
         os.kill(self.pid, signal.SIGUSR1)
-        end = time.monotonic() + timeout
         while self._process.log.read_bytes().count(_LOADED) == before:
             if time.monotonic() > end:
                 raise ServerFailed(COMPONENT, f"no new schema within {timeout:g} s", tail(self._process.log))
